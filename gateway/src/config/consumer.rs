@@ -1,0 +1,140 @@
+//! `[jobs]` and `[[consumer]]`: where deferred work is kept, and who does it.
+
+use serde::{Deserialize, Serialize};
+
+use super::units::{Size, Time};
+
+/// `[jobs]`: the store of jobs and results.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobsConfig {
+    /// Where jobs are kept. Default `sqlite`, in `[server] data_dir`.
+    pub store: StoreKind,
+    /// How long ended jobs and their results are kept. Default 7 days.
+    pub retention: Time,
+    /// How many jobs may wait; more are refused with `overloaded`. Default 100,000.
+    pub max_queued: u64,
+    /// Threads of low priority for reports and other work that computes. Default: one per core.
+    pub cpu_threads: Option<usize>,
+    /// How many pieces of CPU work may wait for a thread. Default 64.
+    pub cpu_queue: usize,
+    /// First delay of a retry; doubles each time, with full jitter. Default 1 s.
+    pub retry_base: Time,
+    /// The longest delay of a retry. Default 5 min.
+    pub retry_max: Time,
+}
+
+impl Default for JobsConfig {
+    fn default() -> Self {
+        let seconds = |s| Time(std::time::Duration::from_secs(s));
+        Self {
+            store: StoreKind::Sqlite,
+            retention: seconds(7 * 86_400),
+            max_queued: 100_000,
+            cpu_threads: None,
+            cpu_queue: 64,
+            retry_base: seconds(1),
+            retry_max: seconds(300),
+        }
+    }
+}
+
+/// Where jobs are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreKind {
+    /// SQLite files in the data directory: one gateway.
+    Sqlite,
+    /// A PostgreSQL server shared by several gateways.
+    Postgres,
+}
+
+/// `[[consumer]]`: claims the messages of one type in a group and runs them as jobs.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsumerConfig {
+    /// Its name, unique; the rule of group names.
+    pub name: String,
+    /// The group it listens to: an exact name, or a prefix ending in `*`.
+    pub group: String,
+    /// The message `type` it claims; dots and underscores are one.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it does.
+    pub run: Run,
+    /// What an accepted job survives. Default `disk`.
+    #[serde(default)]
+    pub durability: Durability,
+    /// How many of its jobs run at once. Default 2.
+    #[serde(default = "ConsumerConfig::default_concurrency")]
+    pub concurrency: usize,
+    /// How often a job is tried before it is dead. Default 5.
+    #[serde(default = "ConsumerConfig::default_max_attempts")]
+    pub max_attempts: u32,
+    /// How long one attempt may take. Default 60 s. (A query has its own, usually shorter, timeout.)
+    #[serde(default = "ConsumerConfig::default_timeout")]
+    pub timeout: Time,
+    /// Whether sockets see the claimed message too. Default `work`: they do not.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Whether it may claim `job.*` messages, and so be fed by other consumers. Default no.
+    #[serde(default)]
+    pub chain: bool,
+    /// Results larger than this travel as a `url`. Default 64 KiB.
+    #[serde(default = "ConsumerConfig::default_inline_bytes")]
+    pub inline_bytes: Size,
+}
+
+impl ConsumerConfig {
+    fn default_concurrency() -> usize {
+        2
+    }
+
+    fn default_max_attempts() -> u32 {
+        5
+    }
+
+    fn default_timeout() -> Time {
+        Time(std::time::Duration::from_secs(60))
+    }
+
+    fn default_inline_bytes() -> Size {
+        Size(64 << 10)
+    }
+}
+
+/// What a consumer does with a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Run {
+    /// Runs a named query and answers with its rows.
+    Query,
+    /// Turns a named query's rows into a CSV and an HTML report.
+    Report,
+    /// Runs code that the embedding program registered under the consumer's name.
+    Embedded,
+}
+
+/// What an accepted job survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Nothing: it is gone with the process.
+    Memory,
+    /// The end of the process, not of the machine.
+    Os,
+    /// The loss of power: it was synced to disk before it was acknowledged.
+    #[default]
+    Disk,
+}
+
+/// Who sees a claimed message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The consumer alone.
+    #[default]
+    Work,
+    /// The consumer, and the sockets of the group.
+    Both,
+}

@@ -1,0 +1,4 @@
+//! The gateway: HTTP and WebSocket in front, consumers behind, the channel layer between them.
+
+pub mod clock;
+pub mod config;

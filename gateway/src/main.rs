@@ -1,0 +1,3 @@
+//! The binary `groupcast`.
+
+fn main() {}
