@@ -1,5 +1,112 @@
-//! The configuration: `groupcast.toml`, environment and flags.
+//! Configuration: what `groupcast.toml`, the environment and the flags say, checked before anything starts.
+//!
+//! Reading order: the sections ([`server`], [`limits`], [`layer`], [`consumer`], [`query`]), then how they are
+//! brought together ([`sources`], `read`), what is refused (`unbuilt`, `check`) and how it is told ([`problem`]).
+//! Whether a query can be prepared against its source is not decided here: that needs the source.
 
 pub mod consumer;
+pub mod layer;
+pub mod limits;
+pub mod problem;
 pub mod query;
+pub mod server;
+pub mod sources;
 pub mod units;
+
+mod check;
+mod check_params;
+mod nearest;
+mod read;
+mod unbuilt;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+pub use consumer::{ConsumerConfig, Durability, JobsConfig, Mode, Run, StoreKind};
+pub use layer::{CapacityConfig, GroupConfig, LayerConfig, LayerKind};
+pub use limits::LimitsConfig;
+pub use problem::{Origins, Problem, Problems};
+pub use query::{ParamConfig, ParamKind, QueryConfig, SourceConfig, SourceKind};
+pub use server::{Role, ServerConfig};
+pub use sources::{Setting, Sources};
+pub use units::{Size, Time};
+
+/// The whole configuration. Every key has a default but those of `[[…]]` entries and sources.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Config {
+    /// `[server]`: addresses, data, name of this process.
+    pub server: ServerConfig,
+    /// `[limits]`: every bound and deadline of the front door.
+    pub limits: LimitsConfig,
+    /// `[layer]`: the channel layer.
+    pub layer: LayerConfig,
+    /// `[jobs]`: the store of jobs.
+    pub jobs: JobsConfig,
+    /// `[[group]]`: settings of groups.
+    pub group: Vec<GroupConfig>,
+    /// `[source.NAME]`: the databases that queries read from.
+    pub source: BTreeMap<String, SourceConfig>,
+    /// `[[query]]`: the named queries.
+    pub query: Vec<QueryConfig>,
+    /// `[[consumer]]`: who claims which messages.
+    pub consumer: Vec<ConsumerConfig>,
+}
+
+/// A configuration that passed its checks, and where each setting came from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// Names file, variable or flag of a key in later problems.
+    pub origins: Origins,
+}
+
+impl Config {
+    /// Brings flags, environment, file and defaults together, in this order of precedence, and checks the outcome.
+    ///
+    /// # Errors
+    /// With every problem that could be told apart. Problems of meaning (names used twice, a query without its source)
+    /// are looked for only when every key could be read.
+    pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+        let (mut table, origins) = sources.merge()?;
+        let mut problems = unbuilt::refuse(&mut table, &origins);
+        let mut config = read::read(table, &origins, &mut problems);
+        if problems.is_empty() {
+            problems = check::check(&config).into_iter().map(|(key, message)| origins.problem(&key, message)).collect();
+        }
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
+        config.resolve_paths(sources);
+        Ok(Loaded { config, origins })
+    }
+
+    /// Checks the meaning of a configuration that was built in code.
+    ///
+    /// # Errors
+    /// With every problem found.
+    pub fn check(&self) -> Result<(), Problems> {
+        let origins = Origins::default();
+        let problems: Vec<_> =
+            check::check(self).into_iter().map(|(key, message)| origins.problem(&key, message)).collect();
+        if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+    }
+
+    /// The effective configuration as TOML, with every default. There are no secrets in it: they are named by
+    /// variable or file, never written here.
+    pub fn print(&self) -> String {
+        toml::to_string(self).expect("maps of this configuration have text keys, and numbers are within TOML's range")
+    }
+
+    /// Paths of sources are relative to the file that names them.
+    fn resolve_paths(&mut self, sources: &Sources) {
+        let Some(folder) = sources.file.as_deref().and_then(std::path::Path::parent) else { return };
+        for source in self.source.values_mut() {
+            source.path = source.path.take().map(|path| folder.join(path));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! What a configuration means: names used once, references that lead somewhere, bounds that can hold.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use groupcast_protocol::{GroupName, NodeId, Pattern};
+
+use super::check_params::check_params;
+use super::{Config, ConsumerConfig, LimitsConfig, QueryConfig, Role, Run};
+
+/// A key and what is wrong with it.
+pub(super) type Found = (String, String);
+
+/// Everything that is wrong.
+pub(super) fn check(config: &Config) -> Vec<Found> {
+    let mut found = Vec::new();
+    check_server(config, &mut found);
+    check_limits(&config.limits, &mut found);
+    check_layer(config, &mut found);
+    check_jobs(config, &mut found);
+    check_sources(config, &mut found);
+    check_queries(config, &mut found);
+    check_consumers(config, &mut found);
+    found
+}
+
+fn check_server(config: &Config, found: &mut Vec<Found>) {
+    let server = &config.server;
+    let mut loopback = |key: &str, address: SocketAddr| {
+        if !address.ip().to_canonical().is_loopback() {
+            let why = "is reachable from other machines, and without [auth] everybody could read and send everything";
+            found.push((key.to_owned(), format!("`{address}` {why}; listen on 127.0.0.1 or [::1]")));
+        }
+    };
+    loopback("server.listen", server.listen);
+    if let Some(address) = server.ops_listen {
+        loopback("server.ops_listen", address);
+    }
+    if let Err(error) = NodeId::parse(&server.node) {
+        found.push(("server.node".to_owned(), error.to_string()));
+    }
+    if server.role != Role::All {
+        let why = "needs a job store that several processes share (feature `postgres`), which this build lacks";
+        found.push(("server.role".to_owned(), format!("this role {why}; use \"all\"")));
+    }
+    if !(1..=256).contains(&server.shards) {
+        found.push(("server.shards".to_owned(), "must be from 1 to 256".to_owned()));
+    }
+    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&server.log) {
+        found.push(("server.log".to_owned(), format!("not a filter: {error}; write a level, as in \"info\"")));
+    }
+    for (at, origin) in server.origins.iter().enumerate().filter(|(_, origin)| !is_origin(origin)) {
+        let message =
+            format!("`{origin}` is not an origin; write scheme, host and port, as in \"https://example.org\"");
+        found.push((format!("server.origins[{at}]"), message));
+    }
+}
+
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, authority)) = text.split_once("://") else { return false };
+    let lower = !text.bytes().any(|b| b.is_ascii_uppercase());
+    let parsed = authority.parse::<http::uri::Authority>();
+    lower && matches!(scheme, "http" | "https") && parsed.is_ok_and(|a| !a.as_str().contains('@'))
+}
+
+fn check_limits(limits: &LimitsConfig, found: &mut Vec<Found>) {
+    let mut least = |key: &str, value: usize, least: usize| {
+        if value < least {
+            found.push((format!("limits.{key}"), format!("is {value} and must be {least} or more")));
+        }
+    };
+    least("message_bytes", limits.message_bytes.0, 1024);
+    least("publish_bytes", limits.publish_bytes.0, limits.message_bytes.0);
+    least("connections", limits.connections, 1);
+    least("connections_per_address", limits.connections_per_address, 1);
+    least("subscriptions_per_connection", limits.subscriptions_per_connection, 1);
+    least("commands_in_flight", limits.commands_in_flight, 1);
+    least("outbox_messages", limits.outbox_messages, 2);
+    least("log_bytes", limits.log_bytes.0, limits.message_bytes.0);
+    least("log_bytes_per_shard", limits.log_bytes_per_shard.0, limits.log_bytes.0);
+    least("channels", limits.channels, limits.connections);
+    least("shard_queue", limits.shard_queue, 1);
+    // hyper panics below 8 KiB.
+    least("header_bytes", limits.header_bytes.0, 8192);
+    let times = [
+        ("publish_timeout", limits.publish_timeout),
+        ("header_timeout", limits.header_timeout),
+        ("body_timeout", limits.body_timeout),
+        ("idle_timeout", limits.idle_timeout),
+        ("ping_interval", limits.ping_interval),
+        ("pong_timeout", limits.pong_timeout),
+        ("write_timeout", limits.write_timeout),
+        ("wait_timeout", limits.wait_timeout),
+        ("drain_timeout", limits.drain_timeout),
+    ];
+    for (key, _) in times.iter().filter(|(_, time)| time.0.is_zero()) {
+        found.push((format!("limits.{key}"), "must be longer than 0".to_owned()));
+    }
+}
+
+fn check_layer(config: &Config, found: &mut Vec<Found>) {
+    let layer = &config.layer;
+    for (key, is_zero) in [
+        ("capacity", layer.capacity == 0),
+        ("expiry", layer.expiry.0.is_zero()),
+        ("group_expiry", layer.group_expiry.0.is_zero()),
+    ] {
+        if is_zero {
+            found.push((format!("layer.{key}"), "must be more than 0".to_owned()));
+        }
+    }
+    for (at, special) in layer.channel_capacity.iter().enumerate() {
+        if let Err(error) = Pattern::parse(&special.pattern) {
+            found.push((format!("layer.channel_capacity[{at}].pattern"), error.to_string()));
+        }
+        if special.capacity == 0 {
+            found.push((format!("layer.channel_capacity[{at}].capacity"), "must be 1 or more".to_owned()));
+        }
+    }
+    let mut names = HashSet::new();
+    for (at, group) in config.group.iter().enumerate() {
+        check_group_pattern(&format!("group[{at}].name"), &group.name, found);
+        once(&mut names, &group.name, format!("group[{at}].name"), found);
+    }
+}
+
+fn check_jobs(config: &Config, found: &mut Vec<Found>) {
+    let jobs = &config.jobs;
+    for (key, is_zero) in [
+        ("retention", jobs.retention.0.is_zero()),
+        ("max_queued", jobs.max_queued == 0),
+        ("cpu_threads", jobs.cpu_threads == Some(0)),
+        ("cpu_queue", jobs.cpu_queue == 0),
+        ("retry_base", jobs.retry_base.0.is_zero()),
+    ] {
+        if is_zero {
+            found.push((format!("jobs.{key}"), "must be more than 0".to_owned()));
+        }
+    }
+    if jobs.retry_max < jobs.retry_base {
+        found.push(("jobs.retry_max".to_owned(), format!("is less than retry_base ({})", jobs.retry_base)));
+    }
+}
+
+fn check_sources(config: &Config, found: &mut Vec<Found>) {
+    for (name, source) in &config.source {
+        if let Err(error) = GroupName::parse(name) {
+            found.push((format!("source.{name}"), error.to_string().replace("group name", "source's name")));
+        }
+        if source.path.is_none() {
+            found.push((format!("source.{name}.path"), "is missing; name the SQLite file".to_owned()));
+        }
+        if !(1..=64).contains(&source.threads) {
+            found.push((format!("source.{name}.threads"), "must be from 1 to 64".to_owned()));
+        }
+    }
+}
+
+fn check_queries(config: &Config, found: &mut Vec<Found>) {
+    let (mut ids, mut names) = (HashSet::new(), HashSet::new());
+    for (at, query) in config.query.iter().enumerate() {
+        let key = |last: &str| format!("query[{at}].{last}");
+        if !ids.insert(query.id) {
+            found.push((key("id"), format!("{} is the id of an earlier query too; give each its own", query.id)));
+        }
+        check_name(key("name"), &query.name, found);
+        once(&mut names, &query.name, key("name"), found);
+        check_query(config, query, &key, found);
+        check_params(query, &key, found);
+    }
+}
+
+fn check_query(config: &Config, query: &QueryConfig, key: &dyn Fn(&str) -> String, found: &mut Vec<Found>) {
+    if !config.source.contains_key(&query.source) {
+        let known: Vec<&str> = config.source.keys().map(String::as_str).collect();
+        let way_out = match known.as_slice() {
+            [] => format!("add [source.{}]", query.source),
+            known => super::nearest::suggest(&query.source, known),
+        };
+        found.push((key("source"), format!("there is no [source.{}]; {way_out}", query.source)));
+    }
+    for (last, is_zero) in [
+        ("sql", query.sql.trim().is_empty()),
+        ("timeout", query.timeout.0.is_zero()),
+        ("max_rows", query.max_rows == 0),
+        ("max_bytes", query.max_bytes.0 == 0),
+    ] {
+        if is_zero {
+            found.push((key(last), "must not be empty or 0".to_owned()));
+        }
+    }
+}
+
+fn check_consumers(config: &Config, found: &mut Vec<Found>) {
+    let mut names = HashSet::new();
+    for (at, consumer) in config.consumer.iter().enumerate() {
+        let key = |last: &str| format!("consumer[{at}].{last}");
+        check_name(key("name"), &consumer.name, found);
+        once(&mut names, &consumer.name, key("name"), found);
+        check_group_pattern(&key("group"), &consumer.group, found);
+        check_consumer(consumer, &key, found);
+        if matches!(consumer.run, Run::Query | Run::Report) && config.query.is_empty() {
+            found.push((key("run"), "there is no [[query]] that it could run; add one".to_owned()));
+        }
+    }
+}
+
+fn check_consumer(consumer: &ConsumerConfig, key: &dyn Fn(&str) -> String, found: &mut Vec<Found>) {
+    if consumer.kind.is_empty() {
+        found.push((key("type"), "is empty; name the message type that it claims".to_owned()));
+    }
+    if consumer.kind.starts_with("job.") && !consumer.chain {
+        let why = "is a type of events of jobs";
+        found.push((key("type"), format!("`{}` {why}; set chain = true to feed on other consumers", consumer.kind)));
+    }
+    if !(1..=1024).contains(&consumer.concurrency) {
+        found.push((key("concurrency"), "must be from 1 to 1024".to_owned()));
+    }
+    if consumer.max_attempts == 0 {
+        found.push((key("max_attempts"), "must be 1 or more".to_owned()));
+    }
+    if consumer.timeout.0.is_zero() {
+        found.push((key("timeout"), "must be longer than 0".to_owned()));
+    }
+}
+
+fn check_name(key: String, name: &str, found: &mut Vec<Found>) {
+    if let Err(error) = GroupName::parse(name) {
+        found.push((key, error.to_string().replace("group name", "name")));
+    }
+}
+
+/// A pattern of groups has no `!`, which only channels may have.
+fn check_group_pattern(key: &str, text: &str, found: &mut Vec<Found>) {
+    let stem = text.strip_suffix('*').unwrap_or(text);
+    if stem.is_empty() && !text.is_empty() {
+        return;
+    }
+    if let Err(error) = GroupName::parse(stem) {
+        found.push((key.to_owned(), error.to_string()));
+    }
+}
+
+fn once(seen: &mut HashSet<String>, name: &str, key: String, found: &mut Vec<Found>) {
+    if !seen.insert(name.to_owned()) {
+        found.push((key, format!("`{name}` is used twice; names are unique")));
+    }
+}

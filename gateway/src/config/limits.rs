@@ -1,0 +1,86 @@
+//! `[limits]`: every bound and deadline of the front door. All are on; none can be switched off.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::units::{Size, Time};
+
+/// `[limits]`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Bytes of one message from a socket; more closes it with 1009. Default 64 KiB.
+    pub message_bytes: Size,
+    /// Bytes of one HTTP request's body; more is 413. Default 1 MiB.
+    pub publish_bytes: Size,
+    /// Connections of all kinds at once; more are refused with 503. Default 10,000.
+    pub connections: usize,
+    /// Connections of one IP address at once; more are refused with 429. Default 10,000.
+    ///
+    /// As many as `connections`: behind a proxy, and on loopback, everybody has the same address.
+    pub connections_per_address: usize,
+    /// Groups that one connection may be subscribed to; more get `limit_exceeded`. Default 100.
+    pub subscriptions_per_connection: usize,
+    /// Commands of one connection that are worked on at once; then reading from it stops. Default 64.
+    pub commands_in_flight: usize,
+    /// Messages for one connection alone (answers, direct sends) that wait to be written. Default 256.
+    pub outbox_messages: usize,
+    /// Bytes of one group's log on one shard; at the bound the slowest readers get a `gap`. Default 1 MiB.
+    pub log_bytes: Size,
+    /// Bytes of all logs of one shard; at the bound the farthest-behind readers get a `gap`. Default 64 MiB.
+    pub log_bytes_per_shard: Size,
+    /// Channels that exist at once, connections included; more are refused with `overloaded`. Default 1,000,000.
+    pub channels: usize,
+    /// Publications on their way to one shard; at the bound publishers wait. Default 4096.
+    pub shard_queue: usize,
+    /// How long a publisher waits for room before it is refused with 503. Default 5 s.
+    pub publish_timeout: Time,
+    /// Bytes of a request's head; more is 431. Default 16 KiB, at least 8 KiB.
+    pub header_bytes: Size,
+    /// From the connect, or the last answer, to the end of the next request's head. Default 5 s.
+    pub header_timeout: Time,
+    /// From the end of the head to the end of the body; more is 408. Default 10 s.
+    pub body_timeout: Time,
+    /// How long an HTTP connection may be silent between two requests. Default 30 s.
+    pub idle_timeout: Time,
+    /// How often a WebSocket is pinged. Default 25 s.
+    pub ping_interval: Time,
+    /// How long the pong may take; more closes with 3008. Default 10 s.
+    pub pong_timeout: Time,
+    /// How long a write to a socket may make no progress; more closes with 3008. Default 15 s.
+    pub write_timeout: Time,
+    /// The longest `wait` of a long-poll; more is cut to it. Default 60 s.
+    pub wait_timeout: Time,
+    /// How long a drain may take before what is left is cut. Default 25 s.
+    pub drain_timeout: Time,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        let seconds = |s| Time(Duration::from_secs(s));
+        Self {
+            message_bytes: Size(64 << 10),
+            publish_bytes: Size(1 << 20),
+            connections: 10_000,
+            connections_per_address: 10_000,
+            subscriptions_per_connection: 100,
+            commands_in_flight: 64,
+            outbox_messages: 256,
+            log_bytes: Size(1 << 20),
+            log_bytes_per_shard: Size(64 << 20),
+            channels: 1_000_000,
+            shard_queue: 4096,
+            publish_timeout: seconds(5),
+            header_bytes: Size(16 << 10),
+            header_timeout: seconds(5),
+            body_timeout: seconds(10),
+            idle_timeout: seconds(30),
+            ping_interval: seconds(25),
+            pong_timeout: seconds(10),
+            write_timeout: seconds(15),
+            wait_timeout: seconds(60),
+            drain_timeout: seconds(25),
+        }
+    }
+}

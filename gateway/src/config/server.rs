@@ -1,0 +1,75 @@
+//! `[server]`: addresses, data and the name of this process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// `[server]`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Where HTTP and WebSocket are served. Default `127.0.0.1:8000`; only a loopback address without `[auth]`.
+    #[serde(deserialize_with = "address")]
+    pub listen: SocketAddr,
+    /// Where `/metrics` is served, when it is not to be on the main listener.
+    #[serde(deserialize_with = "some_address", skip_serializing_if = "Option::is_none")]
+    pub ops_listen: Option<SocketAddr>,
+    /// The folder of jobs and results, relative to the working directory. Default `groupcast-data`.
+    pub data_dir: PathBuf,
+    /// Origins that browsers may come from, as in `https://example.org`. Default none: the same origin only.
+    pub origins: Vec<String>,
+    /// What this process does. Default `all`.
+    pub role: Role,
+    /// The name of this process in channel names, as in `specific.gw1!c12`. Default `gw1`.
+    pub node: String,
+    /// Threads that own connections. Default 1.
+    pub shards: usize,
+    /// What is logged, as a filter of `tracing`: `info`, `warn,groupcast=debug`. Default `info`.
+    pub log: String,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            ops_listen: None,
+            data_dir: "groupcast-data".into(),
+            origins: Vec::new(),
+            role: Role::All,
+            node: "gw1".to_owned(),
+            shards: 1,
+            log: "info".to_owned(),
+        }
+    }
+}
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Everything.
+    All,
+    /// Connections only.
+    Gateway,
+    /// Jobs only.
+    Consumer,
+}
+
+/// Reads `IP:PORT`, or `localhost:PORT` for the IPv4 loopback address.
+///
+/// # Errors
+/// With a sentence, when the text is neither.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let ip = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let refused = || format!("`{text}` is not an address; write IP:PORT, as in 127.0.0.1:8000 or [::1]:8000");
+    ip.as_deref().unwrap_or(text).parse().map_err(|_| refused())
+}
+
+fn address<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Error> {
+    parse_address(&String::deserialize(d)?).map_err(serde::de::Error::custom)
+}
+
+fn some_address<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
+    address(d).map(Some)
+}

@@ -1,0 +1,256 @@
+use super::*;
+
+/// A temporary `groupcast.toml` with this text, and what loading it gives.
+fn load(text: &str, environment: &[(&str, &str)], flags: Vec<Setting>) -> Result<Config, Vec<(String, String)>> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("groupcast.toml");
+    std::fs::write(&path, text).expect("the temporary folder is writable");
+    let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let sources = Sources { file: Some(path), environment, flags };
+    let told = |problems: Problems| problems.0.into_iter().map(|p| (p.key, p.message)).collect();
+    Config::load(&sources).map(|loaded| loaded.config).map_err(told)
+}
+
+/// Loading `text` tells exactly these keys, with these words in their messages.
+fn refused(text: &str, expected: &[(&str, &str)]) {
+    let problems = load(text, &[], vec![]).expect_err(text);
+    let keys: Vec<&str> = problems.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys, expected.iter().map(|(key, _)| *key).collect::<Vec<_>>(), "{problems:#?}");
+    for ((_, message), (key, words)) in problems.iter().zip(expected) {
+        assert!(message.contains(words), "{key}: {message:?} lacks {words:?}");
+    }
+}
+
+const COMPLETE: &str = r#"
+[server]
+listen = "[::1]:9999"
+[limits]
+message_bytes = "128KiB"
+[layer]
+channel_capacity = [{ pattern = "http.*", capacity = 5 }]
+[source.demo]
+kind = "sqlite"
+path = "demo.db"
+[[query]]
+id = 7
+name = "worst_routes"
+source = "demo"
+sql = "select 1 where :origin = 'JFK'"
+params.origin = { type = "text", enum = ["JFK", "LGA"], default = "JFK" }
+[[consumer]]
+name = "queries"
+group = "my_group"
+type = "execute_query"
+run = "query"
+"#;
+
+#[test]
+fn nothing_at_all_is_a_configuration() {
+    let loaded = Config::load(&Sources::default()).expect("the defaults pass their own checks");
+    assert_eq!(loaded.config.server.listen.to_string(), "127.0.0.1:8000");
+    assert_eq!(loaded.config.limits.message_bytes, Size(65536));
+}
+
+#[test]
+fn a_complete_file() {
+    let config = load(COMPLETE, &[], vec![]).expect("valid");
+    assert_eq!(config.server.listen.to_string(), "[::1]:9999");
+    assert_eq!(config.query[0].params["origin"].kind, ParamKind::Text);
+    assert_eq!(config.consumer[0].durability, Durability::Disk);
+    assert!(config.source["demo"].path.as_ref().is_some_and(|p| p.is_absolute() && p.ends_with("demo.db")));
+}
+
+#[test]
+fn flags_win_over_environment_over_file() {
+    let file = "[server]\nlisten = \"127.0.0.1:1\"\nnode = \"file\"\n[limits]\nconnections = 5";
+    let flag = Setting { flag: "--listen", key: "server.listen", value: "127.0.0.1:3".to_owned() };
+    let environment = [
+        ("GROUPCAST_SERVER__LISTEN", "127.0.0.1:2"),
+        ("GROUPCAST_SERVER__NODE", "7"),
+        ("GROUPCAST_LIMITS__LOG_BYTES", "2MiB"),
+        ("GROUPCAST_LIMITS__CONNECTIONS_PER_ADDRESS", "12"),
+        ("GROUPCAST_URL", "http://no.setting"),
+        ("HOME", "/root"),
+    ];
+    let config = load(file, &environment, vec![flag]).expect("valid");
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:3");
+    assert_eq!((config.server.node.as_str(), config.limits.connections), ("7", 5));
+    assert_eq!((config.limits.log_bytes, config.limits.connections_per_address), (Size(2 << 20), 12));
+}
+
+#[test]
+fn a_problem_names_the_variable_or_flag_that_made_it() {
+    let variable = ("GROUPCAST_LIMITS__CONNECTIONS".to_owned(), "many".to_owned());
+    let flags = vec![Setting { flag: "--listen", key: "server.listen", value: "here".to_owned() }];
+    let sources = Sources { environment: vec![variable], flags, ..Sources::default() };
+    let problems = Config::load(&sources).expect_err("both are wrong");
+    let origins: Vec<_> = problems.0.iter().map(|p| (p.origin.as_str(), p.key.as_str())).collect();
+    assert_eq!(origins, [("--listen", "server.listen"), ("GROUPCAST_LIMITS__CONNECTIONS", "limits.connections")]);
+}
+
+#[test]
+fn a_variable_that_is_no_setting_is_told_but_secrets_are_left_alone() {
+    let set = |name: &str| load("[auth]\njwt_secret_env = \"GROUPCAST_A__B\"", &[(name, "x")], vec![]);
+    let keys = |name: &str| set(name).expect_err("auth").into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    assert_eq!(keys("GROUPCAST_A__B"), ["auth"]);
+    assert_eq!(keys("GROUPCAST_SERVR__LISTEN"), ["auth", "servr"]);
+    assert_eq!(keys("GROUPCAST___LISTEN"), [".listen"]);
+}
+
+#[test]
+fn unknown_keys_are_told_all_together_with_the_nearest_known() {
+    refused(
+        "[limit]\nx = 1\n[limits]\nmesage_bytes = 1\nlog_byte = 2\n[[consumer]]\nnam = \"x\"",
+        &[
+            ("limits.log_byte", "did you mean `log_bytes`?"),
+            ("limits.mesage_bytes", "did you mean `message_bytes`?"),
+            ("consumer[0].nam", "did you mean `name`?"),
+            ("consumer[0].name", "is missing"),
+            ("limit", "did you mean `limits`?"),
+        ],
+    );
+}
+
+#[test]
+fn wrong_types_and_values_name_their_key() {
+    refused(
+        "[server]\nlisten = 8000\nrole = \"gatway\"\norigins = [\"https://a.b\", 7]\n[limits]\nconnections = -1\nping_interval = \"soon\"\n[layer]\nkind = \"memroy\"\n[source]\nx = 1",
+        &[
+            ("server.listen", "a text is needed"),
+            ("server.origins[1]", "a text is needed"),
+            ("server.role", "did you mean `gateway`?"),
+            ("limits.connections", "a whole number is needed"),
+            ("limits.ping_interval", "is not a duration"),
+            ("layer.kind", "`memory`"),
+            ("source.x", "a table is needed"),
+        ],
+    );
+}
+
+#[test]
+fn what_is_not_toml_is_told_with_its_place() {
+    refused("[server\nlisten", &[("", "line 1")]);
+}
+
+#[test]
+fn what_this_build_lacks_is_refused_by_name() {
+    refused(
+        "[auth]\njwt_secret = \"s\"\n[layer]\nkind = \"redis\"\nurl = \"redis://x\"\n[jobs]\nstore = \"postgres\"\nurl_env = \"X\"\n\
+         [source.a]\nkind = \"postgres\"\nurl = \"postgres://\"\n[[group]]\nname = \"room.*\"\nhistory = { messages = 1 }\n\
+         [[consumer]]\nname = \"h\"\ngroup = \"g\"\ntype = \"t\"\nrun = \"http\"\nurl = \"http://x\"\ncoalesce = true",
+        &[
+            ("auth", "`auth`"),
+            ("layer.kind", "`redis`"),
+            ("jobs.store", "`postgres`"),
+            ("source.a.kind", "`postgres`"),
+            ("consumer[0].run", "`http-consumer`"),
+            ("group[0].history", "`history`"),
+        ],
+    );
+    refused("[layer]\nurl = \"redis://x\"", &[("layer.url", "`redis` or `nats`")]);
+}
+
+#[test]
+fn without_auth_only_loopback_is_listened_on() {
+    for address in ["0.0.0.0:8000", "[::]:8000", "192.168.1.1:80"] {
+        refused(&format!("[server]\nlisten = \"{address}\""), &[("server.listen", "without [auth]")]);
+    }
+    refused("[server]\nops_listen = \"0.0.0.0:9000\"", &[("server.ops_listen", "without [auth]")]);
+    assert!(load("[server]\nlisten = \"localhost:0\"", &[], vec![]).is_ok());
+}
+
+#[test]
+fn names_and_references() {
+    let query = |id: u32, name: &str, source: &str| {
+        format!("[[query]]\nid = {id}\nname = \"{name}\"\nsource = \"{source}\"\nsql = \"select 1\"\n")
+    };
+    let source = "[source.demo]\nkind = \"sqlite\"\npath = \"x\"\n";
+    let twice = format!("{source}{}{}", query(1, "a", "demo"), query(1, "a", "dem"));
+    refused(&twice, &[("query[1].id", "earlier"), ("query[1].name", "twice"), ("query[1].source", "`demo`")]);
+    let bad = format!("[source.demo]\nkind = \"sqlite\"\n{}", query(1, "a b", "demo"));
+    refused(&bad, &[("source.demo.path", "missing"), ("query[0].name", "position 1")]);
+}
+
+#[test]
+fn consumers() {
+    let consumer = |name: &str, group: &str, kind: &str, rest: &str| {
+        format!("[[consumer]]\nname = \"{name}\"\ngroup = \"{group}\"\ntype = \"{kind}\"\nrun = \"embedded\"\n{rest}\n")
+    };
+    assert!(load(&consumer("a", "*", "t", ""), &[], vec![]).is_ok());
+    refused(
+        &(consumer("a", "g!x", "", "") + &consumer("a", "a*b", "job.result", "concurrency = 0\nmax_attempts = 0")),
+        &[
+            ("consumer[0].group", "'!'"),
+            ("consumer[0].type", "is empty"),
+            ("consumer[1].name", "twice"),
+            ("consumer[1].group", "'*'"),
+            ("consumer[1].type", "chain = true"),
+            ("consumer[1].concurrency", "from 1"),
+            ("consumer[1].max_attempts", "1 or more"),
+        ],
+    );
+    refused(&consumer("a", "g", "t", "").replace("embedded", "query"), &[("consumer[0].run", "no [[query]]")]);
+}
+
+#[test]
+fn parameters_keep_to_their_own_rules() {
+    let params = |text: &str| {
+        COMPLETE.replace("params.origin = { type = \"text\", enum = [\"JFK\", \"LGA\"], default = \"JFK\" }", text)
+    };
+    for fine in [
+        "",
+        "params.a = { type = \"real\", min = 0, max = 1, default = 1 }",
+        "params.a = { type = \"boolean\", default = true }",
+    ] {
+        assert!(load(&params(fine), &[], vec![]).is_ok(), "{fine}");
+    }
+    refused(
+        &params(
+            "params.a = { type = \"text\", enum = [\"x\", 1], default = \"y\" }\n\
+             params.b = { type = \"integer\", min = 5, max = 9, default = 10 }\n\
+             params.c = { type = \"integer\", default = 1.5 }\n\
+             params.d = { type = \"boolean\", max = 2 }\n\
+             params.e = { type = \"real\", min = 2, max = 1, enum = [] }\n\
+             params.2x = { type = \"text\" }",
+        ),
+        &[
+            ("query[0].params.2x", "not a parameter's name"),
+            ("query[0].params.a.enum[1]", "type is text"),
+            ("query[0].params.a.default", "not in its `enum`"),
+            ("query[0].params.b.default", "above max"),
+            ("query[0].params.c.default", "type is integer"),
+            ("query[0].params.d.type", "no min and max"),
+            ("query[0].params.e.max", "less than min"),
+            ("query[0].params.e.enum", "no value at all"),
+        ],
+    );
+}
+
+#[test]
+fn limits_are_possible_and_hold_together() {
+    refused(
+        "[limits]\nmessage_bytes = \"2MiB\"\nheader_bytes = 100\nping_interval = \"0s\"\nconnections = 0",
+        &[
+            ("limits.publish_bytes", "2097152"),
+            ("limits.connections", "1 or more"),
+            ("limits.log_bytes", "2097152"),
+            ("limits.header_bytes", "8192"),
+            ("limits.ping_interval", "longer than 0"),
+        ],
+    );
+}
+
+#[test]
+fn what_is_printed_reads_back_the_same_and_has_every_default() {
+    let printed = load(COMPLETE, &[], vec![]).expect("valid").print();
+    for key in ["log_bytes_per_shard = \"64MiB\"", "retention = \"7d\"", "max_rows = 10000", "concurrency = 2"] {
+        assert!(printed.contains(key), "{key} in\n{printed}");
+    }
+    assert_eq!(load(&printed, &[], vec![]).expect("valid").print(), printed);
+}
+
+#[test]
+fn the_example_is_valid() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/groupcast.toml");
+    Config::load(&Sources::file(example)).expect("the example in deploy passes its check");
+}
