@@ -11,6 +11,7 @@ pub mod id;
 pub mod message;
 pub mod names;
 pub mod raw_object;
+pub mod session;
 pub mod websocket;
 
 pub use close::CloseCode;
@@ -20,3 +21,4 @@ pub use id::{Id, JobId, MessageId};
 pub use message::{Message, MessageError};
 pub use names::{ChannelName, GroupName, NameError, NodeId, Pattern};
 pub use raw_object::{RawObject, RawObjectError};
+pub use session::Session;
