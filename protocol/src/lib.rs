@@ -14,6 +14,9 @@ pub mod raw_object;
 pub mod session;
 pub mod websocket;
 
+#[cfg(test)]
+mod tests;
+
 pub use close::CloseCode;
 pub use envelope::{Envelope, Position};
 pub use error::{ErrorCode, Refusal};
