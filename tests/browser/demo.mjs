@@ -104,7 +104,7 @@ async function steps() {
     assert.deepEqual(flights, [...flights].sort((a, b) => b - a));
     await page.getByLabel("Show").selectOption({ label: "flights" });
     await page.locator("#chart svg").press("ArrowDown");
-    assert.match(await page.locator("#chart figcaption").textContent(), /^LGA-.*late percent.*flights/);
+    assert.match(await page.locator("#chart figcaption").textContent(), /^LGA-.*late \(%\).*flights/);
     await page.getByLabel("Show").selectOption({ index: 0 });
   });
 
@@ -137,7 +137,7 @@ async function steps() {
   });
 
   await step("a report ends in links that work", async () => {
-    await choose(page, /stay at home/);
+    await choose(page, /spent at home/);
     await page.getByRole("button", { name: "Make a report" }).click();
     const card = page.locator("#jobs > li").filter({ hasText: "generate_report" }).first();
     const html = await card.getByRole("link", { name: "Open the report" }).getAttribute("href");
@@ -166,6 +166,27 @@ async function steps() {
     assert.equal(await messages(page).filter({ hasText: "while.paused" }).count(), 0);
     await page.getByRole("button", { name: "Resume" }).click();
     await messages(page).filter({ hasText: "while.paused" }).waitFor();
+  });
+
+  await step("loss is told, a restart is survived, and a kick is not fought", async () => {
+    const other = await open({ viewport: { width: 1000, height: 800 }, colorScheme: "light" });
+    let socket;
+    await other.routeWebSocket("**/ws", (route) => { route.connectToServer(); socket = route; });
+    await other.goto(base);
+    await messages(other).filter({ hasText: "Listening to my_group" }).waitFor();
+    socket.send('{"type":"gap","group":"my_group","missed":12,"reason":"slow_consumer"}');
+    await other.locator("#messages .gap", { hasText: "Gap in my_group: 12 messages missed (slow consumer)" }).waitFor();
+    await socket.close({ code: 1012, reason: "restart" });
+    await messages(other).filter({ hasText: "Connected again" }).waitFor();
+    await other.locator("#messages .gap", { hasText: "Away for" }).waitFor();
+    await other.locator("#connection[data-state=open]").waitFor();
+    await shot("gap", other);
+    await socket.close({ code: 1008, reason: "disconnected by an operator" });
+    await other.locator("#connection[data-state=closed]").waitFor();
+    assert.match(await other.locator("#connection-detail").textContent(), /by an operator/);
+    await other.getByRole("button", { name: "Try now" }).click();
+    await other.locator("#connection[data-state=open]").waitFor();
+    await other.context().close();
   });
 
   await step("a phone in the dark: it hears the same group, and nothing sticks out", async () => {

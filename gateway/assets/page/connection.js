@@ -76,10 +76,15 @@ export class Connection extends EventTarget {
   async #measure() {
     const socket = this.#socket;
     if (socket.readyState !== WebSocket.OPEN) return;
-    const started = performance.now();
+    let least = Infinity;
     try {
-      await this.command({ type: "ping" });
-      this.#tell("latency", { ms: performance.now() - started });
+      // The least of three is the way there and back; the others also measure what the page was busy with.
+      for (let i = 0; i < 3; i++) {
+        const started = performance.now();
+        await this.command({ type: "ping" });
+        least = Math.min(least, performance.now() - started);
+      }
+      this.#tell("latency", { ms: least });
     } catch {
       // A socket that does not answer is dead, whatever the operating system believes.
       if (socket === this.#socket) this.#abandon(socket);

@@ -39,14 +39,15 @@ export function shown(value) {
   return String(value);
 }
 
-/** `late_percent` as people say it: “late percent”. */
-export const spoken = (name) => String(name).replaceAll("_", " ");
+/** A name as people read it: `avg_delay_min` is “avg delay (min)”, `late_percent` is “late (%)”. */
+export const spoken = (name) => String(name).replace(/_min$/, " (min)").replace(/_percent$/, " (%)").replaceAll("_", " ");
 
 /** An id as a person can compare it: its last characters, which are the random ones. */
-export const shortId = (id) => (id.length > 10 ? `…${id.slice(-6)}` : id);
+export const shortId = (id) => id.slice(-6);
 
 export function duration(ms) {
   if (ms < 1) return "under 1 ms";
+  if (ms < 10) return `${ms.toFixed(1).replace(".0", "")} ms`;
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
   return `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1000)} s`;
