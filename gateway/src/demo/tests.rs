@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 use rusqlite::types::Value;
-use serde::Deserialize;
 
-use super::CONFIG;
 use super::data::{Source, load};
-use crate::config::consumer::{ConsumerConfig, Durability, Run};
-use crate::config::query::{ParamConfig, QueryConfig, SourceConfig};
+use crate::config::{Config, Durability, ParamConfig, QueryConfig, Run, Sources};
 
 #[test]
 fn every_query_answers_with_every_choice_it_offers() {
@@ -17,7 +14,7 @@ fn every_query_answers_with_every_choice_it_offers() {
     let file = directory.path().join("demo.db");
     load(&file, &Source::Embedded, super::Progress::Hidden).expect("builds");
     let database = Connection::open(&file).expect("opens");
-    for query in &parts().query {
+    for query in &config().query {
         for params in asks(query) {
             let rows = rows(&database, query, &params);
             assert!(rows > 0, "{} gives no rows for {params:?}", query.name);
@@ -28,20 +25,20 @@ fn every_query_answers_with_every_choice_it_offers() {
 
 #[test]
 fn the_queries_are_numbered_and_titled() {
-    let queries = parts().query;
+    let queries = config().query;
     let ids: Vec<_> = queries.iter().map(|query| query.id).collect();
     assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!(queries[6].name, "worst_routes");
     for query in &queries {
         assert!(query.title.ends_with('?') || query.title.starts_with("Every"), "{}", query.title);
         assert!(query.params.values().all(|param| param.default.is_some()), "{} runs with no parameters", query.name);
-        assert!(parts().source.contains_key(&query.source), "{}", query.source);
+        assert!(config().source.contains_key(&query.source), "{}", query.source);
     }
 }
 
 #[test]
 fn the_consumers_are_those_of_the_contract() {
-    let claims: Vec<_> = parts()
+    let claims: Vec<_> = config()
         .consumer
         .into_iter()
         .map(|consumer| (consumer.name, consumer.group, consumer.kind, consumer.run, consumer.durability))
@@ -53,16 +50,10 @@ fn the_consumers_are_those_of_the_contract() {
     );
 }
 
-/// What the demo's configuration says, as far as these tests ask.
-#[derive(Deserialize)]
-struct Parts {
-    source: BTreeMap<String, SourceConfig>,
-    query: Vec<QueryConfig>,
-    consumer: Vec<ConsumerConfig>,
-}
-
-fn parts() -> Parts {
-    toml::from_str(CONFIG).expect("the demo's configuration is valid")
+/// The demo's configuration as the gateway reads it.
+fn config() -> Config {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo.toml");
+    Config::load(&Sources::file(file)).expect("the demo's configuration is valid").config
 }
 
 /// The defaults, and each choice of each parameter with the others at their default.
