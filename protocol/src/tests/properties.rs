@@ -226,8 +226,8 @@ impl Driver {
                 let refusal = Refusal::new(ErrorCode::Unavailable, "no");
                 self.session.complete(ticket, if fits.is_some() { Ok(answer) } else { Err(refusal) });
             }
-            Input::Added(group) => self.session.added(group, None),
-            Input::Removed(group) => self.session.removed(group),
+            Input::Added(group) => self.session.added(group),
+            Input::Removed(group) => self.session.removed(&group),
             Input::Drain => self.session.drain(1),
         }
     }
