@@ -1,2 +1,16 @@
-//! The integration tests.
-fn main() {}
+//! Stories that a user, an operator or a developer can tell of Groupcast, told to the real binary.
+
+mod cli;
+mod crash;
+mod fan_out;
+mod groups;
+mod handshake;
+mod house;
+mod http;
+mod main_job;
+mod protocol;
+mod queries;
+mod reports;
+mod results;
+mod shutdown;
+mod wire;

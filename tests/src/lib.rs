@@ -1,1 +1,18 @@
-//! Helpers that start the real gateway.
+//! Helpers of the outside tests: they start the real gateway and talk to it with clients that share no code with it.
+//!
+//! Reading order: [`home`] (a folder with a configuration and a database), [`gateway`] (the process), [`http`],
+//! [`socket`] and [`raw`] (three ways to talk to it), [`ledger`] (what a reader has to have got), [`wait`] (deadlines).
+
+pub mod gateway;
+pub mod home;
+pub mod http;
+pub mod ledger;
+pub mod raw;
+pub mod socket;
+pub mod wait;
+
+pub use gateway::Gateway;
+pub use home::Home;
+pub use http::{Http, Reply};
+pub use raw::Raw;
+pub use socket::Socket;

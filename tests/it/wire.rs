@@ -1,0 +1,120 @@
+//! Below the protocol: frames that break RFC 6455 close the socket that sent them with the right code, and only that.
+
+use futures_util::{SinkExt, StreamExt};
+use groupcast_tests::home::BARE;
+use groupcast_tests::socket::End;
+use groupcast_tests::wait::within;
+use groupcast_tests::{Gateway, Raw, Socket};
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+const TEXT: u8 = 0x81;
+
+#[tokio::test]
+async fn bad_frames_close_with_their_code_and_nobody_else_notices() {
+    let gateway = Gateway::start(BARE).await;
+    let mut bystander = Socket::subscribed(&gateway, &["calm"]).await;
+    let ping: &[u8] = br#"{"type":"ping"}"#;
+    let large = vec![b' '; 65 * 1024];
+    for (what, first, masked, payload, code) in [
+        ("a binary message", 0x82, true, ping, 1003),
+        ("text that is not UTF-8", TEXT, true, &[b'"', 0xC3, 0x28, b'"'][..], 1007),
+        ("a message over the limit", TEXT, true, &large[..], 1009),
+        ("an unmasked frame", TEXT, false, ping, 1002),
+        ("a reserved opcode", 0x83, true, ping, 1002),
+        ("a reserved control opcode", 0x8B, true, b"", 1002),
+        ("a reserved bit", 0xC1, true, ping, 1002),
+        ("a continuation of nothing", 0x80, true, ping, 1002),
+        ("a fragmented ping", 0x09, true, b"", 1002),
+        ("a ping of 126 bytes", 0x89, true, &large[..126], 1002),
+        ("a close frame of one byte", 0x88, true, b"x", 1002),
+        ("a close code that is never sent", 0x88, true, &[0x03, 0xED], 1002),
+    ] {
+        let mut raw = Raw::websocket(gateway.address()).await;
+        raw.send_frame(first, masked, payload).await;
+        assert_eq!(raw.end().await, End::Closed(code), "{what}");
+    }
+    gateway.http().group_send("calm", &json!({"type": "still.here"})).await;
+    assert_eq!(bystander.message().await["type"], "still.here");
+}
+
+#[tokio::test]
+async fn the_limit_of_a_message_is_the_configured_one() {
+    let config = format!("{BARE}\n[limits]\nmessage_bytes = \"2KiB\"\n");
+    let gateway = Gateway::start(&config).await;
+    let mut socket = Socket::open(&gateway).await;
+    let padded = |bytes: usize| {
+        let bare = r#"{"type":"ping"}"#;
+        Message::text(format!("{bare}{}", " ".repeat(bytes - bare.len())))
+    };
+    socket.send_raw(padded(2048)).await;
+    socket.expect("pong").await;
+    socket.send_raw(padded(2049)).await;
+    assert_eq!(socket.end().await, End::Closed(1009));
+}
+
+#[tokio::test]
+async fn a_message_may_come_in_fragments_with_a_ping_between() {
+    let gateway = Gateway::start(BARE).await;
+    let mut raw = Raw::websocket(gateway.address()).await;
+    raw.send_frame(0x01, true, br#"{"type":"#).await;
+    raw.send_frame(0x89, true, b"between").await;
+    raw.send_frame(0x80, true, br#""ping","id":3}"#).await;
+    let mut frames = [raw.frame().await, raw.frame().await].map(|frame| frame.expect("two answers"));
+    frames.sort();
+    assert_eq!(frames[0], (0x1, br#"{"type":"pong","id":3}"#.to_vec()));
+    assert_eq!(frames[1], (0xA, b"between".to_vec()));
+}
+
+#[tokio::test]
+async fn fragments_together_keep_to_the_limit() {
+    let gateway = Gateway::start(BARE).await;
+    let mut raw = Raw::websocket(gateway.address()).await;
+    let piece = vec![b' '; 30 * 1024];
+    raw.send_frame(0x01, true, &piece).await;
+    raw.send_frame(0x00, true, &piece).await;
+    raw.send_frame(0x80, true, &piece).await;
+    assert_eq!(raw.end().await, End::Closed(1009));
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_with_its_payload_and_a_close_with_a_close() {
+    let gateway = Gateway::start(BARE).await;
+    let mut socket = Socket::open(&gateway).await;
+    let stream = socket.stream();
+    stream.send(Message::Ping("payload".into())).await.expect("the socket is open");
+    let answer = within("a pong comes", stream.next()).await;
+    assert_eq!(answer.and_then(Result::ok), Some(Message::Pong("payload".into())));
+    assert_eq!(socket.close().await, End::Closed(1000));
+}
+
+#[tokio::test]
+async fn a_client_that_lives_is_pinged_and_kept() {
+    let config = format!("{BARE}\n[limits]\nping_interval = \"200ms\"\npong_timeout = \"500ms\"\n");
+    let gateway = Gateway::start(&config).await;
+    let mut socket = Socket::open(&gateway).await;
+    for _ in 0..5 {
+        let ping = within("a ping comes", socket.stream().next()).await;
+        assert!(matches!(ping, Some(Ok(Message::Ping(_)))), "{ping:?}");
+    }
+    assert_eq!(socket.pending().await.len(), 0, "it is open after more than a pong's deadline");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_pings_is_closed_with_3008() {
+    let config = format!("{BARE}\n[limits]\nping_interval = \"200ms\"\npong_timeout = \"300ms\"\n");
+    let gateway = Gateway::start(&config).await;
+    let mut deaf = Raw::websocket(gateway.address()).await;
+    assert_eq!(deaf.end().await, End::Closed(3008));
+}
+
+#[tokio::test]
+async fn a_socket_that_vanishes_leaves_no_member_behind() {
+    let gateway = Gateway::start(BARE).await;
+    let socket = Socket::subscribed(&gateway, &["g"]).await;
+    let http = gateway.http();
+    assert_eq!(http.group_send("g", &json!({"type": "x"})).await["members"], 1);
+    drop(socket);
+    let left = || async { (http.get("/v1/groups/g").await.expect(200)["members"] == 0).then_some(()) };
+    groupcast_tests::wait::eventually("the member is gone", left).await;
+}

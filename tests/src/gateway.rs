@@ -1,0 +1,263 @@
+//! `Gateway`: the real binary as a process, from its start to its end by process id.
+
+use std::env;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use crate::home::Home;
+use crate::http::Http;
+use crate::wait::{eventually, within};
+
+/// Names the binary under test; otherwise the newest one beside the test's own is taken.
+pub const BINARY_VARIABLE: &str = "GROUPCAST_BIN";
+
+/// No gateway under test lives longer, so no test does.
+const LIFETIME: Duration = Duration::from_secs(90);
+
+/// Lines of output that a failed test shows.
+const SHOWN_LINES: usize = 60;
+
+/// A running gateway. It ends with its owner.
+#[derive(Debug)]
+pub struct Gateway {
+    home: Arc<Home>,
+    process: Process,
+    address: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts a gateway with this configuration in a folder of its own; it is ready when this returns.
+    pub async fn start(config: &str) -> Self {
+        Self::start_in(Arc::new(Home::new(config))).await
+    }
+
+    /// Starts a gateway in a folder.
+    pub async fn start_in(home: Arc<Home>) -> Self {
+        let mut process = Process::spawn(serve(&home));
+        let address = process.address().await;
+        let http = Http::new(address);
+        let asked = || async { http.try_get("/readyz").await.filter(|reply| reply.status == 200) };
+        eventually("the gateway is ready", asked).await;
+        Self { home, process, address }
+    }
+
+    /// Starts a gateway that is expected to refuse: its exit code and all it printed.
+    pub async fn refused(home: &Home) -> (Option<i32>, String) {
+        let mut process = Process::spawn(serve(home));
+        let status = process.ended().await;
+        (status.code(), process.printed())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its folder.
+    pub fn home(&self) -> &Arc<Home> {
+        &self.home
+    }
+
+    /// A client of it.
+    pub fn http(&self) -> Http {
+        Http::new(self.address)
+    }
+
+    /// Ends it with no chance to say goodbye (`kill -9`).
+    pub async fn kill(mut self) -> Arc<Home> {
+        self.process.signal(Signal::KILL);
+        self.process.ended().await;
+        self.home.clone()
+    }
+
+    /// Asks it to end, without waiting for it.
+    pub fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Presses Ctrl-C, without waiting for the end.
+    pub fn interrupt(&self) {
+        self.process.signal(Signal::INT);
+    }
+
+    /// Waits until it has ended by itself: its exit code (`None`: by a signal).
+    pub async fn ended(mut self) -> (Option<i32>, Arc<Home>) {
+        let status = self.process.ended().await;
+        (status.code(), self.home.clone())
+    }
+
+    /// All it has printed so far.
+    pub fn printed(&self) -> String {
+        self.process.printed()
+    }
+}
+
+/// The binary under test.
+pub fn binary() -> PathBuf {
+    if let Some(path) = env::var_os(BINARY_VARIABLE) {
+        let path = PathBuf::from(path);
+        assert!(path.is_file(), "{BINARY_VARIABLE} is {}, and there is no file; build it or unset it", path.display());
+        return path;
+    }
+    // target/debug/deps/it-0123456789abcdef
+    let own = env::current_exe().expect("a running program has a path");
+    let target = own.ancestors().nth(3).expect("a test lies in target/PROFILE/deps");
+    let built = ["debug", "release"].map(|profile| target.join(profile).join("groupcast"));
+    let newest = built.into_iter().filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path))).max();
+    let missing = "no `groupcast` beside the tests; run `cargo build` or name one with GROUPCAST_BIN";
+    newest.expect(missing).1
+}
+
+/// The binary as a command in a folder, free of settings from the environment of the test.
+pub fn groupcast(home: &Home, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GROUPCAST_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).current_dir(home.path()).stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end.
+pub async fn run(mut command: Command) -> Output {
+    let ended = spawn_blocking(move || command.output().expect("the binary can be started"));
+    within("the command ends", ended).await.expect("the command's thread does not panic")
+}
+
+fn serve(home: &Home) -> Command {
+    let config = home.config();
+    groupcast(home, &["serve", "--config", &config.to_string_lossy()])
+}
+
+/// A process whose output is kept.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    printed: Arc<Mutex<Vec<String>>>,
+    address: watch::Receiver<Option<SocketAddr>>,
+    /// Dropped before the process is waited for, so that its id is never signalled after that.
+    watchdog: Option<SyncSender<()>>,
+}
+
+impl Process {
+    /// Starts a process.
+    pub fn spawn(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary can be started");
+        let printed = Arc::default();
+        let (found, address) = watch::channel(None);
+        let stdout = child.stdout.take().expect("it is piped");
+        let stderr = child.stderr.take().expect("it is piped");
+        keep(stdout, &printed, Some(found));
+        keep(stderr, &printed, None);
+        let watchdog = Some(watch_over(pid(&child)));
+        Self { child, printed, address, watchdog }
+    }
+
+    /// The address that it prints.
+    pub async fn address(&mut self) -> SocketAddr {
+        let found = within("an address is printed", self.address.wait_for(Option::is_some)).await;
+        let found = found.map(|found| found.expect("it was waited for"));
+        match found {
+            Ok(address) => address,
+            Err(_) => panic!("the gateway ended before it told its address:\n{}", self.printed()),
+        }
+    }
+
+    /// All it has printed so far.
+    pub fn printed(&self) -> String {
+        self.printed.lock().expect("no reader panics").join("\n")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(pid(&self.child), signal).expect("it has not been waited for, so its id is its own");
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let look = || {
+            let ended = self.child.try_wait().expect("it is a child of ours");
+            std::future::ready(ended)
+        };
+        let status = eventually("the process ends", look).await;
+        self.watchdog = None;
+        status
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.watchdog = None;
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let printed = self.printed.lock().expect("no reader panics");
+            let shown = &printed[printed.len().saturating_sub(SHOWN_LINES)..];
+            eprintln!("--- the gateway's last lines ---\n{}\n---", shown.join("\n"));
+        }
+    }
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_child(child)
+}
+
+/// Ends a process that lives too long; every wait of its test fails then.
+fn watch_over(pid: Pid) -> SyncSender<()> {
+    let (alive, ended) = sync_channel(0);
+    thread::spawn(move || {
+        if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LIFETIME) {
+            eprintln!("a gateway under test lived longer than {} s and is ended", LIFETIME.as_secs());
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    });
+    alive
+}
+
+fn keep(
+    stream: impl Read + Send + 'static,
+    printed: &Arc<Mutex<Vec<String>>>,
+    found: Option<watch::Sender<Option<SocketAddr>>>,
+) {
+    let printed = Arc::clone(printed);
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if let (Some(found), Some(address)) = (&found, address_in(&line)) {
+                found.send_if_modified(|known| known.replace(address).is_none());
+            }
+            printed.lock().expect("no reader panics").push(line);
+        }
+    });
+}
+
+/// The address of the first `http://IP:PORT` in a line.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("http://")?;
+    let end = rest.find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c))).unwrap_or(rest.len());
+    rest[..end].trim_end_matches('.').parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address_in;
+
+    #[test]
+    fn an_address_is_found_in_a_line() {
+        let port = |line| address_in(line).map(|address| address.port());
+        assert_eq!(port("groupcast listens on http://127.0.0.1:45123/"), Some(45123));
+        assert_eq!(port("open http://[::1]:8000."), Some(8000));
+        assert_eq!(port("no address: http://example.org/"), None);
+    }
+}
