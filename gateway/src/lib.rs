@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod config;
+pub mod consumer;
 pub mod jobs;
 mod threads;
