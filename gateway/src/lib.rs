@@ -2,4 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod consumer;
 pub mod demo;
+pub mod jobs;
+mod threads;
