@@ -9,14 +9,12 @@ use groupcast_channel_layer::{ChannelLayer, LayerError};
 use groupcast_protocol::frame::{Accepted, AcceptedJob};
 use groupcast_protocol::raw_object::RawObject;
 use groupcast_protocol::{ChannelName, ErrorCode, GroupName, JobId, Message, MessageId, Refusal};
+use serde_json::value::RawValue;
 
 use crate::clock;
 use crate::config::Mode;
-use crate::consumer::{Claims, Outlet, OutletError};
+use crate::consumer::{Claims, EVENT_PREFIX, Outlet, OutletError};
 use crate::jobs::{CancelOutcome, Jobs, NewJob, ReplyTo};
-
-/// What the types of job events begin with. Only consumers send them.
-const JOB_EVENTS: &str = "job.";
 
 /// Sends messages and asks queries. A cheap handle.
 #[derive(Clone)]
@@ -42,9 +40,9 @@ impl Dispatch {
         self.route(group, message).await
     }
 
-    /// Whether a message of this group is shown to its sockets, at least also.
-    pub fn is_shown(&self, group: &GroupName, message: &Message) -> bool {
-        self.claims.is_shown(group, message)
+    /// Whether a message of this group goes to its sockets and to nobody else.
+    pub fn is_broadcast(&self, group: &GroupName, message: &Message) -> bool {
+        !self.claims.is_work(group, message)
     }
 
     /// `send` to one channel.
@@ -62,7 +60,9 @@ impl Dispatch {
     /// # Errors
     /// `unknown_query`, `bad_params`, and what storing a job can meet.
     pub async fn query(&self, name: &str, params: &RawObject, reply: ReplyTo) -> Result<Accepted, Refusal> {
-        let job = self.claims.query(name, params, reply)?;
+        let params: &RawValue = serde_json::from_str(params.as_str())
+            .map_err(|error| Refusal::new(ErrorCode::BadParams, format!("the parameters are not JSON: {error}")))?;
+        let job = self.claims.query(name, Some(params), reply)?;
         let jobs = self.store(vec![job]).await?;
         Ok(Accepted { jobs, ..accepted(None, None) })
     }
@@ -123,14 +123,14 @@ impl Outlet for Dispatch {
                 Ok(()) => Ok(()),
                 // Who asked has gone; there is nobody left to tell.
                 Err(refusal) if refusal.code == ErrorCode::NotFound => Ok(()),
-                Err(refusal) => Err(OutletError::new(refusal.message)),
+                Err(refusal) => Err(OutletError(refusal.message)),
             }
         })
     }
 }
 
 fn refuse_job_events(message: &Message) -> Result<(), Refusal> {
-    if message.kind().starts_with(JOB_EVENTS) {
+    if message.kind().starts_with(EVENT_PREFIX) {
         let why = format!(
             "type `{}` is an event of a job, and only consumers send those; choose another type",
             message.kind()
@@ -141,7 +141,15 @@ fn refuse_job_events(message: &Message) -> Result<(), Refusal> {
 }
 
 fn accepted(group: Option<GroupName>, members: Option<u64>) -> Accepted {
-    Accepted { message_id: clock::new_id(), group, members, existing: false, jobs: Vec::new(), offset: None, epoch: None }
+    Accepted {
+        message_id: clock::new_id(),
+        group,
+        members,
+        existing: false,
+        jobs: Vec::new(),
+        offset: None,
+        epoch: None,
+    }
 }
 
 /// What a caller is told when the layer refuses.

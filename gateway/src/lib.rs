@@ -1,5 +1,23 @@
 //! The gateway: HTTP and WebSocket in front, consumers behind, the channel layer between them.
+//!
+//! A program that embeds it starts with [`Groupcast`]: a configuration, consumers and routes of its own, `start`, `stop`.
+//! Reading order: [`server`] (how the parts are put together), [`app`] (what handlers reach), [`dispatch`] (where a
+//! message goes), [`http`] and `websocket` (the front doors), [`jobs`] and [`consumer`] (deferred work), [`config`].
 
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod consumer;
 pub mod demo;
+pub mod dispatch;
+pub mod health;
+pub mod http;
+pub mod idempotency;
+pub mod jobs;
+pub mod metrics;
+pub mod server;
+mod threads;
+mod websocket;
+
+pub use server::{Groupcast, Running};

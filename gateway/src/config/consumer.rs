@@ -116,7 +116,7 @@ pub enum Run {
 }
 
 /// What an accepted job survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
     /// Nothing: it is gone with the process.
@@ -126,6 +126,16 @@ pub enum Durability {
     /// The loss of power: it was synced to disk before it was acknowledged.
     #[default]
     Disk,
+}
+
+impl From<Durability> for groupcast_protocol::frame::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Memory => Self::Memory,
+            Durability::Os => Self::Os,
+            Durability::Disk => Self::Disk,
+        }
+    }
 }
 
 /// Who sees a claimed message.

