@@ -1,4 +1,5 @@
 //! The gateway: HTTP and WebSocket in front, consumers behind, the channel layer between them.
 
+pub mod cli;
 pub mod clock;
 pub mod config;

@@ -1,0 +1,115 @@
+//! The command line: what `groupcast` can be asked, and how the answer is told.
+//!
+//! Reading order: [`Cli`] and [`Command`], one module a command, [`client`] (HTTP) and [`table`] (printing).
+//! `main` parses the arguments, gathers the environment and turns [`CliError`] into an exit code.
+
+pub mod check;
+pub mod client;
+pub mod error;
+pub mod jobs;
+pub mod output;
+pub mod query;
+pub mod send;
+pub mod serve;
+pub mod subscribe;
+pub mod table;
+
+use clap::{Parser, Subcommand};
+
+pub use error::CliError;
+
+/// An async gateway with a channel layer: groups, sockets and deferred work in one process.
+#[derive(Debug, Parser)]
+#[command(name = "groupcast", version, propagate_version = true, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Try it:
+  groupcast demo                                             # then open http://127.0.0.1:8000/
+  groupcast subscribe my_group                               # in a second terminal
+  groupcast send my_group '{\"type\":\"chat\",\"text\":\"hello\"}'   # in a third
+  groupcast query worst_routes origin=JFK
+
+Exit codes: 0 fine, 1 failed, 2 bad usage or bad configuration.";
+
+/// One command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the gateway.
+    Serve(serve::ServeArgs),
+    /// Runs the gateway with real flight data, named queries, reports and a live page.
+    Demo(serve::DemoArgs),
+    /// Checks the configuration and prepares every named query against its source.
+    Check(check::CheckArgs),
+    /// Sends a message to a group.
+    Send(send::SendArgs),
+    /// Subscribes to groups and prints one line of JSON for each push.
+    Subscribe(subscribe::SubscribeArgs),
+    /// Runs a named query, waits, and prints its rows.
+    Query(query::QueryArgs),
+    /// Lists, shows, cancels and redrives jobs.
+    Jobs(jobs::JobsArgs),
+}
+
+impl Command {
+    /// Carries out the command, on a runtime of its own.
+    ///
+    /// # Errors
+    /// With what a person is told and the exit code it means.
+    pub fn run(self, environment: Vec<(String, String)>) -> Result<(), CliError> {
+        match self {
+            Self::Serve(args) => serve::serve(args, environment),
+            Self::Demo(args) => serve::demo(args, environment),
+            Self::Check(args) => check::check(args, environment),
+            Self::Send(args) => block_on(send::send(args)),
+            Self::Subscribe(args) => block_on(subscribe::subscribe(args)),
+            Self::Query(args) => block_on(query::query(args)),
+            Self::Jobs(args) => block_on(jobs::jobs(args)),
+        }
+    }
+}
+
+fn block_on(future: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| CliError::Failed(format!("the runtime cannot be started: {e}")))?.block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_contracts_lines_are_understood() {
+        for line in [
+            "groupcast serve",
+            "groupcast serve --config groupcast.toml --listen 127.0.0.1:0 --role all",
+            "groupcast demo --once",
+            "groupcast demo --listen 127.0.0.1:0 --full a.tar.gz",
+            "groupcast check --config groupcast.toml --print",
+            "groupcast send my_group {}",
+            "groupcast subscribe a b --url http://x --token y",
+            "groupcast query worst_routes origin=JFK --csv",
+            "groupcast jobs",
+            "groupcast jobs list --state dead --json",
+            "groupcast jobs get 01JD8ZJ4M5E8RAX0V4C9QW2N7K --wait 5",
+            "groupcast jobs cancel 01JD8ZJ4M5E8RAX0V4C9QW2N7K",
+            "groupcast jobs redrive --consumer queries --dry-run",
+        ] {
+            Cli::try_parse_from(line.split(' ')).expect(line);
+        }
+        for line in ["groupcast", "groupcast send g", "groupcast subscribe", "groupcast query x --json --csv"] {
+            Cli::try_parse_from(line.split(' ')).expect_err(line);
+        }
+    }
+}

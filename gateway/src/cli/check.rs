@@ -1,0 +1,76 @@
+//! `groupcast check`: is the configuration right, and can every query be prepared?
+
+use std::path::{Path, PathBuf};
+
+use super::{CliError, output};
+use crate::config::{Config, Loaded, Problems, Run, Setting, Sources};
+
+/// Arguments of `check`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  groupcast check
+  groupcast check --config deploy/groupcast.toml
+  groupcast check --print                       # every setting with its default, as TOML
+
+Each problem is one line: where it was said, the key, and what to do. Exit code 2 if there is any.")]
+pub struct CheckArgs {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Prints the effective configuration, with every default.
+    #[arg(long)]
+    print: bool,
+}
+
+/// Which file is read.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConfigFile {
+    /// The configuration; without it `groupcast.toml` of the working directory, if there is one.
+    #[arg(long, env = "GROUPCAST_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+const FILE: &str = "groupcast.toml";
+
+impl ConfigFile {
+    /// Reads file, environment and flags, and checks what this binary can know.
+    ///
+    /// # Errors
+    /// With every problem found.
+    pub fn load(self, environment: Vec<(String, String)>, flags: Vec<Setting>) -> Result<Loaded, CliError> {
+        let file = self.config.or_else(|| Path::new(FILE).exists().then(|| FILE.into()));
+        let loaded = Config::load(&Sources { file, environment, flags })?;
+        refuse_embedded(&loaded)?;
+        Ok(loaded)
+    }
+}
+
+/// The binary has no code of its own to run: that is for programs that embed the library.
+fn refuse_embedded(loaded: &Loaded) -> Result<(), Problems> {
+    let embedded = loaded.config.consumer.iter().enumerate().filter(|(_, consumer)| consumer.run == Run::Embedded);
+    let told = embedded.map(|(at, consumer)| {
+        let message = format!(
+            "nothing is registered under `{}` in this binary; use \"query\" or \"report\", or embed the library",
+            consumer.name
+        );
+        loaded.origins.problem(&format!("consumer[{at}].run"), message)
+    });
+    let problems: Vec<_> = told.collect();
+    if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+}
+
+/// Checks, and prints what was found.
+///
+/// # Errors
+/// With every problem found.
+pub fn check(args: CheckArgs, environment: Vec<(String, String)>) -> Result<(), CliError> {
+    let loaded = args.file.load(environment, Vec::new())?;
+    if args.print {
+        return output::bytes(loaded.config.print().as_bytes());
+    }
+    let (queries, consumers) = (loaded.config.query.len(), loaded.config.consumer.len());
+    output::line(&format!(
+        "fine: {queries} queries, {consumers} consumers, listening on {}",
+        loaded.config.server.listen
+    ))
+}
