@@ -143,7 +143,7 @@ struct Head<'a> {
     kind: Cow<'a, str>,
 }
 
-fn trim(raw: Bytes) -> Bytes {
+pub(crate) fn trim(raw: Bytes) -> Bytes {
     let blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n');
     let start = raw.iter().position(|b| !blank(b)).unwrap_or(raw.len());
     let end = raw.iter().rposition(|b| !blank(b)).map_or(start, |at| at + 1);
@@ -152,7 +152,7 @@ fn trim(raw: Bytes) -> Bytes {
 
 /// Whether brackets outside of strings nest deeper than `max`. A guard before the real parser, which is iterative
 /// over what it ignores and so would let any depth pass on to readers that are not.
-fn depth_exceeds(raw: &[u8], max: usize) -> bool {
+pub(crate) fn depth_exceeds(raw: &[u8], max: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for byte in raw {
         match byte {
