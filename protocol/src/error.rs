@@ -42,6 +42,8 @@ codes! {
     MethodNotAllowed = "method_not_allowed", false;
     /// None of the representations that the client accepts can be made.
     NotAcceptable = "not_acceptable", false;
+    /// The request's body did not arrive in time.
+    RequestTimeout = "request_timeout", true;
     /// The resource speaks WebSocket only.
     UpgradeRequired = "upgrade_required", false;
     /// The same idempotency key came with another body.

@@ -1,0 +1,145 @@
+//! The body of a request: JSON of a bounded size, within a deadline.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use bytes::{Bytes, BytesMut};
+use groupcast_protocol::ErrorCode;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+use http_body_util::BodyExt;
+
+use super::problem::Problem;
+use crate::app::App;
+
+/// The bytes of a body that says, or does not deny, that it is JSON.
+#[derive(Debug)]
+pub(super) struct JsonBytes(pub(super) Bytes);
+
+impl FromRequest<App> for JsonBytes {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let limits = &app.config.limits;
+        check_media_type(request.headers())?;
+        check_length(request.headers(), limits.publish_bytes.0)?;
+        read(request.into_body(), limits.publish_bytes.0, limits.body_timeout.0).await.map(Self)
+    }
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    if is_json(value) {
+        return Ok(());
+    }
+    let detail = "the body has to be JSON; send it with `Content-Type: application/json`";
+    Err(Problem::new(ErrorCode::UnsupportedMediaType, detail))
+}
+
+fn is_json(value: &HeaderValue) -> bool {
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// Refuses by what the client declares, before anything is read.
+fn check_length(headers: &HeaderMap, bytes_max: usize) -> Result<(), Problem> {
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match declared.filter(|length| *length > bytes_max as u64) {
+        Some(length) => Err(too_large(&format!("{length} bytes"), bytes_max)),
+        None => Ok(()),
+    }
+}
+
+/// The deadline is for the whole body: a limit on each piece would let a client send one byte at a time for hours.
+async fn read(body: Body, bytes_max: usize, deadline: Duration) -> Result<Bytes, Problem> {
+    let late = |_| {
+        let detail = format!("the body was not complete within {} s; send it faster", deadline.as_secs_f64());
+        Problem::new(ErrorCode::RequestTimeout, detail)
+    };
+    tokio::time::timeout(deadline, collect(body, bytes_max)).await.map_err(late)?
+}
+
+async fn collect(mut body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let cut = |_| Problem::new(ErrorCode::BadRequest, "the body ended early; send as much as was announced");
+        let Ok(data) = frame.map_err(cut)?.into_data() else { continue };
+        if whole.len() + data.len() > bytes_max {
+            return Err(too_large("more", bytes_max));
+        }
+        // The usual body is one piece and is not copied.
+        if whole.is_empty() && axum::body::HttpBody::is_end_stream(&body) {
+            return Ok(data);
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}
+
+fn too_large(found: &str, bytes_max: usize) -> Problem {
+    let detail = format!("the body has {found}, at most {bytes_max} bytes are allowed; send less at once");
+    Problem::new(ErrorCode::TooLarge, detail)
+}
+
+/// Reads JSON into a type; what is wrong is told with its place.
+pub(super) fn parse<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let told = |e: serde_path_to_error::Error<serde_json::Error>| match e.path().to_string().as_str() {
+        "." => Problem::new(ErrorCode::BadRequest, format!("the body cannot be read: {}", e.inner())),
+        path => Problem::new(ErrorCode::BadRequest, format!("the body cannot be read at `{path}`: {}", e.inner())),
+    };
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(told)?;
+    let more = |e| Problem::new(ErrorCode::BadRequest, format!("the body has more than one JSON value: {e}"));
+    reader.end().map_err(more)?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code<T: std::fmt::Debug>(result: Result<T, Problem>) -> ErrorCode {
+        result.expect_err("to be refused").code()
+    }
+
+    #[test]
+    fn json_is_taken_by_its_names_and_by_none() {
+        for text in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json"] {
+            assert!(is_json(&HeaderValue::from_static(text)), "{text}");
+        }
+        for text in ["text/plain", "application/jsonp", "text/json+json", "", "application/x-www-form-urlencoded"] {
+            assert!(!is_json(&HeaderValue::from_static(text)), "{text}");
+        }
+        assert!(check_media_type(&HeaderMap::new()).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_too_long_too_slow_or_cut_is_refused() {
+        let second = Duration::from_secs(1);
+        let pieces = |texts: &[&'static str]| {
+            let items: Vec<Result<&'static str, std::io::Error>> = texts.iter().map(|t| Ok(*t)).collect();
+            Body::from_stream(futures_util::stream::iter(items))
+        };
+        assert_eq!(read(pieces(&["abc", "de"]), 5, second).await.expect("fits"), "abcde");
+        assert_eq!(read(Body::from("abcde"), 5, second).await.expect("fits"), "abcde");
+        assert_eq!(code(read(pieces(&["abc", "def"]), 5, second).await), ErrorCode::TooLarge);
+        let never = Body::from_stream(futures_util::stream::pending::<Result<&'static str, std::io::Error>>());
+        assert_eq!(code(read(never, 5, second).await), ErrorCode::RequestTimeout);
+        let broken = futures_util::stream::iter([Ok("a"), Err(std::io::Error::other("reset"))]);
+        assert_eq!(code(read(Body::from_stream(broken), 5, second).await), ErrorCode::BadRequest);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_with_its_place() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Inner {
+            #[expect(dead_code)]
+            n: u8,
+        }
+        let told = |text: &str| parse::<Vec<Inner>>(text.as_bytes()).expect_err(text).body().detail().to_owned();
+        assert!(told(r#"[{"n":1},{"n":"x"}]"#).contains("`[1].n`"));
+        assert!(told("[] []").contains("more than one"));
+        assert!(told("").contains("cannot be read: EOF"));
+    }
+}
