@@ -1,1 +1,50 @@
-//! Who is in which group; delivery, order, loss.
+//! The channel layer: who is in which group; delivery, order and loss.
+//!
+//! Knows no HTTP and no meaning of a payload. Reading order: [`layer`] (what callers use), [`registry`] (groups and
+//! channels of this node), [`mailbox`] (channels), [`shard`] (the only fan-out to connections), [`log`] (frames that
+//! wait for sockets).
+//!
+//! # The contract
+//!
+//! A **channel** is a named, bounded, first-in-first-out mailbox; a **group** is a named set of channels; a
+//! **message** is a JSON object with a `type`. Every layer, whatever broker is behind it, keeps these rules, and
+//! [`contract`] is the list of tests that it has to pass.
+//!
+//! | operation | promise |
+//! |---|---|
+//! | `send` | At most once, to one channel. Refused with [`LayerError::ChannelFull`] when the channel holds `capacity` unread messages: never dropped in silence, never waiting for a reader. |
+//! | `receive` | The oldest unread message; each goes to exactly one of several readers. Cancel safe: a dropped call has taken nothing. |
+//! | `new_channel` | A fresh name of the form `prefix.node!n`, which only this process reads. |
+//! | `group_add` | Idempotent; renews the membership's age. Effective when it returns. |
+//! | `group_discard` | No error if absent. Nothing that is sent after it returns reaches the channel by this group. |
+//! | `group_send` | At most once to each member. Never refused because of a member: one that is full is passed over and counted. Never waits for a slow reader. |
+//! | `flush` | Empties everything. |
+//!
+//! **Order.** What one sender sends to one group, awaiting each call, arrives in that order at every member; the same
+//! holds for `send` and one channel. Nothing is promised between senders or between groups.
+//!
+//! **Expiry.** A message that nobody has read after `expiry` is gone. A membership of a mailbox ends after
+//! `group_expiry` unless it is added again; that of a live connection lasts as long as the connection.
+//!
+//! **Loss.** A connection that reads too slowly falls off its group's log and is told so by a `gap` with the number of
+//! messages it missed; everybody else notices nothing. A process that ends takes what is in memory with it.
+//!
+//! **Bounds.** Messages per channel, bytes per log, bytes of all logs of a shard, events on their way to a shard,
+//! channels in all: see [`LayerConfig`], each with what happens there.
+
+pub mod config;
+#[cfg(any(test, feature = "contract-tests"))]
+pub mod contract;
+pub mod error;
+pub mod layer;
+pub mod log;
+pub mod mailbox;
+pub mod registry;
+pub mod shard;
+pub mod stats;
+
+pub use config::LayerConfig;
+pub use error::LayerError;
+pub use layer::{ChannelLayer, Sent};
+pub use mailbox::Received;
+pub use shard::{ConnectionInfo, Event, Origin, Shard, ShardInbox, Signal, Sink, Slot, Wrote};

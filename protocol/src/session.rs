@@ -173,19 +173,15 @@ impl Session {
         self.advance();
     }
 
-    /// Takes notice that the server side has added the connection to a group, and tells the client.
-    /// `position` is the group's, when it keeps history.
-    pub fn added(&mut self, group: GroupName, position: Option<Position>) {
-        if self.state != State::Closed && self.subscriptions.insert(group.clone()) {
-            self.send(&ServerFrame::Subscribed { id: None, group, position, recovery: None });
-        }
+    /// Takes notice that the server side has added the connection to a group. The client has been told already:
+    /// `subscribed` must go out before the group's messages, and only who moves the cursor can see to that.
+    pub fn added(&mut self, group: GroupName) {
+        self.subscriptions.insert(group);
     }
 
-    /// Takes notice that the server side has removed the connection from a group, and tells the client.
-    pub fn removed(&mut self, group: GroupName) {
-        if self.state != State::Closed && self.subscriptions.remove(&group) {
-            self.send(&ServerFrame::Unsubscribed { id: None, group });
-        }
+    /// Takes notice that the server side has removed the connection from a group. The client has been told already.
+    pub fn removed(&mut self, group: &GroupName) {
+        self.subscriptions.remove(group);
     }
 
     /// Tells the client to come back later. What is under way is still answered, later commands are refused; the

@@ -1,0 +1,57 @@
+//! The bounds of a layer. Each has a default, and says what happens there.
+
+use std::time::Duration;
+
+use groupcast_protocol::{NodeId, Pattern};
+
+/// The bounds of a layer.
+#[derive(Debug, Clone)]
+pub struct LayerConfig {
+    /// The name of this process in channel names (`specific.NODE!c12`).
+    pub node: NodeId,
+    /// Unread messages that a channel holds; at the bound `send` is refused and `group_send` passes the channel over.
+    pub capacity: usize,
+    /// Other capacities for some channels; the first pattern that matches counts.
+    pub channel_capacity: Vec<(Pattern, usize)>,
+    /// How long a message waits to be read.
+    pub expiry: Duration,
+    /// How long a mailbox stays in a group without being added again.
+    pub group_expiry: Duration,
+    /// Channels that exist at once, connections included; at the bound a `send` to a new name is refused.
+    pub channels_max: usize,
+    /// Threads that own connections.
+    pub shards: usize,
+    /// Events on their way to one shard; at the bound a publisher waits, up to `publish_deadline`.
+    pub shard_queue: usize,
+    /// How long a publisher waits for room before it is refused.
+    pub publish_deadline: Duration,
+    /// Bytes of one group's log on one shard; at the bound the slowest readers fall off and are told.
+    pub log_bytes: usize,
+    /// Bytes of all logs of one shard; at the bound the longest logs are cut and their readers told.
+    pub shard_log_bytes: usize,
+}
+
+impl LayerConfig {
+    /// The defaults: Channels' own (100 messages, 60 s, 24 h) where Channels has one.
+    pub fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            capacity: 100,
+            channel_capacity: Vec::new(),
+            expiry: Duration::from_secs(60),
+            group_expiry: Duration::from_secs(86_400),
+            channels_max: 1_000_000,
+            shards: 1,
+            shard_queue: 4096,
+            publish_deadline: Duration::from_secs(5),
+            log_bytes: 1 << 20,
+            shard_log_bytes: 64 << 20,
+        }
+    }
+
+    /// The capacity of one channel.
+    pub fn capacity_of(&self, channel: &str) -> usize {
+        let special = self.channel_capacity.iter().find(|(pattern, _)| pattern.matches(channel));
+        special.map_or(self.capacity, |(_, capacity)| *capacity)
+    }
+}

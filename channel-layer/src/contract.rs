@@ -1,0 +1,206 @@
+//! The one list of tests that every layer passes, whatever broker is behind it.
+//!
+//! [`run`] takes a way to make a fresh layer with given bounds. Time is tokio's paused clock where a test needs it.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use groupcast_protocol::{ChannelName, GroupName, Message, NodeId, Pattern};
+
+use crate::{ChannelLayer, LayerConfig, LayerError};
+
+/// Runs the whole list; each test gets a layer of its own. Panics at the first promise that is not kept.
+///
+/// Needs a runtime with a paused clock (`#[tokio::test(start_paused = true)]`).
+pub async fn run<F: Future<Output = ChannelLayer>>(fresh: impl Fn(LayerConfig) -> F) {
+    let config = || LayerConfig::new(NodeId::parse("test").expect("a valid name"));
+    a_message_is_received_once_and_in_order(&fresh(config()).await).await;
+    readers_share_and_never_double(&fresh(config()).await).await;
+    a_dropped_receive_takes_nothing(&fresh(config()).await).await;
+    a_full_channel_refuses(&fresh(config()).await).await;
+    capacity_goes_by_pattern(&fresh(with_capacity(config())).await).await;
+    unread_messages_expire(&fresh(config()).await).await;
+    new_channels_are_fresh_and_local(&fresh(config()).await).await;
+    a_group_reaches_every_member_once(&fresh(config()).await).await;
+    membership_is_idempotent_and_ends(&fresh(config()).await).await;
+    a_full_member_is_passed_over(&fresh(config()).await).await;
+    memberships_expire_unless_renewed(&fresh(config()).await).await;
+    an_unknown_group_is_no_error(&fresh(config()).await).await;
+    flush_empties_everything(&fresh(config()).await).await;
+}
+
+/// A group's name in a test.
+pub fn group(name: &str) -> GroupName {
+    GroupName::parse(name).expect("a valid name")
+}
+
+/// A channel's name in a test.
+pub fn channel(name: &str) -> ChannelName {
+    ChannelName::parse(name).expect("a valid name")
+}
+
+/// The nth message of a test.
+pub fn message(n: usize) -> Message {
+    Message::parse(Bytes::from(format!(r#"{{"type":"test","n":{n}}}"#))).expect("a valid message")
+}
+
+async fn a_message_is_received_once_and_in_order(layer: &ChannelLayer) {
+    let inbox = channel("inbox");
+    for n in 0..3 {
+        layer.send(&inbox, message(n)).await.expect("there is room");
+    }
+    for n in 0..3 {
+        let received = layer.receive(&inbox).await.expect("it was sent");
+        assert_eq!((received.message, received.group), (message(n), None));
+    }
+    assert!(nothing_in(layer, &inbox).await);
+}
+
+async fn readers_share_and_never_double(layer: &ChannelLayer) {
+    let inbox = channel("shared");
+    let reader = |layer: ChannelLayer, inbox: ChannelName| async move { layer.receive(&inbox).await };
+    let readers: Vec<_> = (0..3).map(|_| tokio::spawn(reader(layer.clone(), inbox.clone()))).collect();
+    for n in 0..3 {
+        layer.send(&inbox, message(n)).await.expect("there is room");
+    }
+    let mut seen = Vec::new();
+    for reader in readers {
+        let received = reader.await.expect("the reader lives").expect("it was sent");
+        seen.push(received.message.as_str().to_owned());
+    }
+    seen.sort();
+    assert_eq!(seen, (0..3).map(|n| message(n).as_str().to_owned()).collect::<Vec<_>>());
+}
+
+async fn a_dropped_receive_takes_nothing(layer: &ChannelLayer) {
+    let inbox = channel("inbox");
+    assert!(nothing_in(layer, &inbox).await);
+    layer.send(&inbox, message(1)).await.expect("there is room");
+    assert_eq!(layer.receive(&inbox).await.expect("it was sent").message, message(1));
+}
+
+async fn a_full_channel_refuses(layer: &ChannelLayer) {
+    let inbox = channel("full");
+    for n in 0..100 {
+        layer.send(&inbox, message(n)).await.expect("there is room");
+    }
+    let refused = layer.send(&inbox, message(100)).await;
+    assert_eq!(refused, Err(LayerError::ChannelFull { channel: inbox.clone(), capacity: 100 }));
+    assert_eq!(layer.receive(&inbox).await.expect("it was sent").message, message(0));
+    layer.send(&inbox, message(101)).await.expect("there is room again");
+}
+
+fn with_capacity(mut config: LayerConfig) -> LayerConfig {
+    let pattern = |text| Pattern::parse(text).expect("a valid pattern");
+    config.channel_capacity = vec![(pattern("small.*"), 1), (pattern("small.not"), 9)];
+    config
+}
+
+async fn capacity_goes_by_pattern(layer: &ChannelLayer) {
+    for name in ["small.1", "small.not"] {
+        layer.send(&channel(name), message(0)).await.expect("there is room");
+        let refused = layer.send(&channel(name), message(1)).await;
+        assert!(matches!(refused, Err(LayerError::ChannelFull { capacity: 1, .. })), "{name}: {refused:?}");
+    }
+}
+
+async fn unread_messages_expire(layer: &ChannelLayer) {
+    let inbox = channel("inbox");
+    layer.send(&inbox, message(0)).await.expect("there is room");
+    tokio::time::advance(Duration::from_secs(59)).await;
+    layer.send(&inbox, message(1)).await.expect("there is room");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(layer.receive(&inbox).await.expect("it was sent").message, message(1));
+    assert!(nothing_in(layer, &inbox).await);
+}
+
+async fn new_channels_are_fresh_and_local(layer: &ChannelLayer) {
+    let one = layer.new_channel("specific").expect("there is room");
+    let two = layer.new_channel("specific").expect("there is room");
+    assert!(one != two && one.is_process_local() && one.as_str().starts_with("specific."));
+    layer.send(&one, message(1)).await.expect("there is room");
+    assert!(nothing_in(layer, &two).await);
+    assert_eq!(layer.receive(&one).await.expect("it was sent").message, message(1));
+    layer.close_channel(&one);
+    assert_eq!(layer.send(&one, message(1)).await, Err(LayerError::Gone { channel: one }));
+}
+
+async fn a_group_reaches_every_member_once(layer: &ChannelLayer) {
+    let room = group("room");
+    let members = [channel("a"), channel("b"), layer.new_channel("specific").expect("there is room")];
+    for member in &members {
+        layer.group_add(&room, member).await.expect("it exists");
+    }
+    for n in 0..3 {
+        assert_eq!(layer.group_send(&room, &message(n)).await.expect("there is room").members, 3);
+    }
+    for member in &members {
+        for n in 0..3 {
+            let received = layer.receive(member).await.expect("it was sent");
+            assert_eq!((received.message, received.group), (message(n), Some(room.clone())));
+        }
+        assert!(nothing_in(layer, member).await);
+    }
+}
+
+async fn membership_is_idempotent_and_ends(layer: &ChannelLayer) {
+    let (room, a) = (group("room"), channel("a"));
+    layer.group_add(&room, &a).await.expect("it exists");
+    layer.group_add(&room, &a).await.expect("it exists");
+    layer.group_send(&room, &message(1)).await.expect("there is room");
+    layer.receive(&a).await.expect("it was sent");
+    assert!(nothing_in(layer, &a).await, "a member that was added twice gets a message once");
+    for _ in 0..2 {
+        layer.group_discard(&room, &a).await.expect("no error if absent");
+    }
+    layer.group_send(&room, &message(2)).await.expect("there is room");
+    assert!(nothing_in(layer, &a).await);
+}
+
+async fn a_full_member_is_passed_over(layer: &ChannelLayer) {
+    let (room, full, other) = (group("room"), channel("full"), channel("other"));
+    layer.group_add(&room, &full).await.expect("it exists");
+    for n in 0..100 {
+        layer.send(&full, message(n)).await.expect("there is room");
+    }
+    layer.group_add(&room, &other).await.expect("it exists");
+    layer.group_send(&room, &message(7)).await.expect("a full member is no error");
+    assert_eq!(layer.receive(&other).await.expect("it was sent").message, message(7));
+    for n in 0..100 {
+        assert_eq!(layer.receive(&full).await.expect("it was sent").message, message(n));
+    }
+    assert!(nothing_in(layer, &full).await);
+}
+
+async fn memberships_expire_unless_renewed(layer: &ChannelLayer) {
+    let (room, old, renewed) = (group("room"), channel("old"), channel("renewed"));
+    layer.group_add(&room, &old).await.expect("it exists");
+    layer.group_add(&room, &renewed).await.expect("it exists");
+    tokio::time::advance(Duration::from_secs(80_000)).await;
+    layer.group_add(&room, &renewed).await.expect("it exists");
+    tokio::time::advance(Duration::from_secs(10_000)).await;
+    layer.sweep();
+    assert_eq!(layer.group_send(&room, &message(1)).await.expect("there is room").members, 1);
+    assert!(nothing_in(layer, &old).await);
+    assert_eq!(layer.receive(&renewed).await.expect("it was sent").message, message(1));
+}
+
+async fn an_unknown_group_is_no_error(layer: &ChannelLayer) {
+    assert_eq!(layer.group_send(&group("nobody"), &message(1)).await.expect("no error").members, 0);
+    layer.group_discard(&group("nobody"), &channel("a")).await.expect("no error if absent");
+}
+
+async fn flush_empties_everything(layer: &ChannelLayer) {
+    let (room, a) = (group("room"), channel("a"));
+    layer.group_add(&room, &a).await.expect("it exists");
+    layer.group_send(&room, &message(1)).await.expect("there is room");
+    layer.flush().await.expect("there is room");
+    assert!(nothing_in(layer, &a).await);
+    assert_eq!(layer.group_send(&room, &message(2)).await.expect("there is room").members, 0);
+}
+
+/// Whether a reader of the channel would wait.
+async fn nothing_in(layer: &ChannelLayer, channel: &ChannelName) -> bool {
+    tokio::time::timeout(Duration::from_millis(10), layer.receive(channel)).await.is_err()
+}

@@ -1,0 +1,375 @@
+//! The layer as its callers see it: `send`, `receive`, `new_channel`, `group_add`, `group_discard`, `group_send`.
+//!
+//! The promises are in the crate's documentation. Connections join and leave by their [`Shard`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use groupcast_protocol::{ChannelName, GroupName, Message, frame, websocket};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::config::LayerConfig;
+use crate::error::LayerError;
+use crate::mailbox::{Mailbox, Pushed, Received};
+use crate::registry::{Group, GroupState, Member, Registry};
+use crate::shard::{Address, ConnectionInfo, Event, EventKind, ShardInbox};
+use crate::stats::Stats;
+
+/// The channel layer of this process. A cheap handle: clones are the same layer.
+#[derive(Debug, Clone)]
+pub struct ChannelLayer {
+    registry: Arc<Registry>,
+}
+
+/// What `group_send` took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// Members that the message was addressed to.
+    pub members: u64,
+}
+
+impl ChannelLayer {
+    /// Makes a layer and the inboxes of its shards, one for each thread that owns connections.
+    pub fn new(config: LayerConfig) -> (Self, Vec<ShardInbox>) {
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..config.shards).map(|_| mpsc::channel(config.shard_queue)).unzip();
+        let registry = Arc::new(Registry::new(config, senders));
+        let inbox = |(shard, events)| ShardInbox::new(shard, registry.clone(), events);
+        let inboxes = receivers.into_iter().enumerate().map(inbox).collect();
+        (Self { registry }, inboxes)
+    }
+
+    /// Puts a message into a channel.
+    ///
+    /// A channel that nobody reads yet keeps up to its capacity, each message for `expiry`.
+    ///
+    /// # Errors
+    /// [`LayerError::ChannelFull`] at capacity; [`LayerError::Gone`] for a process's own channel that does not exist;
+    /// [`LayerError::Busy`] when the connection's shard had no room within the deadline.
+    pub async fn send(&self, channel: &ChannelName, message: Message) -> Result<(), LayerError> {
+        let mailbox = self.registry.open_mailbox(channel)?;
+        let item = Received { message, group: None };
+        match mailbox.owner {
+            None => self.push(&mailbox, item).map(|_| ()),
+            Some(owner) => {
+                // The room first: a message is never in a mailbox without its shard being told.
+                let room = self.room(owner, channel).await?;
+                if self.push(&mailbox, item)? == Pushed::Signal {
+                    room.send(Event(EventKind::Mail { to: owner }));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for the oldest unread message of a channel.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a dropped call has taken nothing.
+    ///
+    /// # Errors
+    /// [`LayerError::NotYours`] for the channel of a connection, [`LayerError::Gone`] for one that was closed.
+    pub async fn receive(&self, channel: &ChannelName) -> Result<Received, LayerError> {
+        let mailbox = self.registry.open_mailbox(channel)?;
+        if mailbox.owner.is_some() {
+            return Err(LayerError::NotYours { channel: channel.clone() });
+        }
+        let gone = || LayerError::Gone { channel: channel.clone() };
+        mailbox.receive(self.registry.config.expiry).await.ok_or_else(gone)
+    }
+
+    /// Makes a channel that only this process reads: `prefix.NODE!n`. Ends by [`ChannelLayer::close_channel`], or
+    /// when it has been empty and unused for `group_expiry`.
+    ///
+    /// # Errors
+    /// [`LayerError::TooManyChannels`] at the bound.
+    ///
+    /// # Panics
+    /// Never for a prefix of a few characters; a prefix that cannot begin a channel's name is a defect of the caller.
+    pub fn new_channel(&self, prefix: &str) -> Result<ChannelName, LayerError> {
+        let name = self.own_name(prefix);
+        self.registry.make_mailbox(name.clone(), None)?;
+        Ok(name)
+    }
+
+    /// Ends a channel. Unread messages are dropped, and it leaves its groups.
+    pub fn close_channel(&self, channel: &ChannelName) {
+        self.registry.remove_mailbox(channel);
+        for group in self.registry.group_list() {
+            self.registry.leave(&group.name, channel, |_, _| ());
+        }
+    }
+
+    /// Adds a channel to a group, or renews its age there. A connection's client is told by `subscribed`.
+    ///
+    /// # Errors
+    /// [`LayerError::Gone`] for a process's own channel that does not exist, [`LayerError::Busy`] when its
+    /// connection's shard had no room within the deadline.
+    pub async fn group_add(&self, group: &GroupName, channel: &ChannelName) -> Result<(), LayerError> {
+        let mailbox = self.registry.open_mailbox(channel)?;
+        let Some(owner) = mailbox.owner else {
+            self.registry.join(group, channel, Member::Mailbox(mailbox, Instant::now()), |_, _, _| ());
+            return Ok(());
+        };
+        let room = self.room(owner, channel).await?;
+        self.registry.join(group, channel, Member::Connection(owner), |group, from_seq, new| {
+            // Under the group's lock: no message can come between the membership and the event.
+            if new {
+                room.send(Event(EventKind::Attach { to: owner, group: group.clone(), from_seq }));
+            }
+        });
+        Ok(())
+    }
+
+    /// Takes a channel out of a group, if it is there. A connection's client is told by `unsubscribed`.
+    ///
+    /// # Errors
+    /// [`LayerError::Busy`] when its connection's shard had no room within the deadline; it is still a member then.
+    pub async fn group_discard(&self, group: &GroupName, channel: &ChannelName) -> Result<(), LayerError> {
+        let owner = self.registry.mailbox(channel).and_then(|mailbox| mailbox.owner);
+        let room = match owner {
+            Some(owner) => Some((owner, self.room(owner, channel).await?)),
+            None => None,
+        };
+        self.registry.leave(group, channel, |group, _| {
+            if let Some((to, room)) = room {
+                room.send(Event(EventKind::Detach { to, group: group.clone() }));
+            }
+        });
+        Ok(())
+    }
+
+    /// Sends a message to every member of a group. Returns when every member's shard or mailbox has it, before any
+    /// socket is written.
+    ///
+    /// # Errors
+    /// [`LayerError::Overloaded`] when a shard had no room within the deadline; nobody has got the message then.
+    ///
+    /// # Cancel safety
+    /// A dropped call has sent to all or to nobody.
+    pub async fn group_send(&self, name: &GroupName, message: &Message) -> Result<Sent, LayerError> {
+        let stats = &self.registry.stats;
+        stats.group_sends.add(1);
+        let Some(group) = self.registry.group(name) else { return Ok(Sent { members: 0 }) };
+        // Encoded once, for every subscriber of every shard.
+        let frame = websocket::text(&frame::encode_group_message(name, None, message));
+        let members = match self.try_hand_over(&group, &frame, message) {
+            Some(members) => members,
+            None => self.hand_over_with_room(&group, &frame, message).await?,
+        };
+        stats.deliveries.add(members);
+        Ok(Sent { members })
+    }
+
+    /// Empties everything: unread messages are dropped and all memberships end.
+    ///
+    /// # Errors
+    /// [`LayerError::Busy`] when a shard had no room within the deadline; some memberships are left then.
+    pub async fn flush(&self) -> Result<(), LayerError> {
+        for group in self.registry.group_list() {
+            let members: Vec<_> = group.lock().members.keys().cloned().collect();
+            for channel in members {
+                self.group_discard(&group.name, &channel).await?;
+            }
+        }
+        for mailbox in self.registry.mailbox_list() {
+            mailbox.clear();
+        }
+        Ok(())
+    }
+
+    /// Drops what has expired: messages, memberships of mailboxes, unused channels. Its owner calls it every few
+    /// seconds; without it nothing expired is delivered either, it only stays in memory.
+    pub fn sweep(&self) {
+        let config = &self.registry.config;
+        for mailbox in self.registry.mailbox_list() {
+            // A buffer of a common name needs no keeping once it is empty; a process's own name was handed out.
+            let idle = if mailbox.name.is_process_local() { config.group_expiry } else { config.expiry };
+            let (expired, unused) = mailbox.sweep(config.expiry, idle);
+            self.registry.stats.expired.add(expired);
+            if unused && mailbox.owner.is_none() && !mailbox.is_member() {
+                self.registry.remove_mailbox(&mailbox.name);
+            }
+        }
+        for group in self.registry.group_list() {
+            let expired = group.lock().expired_members(config.group_expiry);
+            for channel in expired {
+                self.registry.leave(&group.name, &channel, |_, _| ());
+            }
+        }
+    }
+
+    /// Groups whose names begin with `prefix`, by name, each with its number of members; those after `after`.
+    pub fn groups(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<(GroupName, u64)> {
+        let mut groups = self.registry.group_list();
+        groups.retain(|group| {
+            let name = group.name.as_str();
+            name.starts_with(prefix) && after.is_none_or(|after| name > after)
+        });
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        groups.truncate(limit);
+        groups.iter().map(|group| (group.name.clone(), group.lock().members.len() as u64)).collect()
+    }
+
+    /// How many members a group has; `None` for a group without any.
+    pub fn group_len(&self, group: &GroupName) -> Option<u64> {
+        self.registry.group(group).map(|group| group.lock().members.len() as u64)
+    }
+
+    /// The members of a group by name, those after `after`; `None` for a group without any.
+    pub fn members(&self, group: &GroupName, after: Option<&str>, limit: usize) -> Option<Vec<ChannelName>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let group = self.registry.group(group)?;
+        let state = group.lock();
+        let from = after.map_or(Unbounded, Excluded);
+        Some(state.members.range::<str, _>((from, Unbounded)).take(limit).map(|(name, _)| name.clone()).collect())
+    }
+
+    /// Whether a channel is in a group.
+    pub fn is_member(&self, group: &GroupName, channel: &ChannelName) -> bool {
+        self.registry.group(group).is_some_and(|group| group.lock().members.contains_key(channel))
+    }
+
+    /// The channels of live connections by name, those after `after`.
+    pub fn connections(&self, after: Option<&str>, limit: usize) -> Vec<ChannelName> {
+        let mut names: Vec<_> = self.registry.mailbox_list().into_iter().filter(|m| m.owner.is_some()).collect();
+        names.retain(|mailbox| after.is_none_or(|after| mailbox.name.as_str() > after));
+        names.sort_by(|a, b| a.name.cmp(&b.name));
+        names.iter().take(limit).map(|mailbox| mailbox.name.clone()).collect()
+    }
+
+    /// What is known of a live connection; `None` when it has gone, or its shard did not answer in time.
+    pub async fn connection(&self, channel: &ChannelName) -> Option<ConnectionInfo> {
+        let to = self.registry.mailbox(channel)?.owner?;
+        let room = self.room(to, channel).await.ok()?;
+        let (answer, reply) = oneshot::channel();
+        room.send(Event(EventKind::Inspect { to, answer }));
+        timeout(self.registry.config.publish_deadline, reply).await.ok()?.ok()?
+    }
+
+    /// Asks a connection's driver to close it with 1008. Says whether there was such a connection.
+    ///
+    /// # Errors
+    /// [`LayerError::Busy`] when its shard had no room within the deadline.
+    pub async fn disconnect(&self, channel: &ChannelName) -> Result<bool, LayerError> {
+        let Some(to) = self.registry.mailbox(channel).and_then(|mailbox| mailbox.owner) else { return Ok(false) };
+        self.room(to, channel).await?.send(Event(EventKind::Kick { to }));
+        Ok(true)
+    }
+
+    /// The counters of this layer.
+    pub fn stats(&self) -> &Stats {
+        &self.registry.stats
+    }
+
+    /// The bounds of this layer.
+    pub fn config(&self) -> &LayerConfig {
+        &self.registry.config
+    }
+
+    fn own_name(&self, prefix: &str) -> ChannelName {
+        let name = format!("{prefix}.{}!c{}", self.registry.config.node, self.registry.next_channel());
+        ChannelName::parse(&name).expect("a short prefix, a checked node name and a number make a channel name")
+    }
+
+    fn push(&self, mailbox: &Mailbox, item: Received) -> Result<Pushed, LayerError> {
+        let stats = &self.registry.stats;
+        let (pushed, expired) = mailbox.push(item, self.registry.config.expiry);
+        stats.expired.add(expired);
+        let channel = || mailbox.name.clone();
+        match pushed {
+            Pushed::Queued | Pushed::Signal => {
+                stats.sends.add(1);
+                Ok(pushed)
+            }
+            Pushed::Full => Err(LayerError::ChannelFull { channel: channel(), capacity: mailbox.capacity }),
+            Pushed::Closed => Err(LayerError::Gone { channel: channel() }),
+        }
+    }
+
+    async fn room(&self, to: Address, channel: &ChannelName) -> Result<mpsc::Permit<'_, Event>, LayerError> {
+        let gone = || LayerError::Gone { channel: channel.clone() };
+        match timeout(self.registry.config.publish_deadline, self.registry.shards[to.shard].reserve()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_closed)) => Err(gone()),
+            Err(_elapsed) => Err(LayerError::Busy { channel: channel.clone() }),
+        }
+    }
+
+    /// The usual case: every shard of the group has room right now. `None` when one has not; nothing was sent then.
+    fn try_hand_over(&self, group: &Arc<Group>, frame: &Bytes, message: &Message) -> Option<u64> {
+        let mut state = group.lock();
+        let mut room = Vec::new();
+        for shard in state.shard_set() {
+            match self.registry.shards[shard].try_reserve() {
+                Ok(permit) => room.push(permit),
+                // A shard that has ended has no connections left to miss anything.
+                Err(mpsc::error::TrySendError::Closed(())) => {}
+                Err(mpsc::error::TrySendError::Full(())) => return None,
+            }
+        }
+        state.hand_over(group, frame, room);
+        Some(self.deliver_to_mailboxes(group, &state, message))
+    }
+
+    /// Waits for room in ascending order of shards. The other way round, two publishers could each hold what the
+    /// other waits for.
+    async fn hand_over_with_room(
+        &self,
+        group: &Arc<Group>,
+        frame: &Bytes,
+        message: &Message,
+    ) -> Result<u64, LayerError> {
+        let overloaded = || LayerError::Overloaded { group: group.name.clone() };
+        let deadline = Instant::now() + self.registry.config.publish_deadline;
+        loop {
+            let wanted: Vec<usize> = group.lock().shard_set().collect();
+            let mut room = Vec::with_capacity(wanted.len());
+            for shard in &wanted {
+                match timeout_at(deadline, self.registry.shards[*shard].reserve()).await {
+                    Ok(Ok(permit)) => room.push(permit),
+                    Ok(Err(_closed)) => {}
+                    Err(_elapsed) => return Err(overloaded()),
+                }
+            }
+            let mut state = group.lock();
+            // Somebody subscribed on another shard while we waited: reserve there, too.
+            if !state.shard_set().all(|shard| wanted.contains(&shard)) {
+                continue;
+            }
+            state.hand_over(group, frame, room);
+            return Ok(self.deliver_to_mailboxes(group, &state, message));
+        }
+    }
+
+    fn deliver_to_mailboxes(&self, group: &Group, state: &GroupState, message: &Message) -> u64 {
+        let members = state.members.len() as u64;
+        if state.mailboxes == 0 {
+            return members;
+        }
+        for member in state.members.values() {
+            if let Member::Mailbox(mailbox, _) = member {
+                let item = Received { message: message.clone(), group: Some(group.name.clone()) };
+                if self.push(mailbox, item).is_err() {
+                    self.registry.stats.passed_over.add(1);
+                }
+            }
+        }
+        members
+    }
+}
+
+impl GroupState {
+    fn expired_members(&self, group_expiry: Duration) -> Vec<ChannelName> {
+        if self.mailboxes == 0 {
+            return Vec::new();
+        }
+        let expired = |member: &Member| match member {
+            Member::Connection(_) => false,
+            Member::Mailbox(_, added) => added.elapsed() >= group_expiry,
+        };
+        self.members.iter().filter(|(_, member)| expired(member)).map(|(name, _)| name.clone()).collect()
+    }
+}

@@ -1,0 +1,159 @@
+//! A channel: a bounded, first-in-first-out mailbox with expiry.
+//!
+//! Who may read it and who is in which group is the registry's.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use groupcast_protocol::{ChannelName, GroupName, Message};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::shard::Address;
+
+/// A message as a reader gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// The message.
+    pub message: Message,
+    /// The group it came by, if it was not sent to the channel itself.
+    pub group: Option<GroupName>,
+}
+
+/// One channel's unread messages.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    pub(crate) name: ChannelName,
+    pub(crate) capacity: usize,
+    /// The connection whose channel it is. Its shard takes the messages out, nobody else.
+    pub(crate) owner: Option<Address>,
+    /// Readers of a channel without an owner wait here.
+    arrived: Notify,
+    /// In how many groups it is: one that is in a group is kept though nobody has used it.
+    memberships: AtomicU32,
+    // A std-like mutex held for a push or a pop: no await, no allocation beyond the queue's own.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: VecDeque<(Instant, Received)>,
+    /// The owner's shard has been told that something is here and has not looked yet.
+    signalled: bool,
+    closed: bool,
+    last_used: Instant,
+}
+
+/// What became of a pushed message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// It is in the queue; the owner's shard knows already, or there is none to tell.
+    Queued,
+    /// It is in the queue, and the owner's shard has to be told.
+    Signal,
+    Full,
+    Closed,
+}
+
+impl Mailbox {
+    pub(crate) fn new(name: ChannelName, capacity: usize, owner: Option<Address>) -> Self {
+        let state = State { queue: VecDeque::new(), signalled: false, closed: false, last_used: Instant::now() };
+        Self { name, capacity, owner, arrived: Notify::new(), memberships: AtomicU32::new(0), state: Mutex::new(state) }
+    }
+
+    pub(crate) fn joined(&self) {
+        self.memberships.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn left(&self) {
+        self.memberships.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_member(&self) -> bool {
+        self.memberships.load(Ordering::Relaxed) > 0
+    }
+
+    /// Puts a message at the end, unless `capacity` unexpired ones are there. Returns how many had expired, too.
+    pub(crate) fn push(&self, item: Received, expiry: Duration) -> (Pushed, u64) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let expired = state.purge(now, expiry);
+        if state.closed {
+            return (Pushed::Closed, expired);
+        }
+        if state.queue.len() >= self.capacity {
+            return (Pushed::Full, expired);
+        }
+        state.queue.push_back((now, item));
+        state.last_used = now;
+        if self.owner.is_some() && !state.signalled {
+            state.signalled = true;
+            return (Pushed::Signal, expired);
+        }
+        drop(state);
+        self.arrived.notify_one();
+        (Pushed::Queued, expired)
+    }
+
+    /// Takes the oldest unexpired message.
+    pub(crate) fn pop(&self, expiry: Duration) -> Option<Received> {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        state.last_used = now;
+        state.purge(now, expiry);
+        let item = state.queue.pop_front();
+        if item.is_none() {
+            // The shard has seen the end: the next push has to tell it again.
+            state.signalled = false;
+        }
+        item.map(|(_, item)| item)
+    }
+
+    /// Waits for the oldest message. Cancel safe: nothing is taken before it returns.
+    pub(crate) async fn receive(&self, expiry: Duration) -> Option<Received> {
+        loop {
+            let arrived = self.arrived.notified();
+            if let Some(item) = self.pop(expiry) {
+                return Some(item);
+            }
+            if self.state.lock().closed {
+                return None;
+            }
+            arrived.await;
+        }
+    }
+
+    /// Refuses all further messages and wakes the readers.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.queue.clear();
+        drop(state);
+        self.arrived.notify_waiters();
+    }
+
+    pub(crate) fn clear(&self) {
+        self.state.lock().queue.clear();
+    }
+
+    /// Drops what has expired; says how much, and whether nobody has used the mailbox for `idle`.
+    pub(crate) fn sweep(&self, expiry: Duration, idle: Duration) -> (u64, bool) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let expired = state.purge(now, expiry);
+        (expired, state.queue.is_empty() && now.duration_since(state.last_used) >= idle)
+    }
+}
+
+impl State {
+    fn purge(&mut self, now: Instant, expiry: Duration) -> u64 {
+        let mut expired = 0;
+        while self.queue.front().is_some_and(|(sent, _)| now.duration_since(*sent) >= expiry) {
+            self.queue.pop_front();
+            expired += 1;
+        }
+        expired
+    }
+}

@@ -1,0 +1,300 @@
+//! One thread's connections: their cursors, and the only fan-out there is.
+//!
+//! A [`Shard`] decides which bytes a connection's socket gets next; the driver's [`Sink`] writes them. It belongs to
+//! one thread and takes no lock on the way to a socket. Reading order: this file (events in), `shard/group.rs` (cursors
+//! in a group's log), `shard/connection.rs` (what waits for one socket), `shard/write.rs` (one vectored write).
+
+mod connection;
+mod group;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::io::IoSlice;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use groupcast_protocol::frame::ServerFrame;
+use groupcast_protocol::{ChannelName, GroupName, websocket};
+use slab::Slab;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::LayerError;
+use crate::registry::{Group, Member, Registry};
+use connection::Connection;
+pub use connection::Origin;
+use group::{Cursor, LocalGroup};
+pub use write::Wrote;
+
+/// Where a connection lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) shard: usize,
+    pub(crate) slot: usize,
+    /// Never used again, unlike the slot.
+    pub(crate) number: u64,
+}
+
+/// What another thread tells a shard; for [`Shard::apply`].
+#[derive(Debug)]
+pub struct Event(pub(crate) EventKind);
+
+#[derive(Debug)]
+pub(crate) enum EventKind {
+    /// A message of a group, encoded and numbered.
+    Deliver { group: Arc<Group>, seq: u64, frame: Bytes },
+    /// Something is in a connection's mailbox.
+    Mail { to: Address },
+    /// A connection was added to a group from outside.
+    Attach { to: Address, group: Arc<Group>, from_seq: u64 },
+    /// A connection was taken out of a group from outside.
+    Detach { to: Address, group: Arc<Group> },
+    /// A connection has to go.
+    Kick { to: Address },
+    /// Somebody wants to know about a connection.
+    Inspect { to: Address, answer: oneshot::Sender<Option<ConnectionInfo>> },
+}
+
+/// What is known of a live connection.
+#[derive(Debug, Clone)]
+pub struct ConnectionInfo {
+    /// Its own channel.
+    pub channel: ChannelName,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Its groups.
+    pub groups: Vec<GroupName>,
+    /// Bytes that wait for its socket beside the logs.
+    pub outbox_bytes: usize,
+    /// Whether its socket takes no bytes at the moment.
+    pub blocked: bool,
+}
+
+/// A socket, as the layer sees it: something that takes bytes when it can. Made by the driver, used on one thread.
+pub trait Sink {
+    /// Writes as much as the socket takes at once; [`io::ErrorKind::WouldBlock`] when it takes nothing.
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Tells the driver something about the connection. Must not call back into the shard.
+    fn signal(&self, signal: Signal);
+}
+
+/// What the shard tells a connection's driver.
+#[derive(Debug)]
+pub enum Signal {
+    /// The socket takes no more bytes: wait until it does, then call [`Shard::unblock`].
+    Blocked,
+    /// The socket is broken.
+    Failed(io::Error),
+    /// The connection was added to a group from outside; the client has been told.
+    Added(GroupName),
+    /// The connection was taken out of a group from outside; the client has been told.
+    Removed(GroupName),
+    /// The connection has to be closed with 1008.
+    Kicked,
+}
+
+/// A connection of a shard: what its driver calls it by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot(usize);
+
+/// The events for one shard. Goes to the shard's thread, which makes the [`Shard`] of it.
+#[derive(Debug)]
+pub struct ShardInbox {
+    id: usize,
+    registry: Arc<Registry>,
+    events: mpsc::Receiver<Event>,
+}
+
+impl ShardInbox {
+    pub(crate) fn new(id: usize, registry: Arc<Registry>, events: mpsc::Receiver<Event>) -> Self {
+        Self { id, registry, events }
+    }
+
+    /// The shard, and the queue that its thread has to take events from.
+    pub fn open(self) -> (Shard, mpsc::Receiver<Event>) {
+        let shard = Shard {
+            id: self.id,
+            registry: self.registry,
+            connections: Slab::new(),
+            cursors: Slab::new(),
+            groups: Slab::new(),
+            group_keys: HashMap::new(),
+            ready: VecDeque::new(),
+            log_bytes: 0,
+            appended: 0,
+        };
+        (shard, self.events)
+    }
+}
+
+/// The connections of one thread.
+pub struct Shard {
+    id: usize,
+    registry: Arc<Registry>,
+    connections: Slab<Connection>,
+    cursors: Slab<Cursor>,
+    groups: Slab<LocalGroup>,
+    group_keys: HashMap<u64, usize>,
+    /// Connections that have something to write and a socket that may take it. Each is in here at most once.
+    ready: VecDeque<usize>,
+    /// Bytes in all logs.
+    log_bytes: usize,
+    /// Bytes appended to logs since `ready` was last empty.
+    appended: usize,
+}
+
+impl Shard {
+    /// Takes a connection in. Its channel exists from here on.
+    ///
+    /// # Errors
+    /// [`LayerError::TooManyChannels`] at the bound.
+    pub fn connect(&mut self, sink: Rc<dyn Sink>, origin: Origin) -> Result<(Slot, ChannelName), LayerError> {
+        let number = self.registry.next_channel();
+        let name = format!("specific.{}!c{number}", self.registry.config.node);
+        let channel = ChannelName::parse(&name).expect("a checked node name and a number make a channel name");
+        let entry = self.connections.vacant_entry();
+        let slot = entry.key();
+        let address = Address { shard: self.id, slot, number };
+        let mailbox = self.registry.make_mailbox(channel.clone(), Some(address))?;
+        entry.insert(Connection::new(address, mailbox, sink, origin));
+        self.registry.stats.connections.add(1);
+        Ok((Slot(slot), channel))
+    }
+
+    /// Lets a connection go: it leaves its groups, and its channel is gone.
+    pub fn disconnect(&mut self, slot: Slot) {
+        while let Some(cursor) = self.connections[slot.0].cursors.last().copied() {
+            let name = self.groups[self.cursors[cursor].group].group.name.clone();
+            self.registry.leave(&name, self.connections[slot.0].channel(), |_, _| ());
+            self.drop_cursor(cursor);
+        }
+        let connection = self.connections.remove(slot.0);
+        if connection.queued {
+            self.ready.retain(|ready| *ready != slot.0);
+        }
+        self.registry.remove_mailbox(connection.channel());
+        self.registry.stats.connections.sub(1);
+    }
+
+    /// Adds a connection to a group. Messages that are taken from here on reach it; the caller queues `subscribed`
+    /// in the same turn, and so before any of them.
+    pub fn subscribe(&mut self, slot: Slot, group: &GroupName) {
+        if self.cursor_of(slot.0, |name| name == group).is_some() {
+            return;
+        }
+        let connection = &self.connections[slot.0];
+        let member = Member::Connection(connection.address);
+        let registry = self.registry.clone();
+        let channel = connection.channel().clone();
+        let (group, from_seq) = registry.join(group, &channel, member, |group, from_seq, _| (group.clone(), from_seq));
+        self.add_cursor(slot.0, group, from_seq);
+    }
+
+    /// Takes a connection out of a group. Nothing of the group is written after it, but the rest of a frame that is
+    /// half written.
+    pub fn unsubscribe(&mut self, slot: Slot, group: &GroupName) {
+        let channel = self.connections[slot.0].channel().clone();
+        self.registry.leave(group, &channel, |_, _| ());
+        if let Some(cursor) = self.cursor_of(slot.0, |name| name == group) {
+            self.drop_cursor(cursor);
+        }
+    }
+
+    /// Applies what another thread told. Afterwards [`Shard::next_ready`] names the connections that have to write.
+    pub fn apply(&mut self, event: Event) {
+        match event.0 {
+            EventKind::Deliver { group, seq, frame } => self.deliver(&group, seq, &frame),
+            EventKind::Mail { to } => {
+                if let Some(connection) = self.connection_at(to) {
+                    connection.mail = true;
+                    self.make_ready(to.slot);
+                }
+            }
+            EventKind::Attach { to, group, from_seq } => self.attach(to, group, from_seq),
+            EventKind::Detach { to, group } => self.detach(to, &group),
+            EventKind::Kick { to } => {
+                if let Some(connection) = self.connection_at(to) {
+                    connection.sink.signal(Signal::Kicked);
+                }
+            }
+            EventKind::Inspect { to, answer } => {
+                // Nobody waits any more when this fails.
+                let _ = answer.send(self.inspect(to));
+            }
+        }
+    }
+
+    /// Whether more events may be applied before what is ready has been written. False when logs have grown by half
+    /// of their bound meanwhile: readers that are not slow must not fall off because we do not write.
+    pub fn may_apply(&self) -> bool {
+        self.ready.is_empty() || self.appended < self.registry.config.log_bytes / 2
+    }
+
+    fn connection_at(&mut self, address: Address) -> Option<&mut Connection> {
+        self.connections.get_mut(address.slot).filter(|connection| connection.address == address)
+    }
+
+    fn attach(&mut self, to: Address, group: Arc<Group>, from_seq: u64) {
+        let Some(connection) = self.connection_at(to) else {
+            // The connection ended between the membership and this event, and did not know of it.
+            let channel = format!("specific.{}!c{}", self.registry.config.node, to.number);
+            let channel = ChannelName::parse(&channel).expect("made like the connection's own name");
+            self.registry.leave(&group.name, &channel, |_, _| ());
+            return;
+        };
+        let name = group.name.clone();
+        if !group.lock().members.contains_key(connection.channel()) {
+            return;
+        }
+        self.rewind(&group, from_seq);
+        if let Some(cursor) = self.cursor_of(to.slot, |found| *found == name) {
+            self.reach_back(cursor, from_seq);
+            return;
+        }
+        let told = ServerFrame::Subscribed { id: None, group: name.clone(), position: None, recovery: None };
+        self.push_server_frame(to.slot, &told);
+        self.add_cursor(to.slot, group, from_seq);
+        self.connections[to.slot].sink.signal(Signal::Added(name));
+    }
+
+    fn detach(&mut self, to: Address, group: &Group) {
+        if self.connection_at(to).is_none() {
+            return;
+        }
+        let key = self.group_keys.get(&group.id).copied();
+        let cursors = &self.connections[to.slot].cursors;
+        let Some(cursor) = cursors.iter().copied().find(|c| Some(self.cursors[*c].group) == key) else { return };
+        self.drop_cursor(cursor);
+        self.push_server_frame(to.slot, &ServerFrame::Unsubscribed { id: None, group: group.name.clone() });
+        self.connections[to.slot].sink.signal(Signal::Removed(group.name.clone()));
+    }
+
+    fn inspect(&mut self, to: Address) -> Option<ConnectionInfo> {
+        self.connection_at(to)?;
+        let connection = &self.connections[to.slot];
+        let name = |cursor: &usize| self.groups[self.cursors[*cursor].group].group.name.clone();
+        let mut groups: Vec<_> = connection.cursors.iter().map(name).collect();
+        groups.sort();
+        Some(ConnectionInfo {
+            channel: connection.channel().clone(),
+            origin: connection.origin.clone(),
+            groups,
+            outbox_bytes: connection.outbox_bytes,
+            blocked: connection.blocked,
+        })
+    }
+
+    fn push_server_frame(&mut self, slot: usize, frame: &ServerFrame) {
+        self.push(Slot(slot), websocket::text(&frame.encode()));
+    }
+
+    fn cursor_of(&self, slot: usize, is: impl Fn(&GroupName) -> bool) -> Option<usize> {
+        let cursors = &self.connections[slot].cursors;
+        cursors.iter().copied().find(|cursor| is(&self.groups[self.cursors[*cursor].group].group.name))
+    }
+}

@@ -1,0 +1,177 @@
+//! What waits for one socket beside the logs: replies, direct messages, the rest of a half-written frame.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use groupcast_protocol::frame::{self, GapReason, ServerFrame};
+use groupcast_protocol::{ChannelName, websocket};
+
+use super::{Address, Shard, Signal, Sink, Slot};
+use crate::mailbox::Mailbox;
+
+/// Frames in an outbox above which the driver stops reading the socket: its commands have to be answered, and every
+/// answer needs room. Direct messages stay in the mailbox, whose capacity bounds them.
+const OUTBOX_FRAMES_MAX: usize = 128;
+/// The same in bytes: large answers (a page of members) count for what they are.
+const OUTBOX_BYTES_MAX: usize = 256 << 10;
+/// Direct messages are taken out of the mailbox while the outbox has fewer frames than this.
+const MAIL_FRAMES: usize = 16;
+
+/// Where a connection came from; shown to operators.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The other end's address.
+    pub peer: String,
+    /// The user that its token names.
+    pub user: Option<String>,
+    /// When it connected, in milliseconds since 1970.
+    pub connected_at: u64,
+}
+
+pub(super) struct Connection {
+    pub(super) address: Address,
+    mailbox: Arc<Mailbox>,
+    pub(super) sink: Rc<dyn Sink>,
+    pub(super) origin: Origin,
+    /// All cursors of this connection.
+    pub(super) cursors: Vec<usize>,
+    /// Those that are behind.
+    pub(super) dirty: Vec<usize>,
+    pub(super) outbox: VecDeque<Bytes>,
+    pub(super) outbox_bytes: usize,
+    /// The rest of a frame that the socket took only a part of. Goes first, whatever else there is.
+    pub(super) partial: Option<Bytes>,
+    /// Something is in the mailbox.
+    pub(super) mail: bool,
+    /// Is on the shard's list.
+    pub(super) queued: bool,
+    /// The socket took no more bytes.
+    pub(super) blocked: bool,
+    /// An answer has to go before any event: only the outbox is written.
+    pub(super) held: bool,
+}
+
+impl Connection {
+    pub(super) fn new(address: Address, mailbox: Arc<Mailbox>, sink: Rc<dyn Sink>, origin: Origin) -> Self {
+        Self {
+            address,
+            mailbox,
+            sink,
+            origin,
+            cursors: Vec::new(),
+            dirty: Vec::new(),
+            outbox: VecDeque::new(),
+            outbox_bytes: 0,
+            partial: None,
+            mail: false,
+            queued: false,
+            blocked: false,
+            held: false,
+        }
+    }
+
+    pub(super) fn channel(&self) -> &ChannelName {
+        &self.mailbox.name
+    }
+
+    /// Whether it belongs on the shard's list and is not there yet.
+    pub(super) fn may_write(&self) -> bool {
+        !self.queued && !self.blocked
+    }
+
+    pub(super) fn queue(&mut self, frame: Bytes) {
+        self.outbox_bytes += frame.len();
+        self.outbox.push_back(frame);
+    }
+
+    /// Moves direct messages from the mailbox to the outbox, as many as have room.
+    pub(super) fn take_mail(&mut self, expiry: std::time::Duration) {
+        while self.mail && self.outbox.len() < MAIL_FRAMES {
+            match self.mailbox.pop(expiry) {
+                Some(item) => {
+                    let frame = frame::encode_channel_message(&self.mailbox.name, &item.message);
+                    self.queue(websocket::text(&frame));
+                }
+                None => self.mail = false,
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Queues a ready frame for a connection alone: an answer, a pong, a close.
+    pub fn push(&mut self, slot: Slot, frame: Bytes) {
+        self.connections[slot.0].queue(frame);
+        self.make_ready(slot.0);
+    }
+
+    /// Whether answers for the connection have room. When not, its socket is not read.
+    pub fn has_room(&self, slot: Slot) -> bool {
+        let connection = &self.connections[slot.0];
+        connection.outbox.len() < OUTBOX_FRAMES_MAX && connection.outbox_bytes < OUTBOX_BYTES_MAX
+    }
+
+    /// Whether all answers and the frame in hand are written: a close frame that was pushed last has gone out.
+    pub fn is_flushed(&self, slot: Slot) -> bool {
+        let connection = &self.connections[slot.0];
+        connection.outbox.is_empty() && connection.partial.is_none()
+    }
+
+    /// Holds back, or lets go, everything but the outbox: `accepted` has to come before any event of its job.
+    pub fn hold(&mut self, slot: Slot, held: bool) {
+        let connection = &mut self.connections[slot.0];
+        if connection.held != held {
+            connection.held = held;
+            self.make_ready(slot.0);
+        }
+    }
+
+    /// The socket takes bytes again.
+    pub fn unblock(&mut self, slot: Slot) {
+        self.connections[slot.0].blocked = false;
+        self.make_ready(slot.0);
+    }
+
+    /// Whether the socket takes no bytes at the moment.
+    pub fn is_blocked(&self, slot: Slot) -> bool {
+        self.connections[slot.0].blocked
+    }
+
+    pub(super) fn make_ready(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        if connection.may_write() {
+            connection.queued = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Queues a `gap` for every cursor of the connection that was cut off, before what it can still have.
+    pub(super) fn tell_gaps(&mut self, slot: usize) {
+        let stats = &self.registry.stats;
+        let connection = &mut self.connections[slot];
+        for at in 0..connection.dirty.len() {
+            let cursor = &mut self.cursors[connection.dirty[at]];
+            let missed = std::mem::take(&mut cursor.missed);
+            if missed > 0 {
+                stats.gaps.add(1);
+                stats.missed.add(missed);
+                let gap = ServerFrame::Gap {
+                    group: self.groups[cursor.group].group.name.clone(),
+                    missed: Some(missed),
+                    reason: GapReason::SlowConsumer,
+                    position: None,
+                };
+                connection.queue(websocket::text(&gap.encode()));
+            }
+        }
+    }
+
+    pub(super) fn fail(&mut self, slot: usize, error: std::io::Error) {
+        let connection = &mut self.connections[slot];
+        // Nothing more is written; the driver disconnects when it hears of it.
+        connection.blocked = true;
+        connection.sink.signal(Signal::Failed(error));
+    }
+}

@@ -1,0 +1,465 @@
+//! Connections, cursors and logs, with sockets made of memory.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use groupcast_protocol::{ChannelName, GroupName, NodeId};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::contract::{group, message};
+use crate::{ChannelLayer, LayerConfig};
+
+#[tokio::test(start_paused = true)]
+async fn the_memory_layer_keeps_the_contract() {
+    crate::contract::run(|config| async { ChannelLayer::new(config).0 }).await;
+}
+
+#[tokio::test]
+async fn a_message_reaches_every_subscriber_in_order() {
+    let mut node = Node::new(|_| ());
+    let (room, sockets) = (group("room"), [node.connect(), node.connect(), node.connect()]);
+    for socket in &sockets {
+        node.shard.subscribe(socket.slot, &room);
+    }
+    for n in 0..50 {
+        assert_eq!(node.layer.group_send(&room, &message(n)).await.expect("there is room").members, 3);
+    }
+    node.turn();
+    for socket in &sockets {
+        assert_eq!(socket.numbers("room"), (0..50).collect::<Vec<_>>());
+    }
+    assert_eq!(node.shard.log_bytes, 0, "what everybody has is forgotten");
+}
+
+#[tokio::test]
+async fn one_write_carries_all_that_is_new() {
+    let mut node = Node::new(|_| ());
+    let (room, socket) = (group("room"), node.connect());
+    node.shard.subscribe(socket.slot, &room);
+    for n in 0..20 {
+        node.layer.group_send(&room, &message(n)).await.expect("there is room");
+    }
+    node.turn();
+    assert_eq!((socket.sink.writes.get(), socket.numbers("room").len()), (1, 20));
+}
+
+#[tokio::test]
+async fn what_was_sent_before_a_subscription_is_not_for_it() {
+    let mut node = Node::new(|_| ());
+    let (room, first, second) = (group("room"), node.connect(), node.connect());
+    node.shard.subscribe(first.slot, &room);
+    node.layer.group_send(&room, &message(0)).await.expect("there is room");
+    // The event is still on its way when the second one subscribes.
+    node.shard.subscribe(second.slot, &room);
+    node.layer.group_send(&room, &message(1)).await.expect("there is room");
+    node.turn();
+    assert_eq!((first.numbers("room"), second.numbers("room")), (vec![0, 1], vec![1]));
+}
+
+#[tokio::test]
+async fn nothing_comes_after_an_unsubscription() {
+    let mut node = Node::new(|_| ());
+    let (room, socket) = (group("room"), node.connect());
+    node.shard.subscribe(socket.slot, &room);
+    node.layer.group_send(&room, &message(0)).await.expect("there is room");
+    node.apply();
+    node.shard.unsubscribe(socket.slot, &room);
+    node.layer.group_send(&room, &message(1)).await.expect("there is room");
+    node.turn();
+    assert_eq!(socket.numbers("room"), Vec::<u64>::new());
+    assert_eq!(node.layer.group_len(&room), None);
+}
+
+#[tokio::test]
+async fn who_falls_off_the_log_is_told_how_much_and_the_others_notice_nothing() {
+    let mut node = Node::new(|config| config.log_bytes = 4000);
+    let (room, slow, quick) = (group("room"), node.connect(), node.connect());
+    for socket in [&slow, &quick] {
+        node.shard.subscribe(socket.slot, &room);
+    }
+    slow.sink.room.set(100);
+    for n in 0..1000 {
+        node.layer.group_send(&room, &message(n)).await.expect("there is room");
+        node.turn();
+    }
+    assert!(node.shard.log_bytes <= 4000);
+    assert_eq!(quick.numbers("room"), (0..1000).collect::<Vec<_>>());
+    slow.sink.room.set(usize::MAX);
+    node.shard.unblock(slow.slot);
+    node.turn();
+    // The half-written frame was finished first, then came the gap, then the rest up to the end.
+    let (before, missed, after) = slow.around_the_gap();
+    assert_eq!(before + missed + after.len() as u64, 1000);
+    assert_eq!(after, (before + missed..1000).collect::<Vec<_>>());
+    assert!(before >= 1 && missed > 900);
+}
+
+#[tokio::test]
+async fn a_trickling_socket_gets_whole_frames_of_several_groups() {
+    for step in 1..40 {
+        let mut node = Node::new(|_| ());
+        let socket = node.connect();
+        for name in ["a", "b", "c"] {
+            node.shard.subscribe(socket.slot, &group(name));
+        }
+        for n in 0..10 {
+            for name in ["a", "b", "c"] {
+                node.layer.group_send(&group(name), &message(n)).await.expect("there is room");
+            }
+            socket.sink.room.set(step);
+            node.shard.unblock(socket.slot);
+            node.turn();
+        }
+        socket.sink.room.set(usize::MAX);
+        node.shard.unblock(socket.slot);
+        node.turn();
+        for name in ["a", "b", "c"] {
+            assert_eq!(socket.numbers(name), (0..10).collect::<Vec<_>>(), "{step} bytes at a time");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_budget_of_a_shard_cuts_the_longest_logs() {
+    let mut node = Node::new(|config| config.shard_log_bytes = 20_000);
+    let (stalled, other) = (node.connect(), node.connect());
+    stalled.sink.room.set(0);
+    for name in ["long", "short"] {
+        node.shard.subscribe(stalled.slot, &group(name));
+        node.shard.subscribe(other.slot, &group(name));
+    }
+    node.layer.group_send(&group("short"), &message(0)).await.expect("there is room");
+    for n in 0..1000 {
+        node.layer.group_send(&group("long"), &message(n)).await.expect("there is room");
+        node.turn();
+    }
+    assert!(node.shard.log_bytes <= 20_000, "{}", node.shard.log_bytes);
+    stalled.sink.room.set(usize::MAX);
+    node.shard.unblock(stalled.slot);
+    node.turn();
+    assert_eq!(stalled.numbers("short"), [0], "a short log is left alone");
+    assert!(stalled.around_the_gap().1 > 0);
+    assert_eq!(other.numbers("long").len(), 1000);
+}
+
+#[tokio::test]
+async fn a_direct_message_goes_to_one_connection() {
+    let mut node = Node::new(|_| ());
+    let (one, two) = (node.connect(), node.connect());
+    for n in 0..40 {
+        node.layer.send(&one.channel, message(n)).await.expect("there is room");
+    }
+    node.turn();
+    let channel_of = |frame: &Value| frame["channel"].as_str().map(str::to_owned);
+    let frames = one.frames();
+    assert!(frames.iter().all(|frame| channel_of(frame).as_deref() == Some(one.channel.as_str())));
+    let numbers: Vec<_> = frames.iter().filter_map(|frame| frame["message"]["n"].as_u64()).collect();
+    assert_eq!(numbers, (0..40).collect::<Vec<_>>());
+    assert!(two.frames().is_empty());
+    assert!(matches!(node.layer.receive(&one.channel).await, Err(LayerError::NotYours { .. })));
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_read_fills_its_channel() {
+    let mut node = Node::new(|_| ());
+    let socket = node.connect();
+    socket.sink.room.set(0);
+    let mut refused = 0;
+    for n in 0..500 {
+        refused += u64::from(node.layer.send(&socket.channel, message(n)).await.is_err());
+        node.turn();
+    }
+    // A hundred in the mailbox, and a few that had been moved on to the socket.
+    assert!((350..400).contains(&refused), "{refused}");
+}
+
+#[tokio::test]
+async fn a_connection_can_be_added_and_taken_out_from_outside() {
+    let mut node = Node::new(|_| ());
+    let (room, socket) = (group("room"), node.connect());
+    node.layer.group_add(&room, &socket.channel).await.expect("it lives");
+    node.layer.group_send(&room, &message(0)).await.expect("there is room");
+    node.turn();
+    node.layer.group_discard(&room, &socket.channel).await.expect("it lives");
+    node.layer.group_send(&room, &message(1)).await.expect("there is room");
+    node.turn();
+    let kinds: Vec<_> = socket.frames().iter().map(|f| f["type"].as_str().expect("has a type").to_owned()).collect();
+    assert_eq!(kinds, ["subscribed", "message", "unsubscribed"]);
+}
+
+#[tokio::test]
+async fn a_subscription_joins_an_addition_that_is_on_its_way() {
+    let mut node = Node::new(|_| ());
+    let (room, socket, other) = (group("room"), node.connect(), node.connect());
+    node.layer.group_add(&room, &socket.channel).await.expect("it lives");
+    node.layer.group_send(&room, &message(0)).await.expect("there is room");
+    node.shard.subscribe(other.slot, &room);
+    node.shard.subscribe(socket.slot, &room);
+    node.layer.group_send(&room, &message(1)).await.expect("there is room");
+    node.turn();
+    assert_eq!((socket.numbers("room"), other.numbers("room")), (vec![0, 1], vec![1]));
+    assert_eq!(node.layer.group_len(&room), Some(2));
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_leaves_nothing_behind() {
+    let mut node = Node::new(|_| ());
+    let (room, one, two) = (group("room"), node.connect(), node.connect());
+    node.shard.subscribe(one.slot, &room);
+    node.shard.subscribe(two.slot, &room);
+    node.layer.group_add(&group("late"), &one.channel).await.expect("it lives");
+    node.layer.group_send(&room, &message(0)).await.expect("there is room");
+    node.shard.disconnect(one.slot);
+    let three = node.connect();
+    node.turn();
+    assert_eq!((two.numbers("room"), three.frames().len()), (vec![0], 0), "a slot's next owner gets nothing");
+    assert_eq!((node.layer.group_len(&room), node.layer.group_len(&group("late"))), (Some(1), None));
+    assert!(matches!(node.layer.send(&one.channel, message(1)).await, Err(LayerError::Gone { .. })));
+    node.shard.disconnect(two.slot);
+    assert!(node.shard.groups.is_empty() && node.shard.cursors.is_empty() && node.layer.groups("", None, 9).is_empty());
+}
+
+#[tokio::test]
+async fn a_held_connection_gets_its_answers_and_nothing_else() {
+    let mut node = Node::new(|_| ());
+    let (room, socket) = (group("room"), node.connect());
+    node.shard.subscribe(socket.slot, &room);
+    node.shard.hold(socket.slot, true);
+    node.layer.group_send(&room, &message(0)).await.expect("there is room");
+    node.layer.send(&socket.channel, message(1)).await.expect("there is room");
+    node.turn();
+    assert!(socket.frames().is_empty());
+    node.shard.push(socket.slot, websocket::text(br#"{"type":"accepted"}"#));
+    node.turn();
+    assert_eq!(socket.frames().len(), 1);
+    node.shard.hold(socket.slot, false);
+    node.turn();
+    assert_eq!(socket.frames().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_does_not_move_makes_publishers_wait_and_then_refuses() {
+    let mut node = Node::new(|config| config.shard_queue = 3);
+    let (room, socket) = (group("room"), node.connect());
+    node.shard.subscribe(socket.slot, &room);
+    for n in 0..3 {
+        node.layer.group_send(&room, &message(n)).await.expect("there is room");
+    }
+    let refused = node.layer.group_send(&room, &message(3)).await;
+    assert_eq!(refused, Err(LayerError::Overloaded { group: room.clone() }));
+    node.turn();
+    node.layer.group_send(&room, &message(4)).await.expect("there is room again");
+    node.turn();
+    assert_eq!(socket.numbers("room"), [0, 1, 2, 4], "a refused message reached nobody");
+}
+
+#[tokio::test]
+async fn publishers_wait_for_room_on_every_shard() {
+    let mut config = LayerConfig::new(NodeId::parse("test").expect("a valid name"));
+    (config.shards, config.shard_queue) = (2, 1);
+    let (layer, inboxes) = ChannelLayer::new(config);
+    let mut nodes: Vec<_> = inboxes.into_iter().map(|inbox| Node::of(layer.clone(), inbox)).collect();
+    let room = group("room");
+    let sockets: Vec<_> = nodes.iter_mut().map(Node::connect).collect();
+    for (node, socket) in nodes.iter_mut().zip(&sockets) {
+        node.shard.subscribe(socket.slot, &room);
+    }
+    for n in 0..20 {
+        let (layer, room) = (layer.clone(), room.clone());
+        let sending = tokio::spawn(async move { layer.group_send(&room, &message(n)).await });
+        while !sending.is_finished() {
+            nodes.iter_mut().for_each(Node::turn);
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(sending.await.expect("it lives").expect("there is room").members, 2);
+    }
+    nodes.iter_mut().for_each(Node::turn);
+    for socket in &sockets {
+        assert_eq!(socket.numbers("room"), (0..20).collect::<Vec<_>>());
+    }
+}
+
+/// Random joins, leaves, sends and stalls against a plain model: after `subscribe` everything, after `unsubscribe`
+/// nothing, in order, none twice, and what is missing is told.
+#[tokio::test]
+async fn agrees_with_a_model() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x9E37_79B9_7F4A_7C15_u64);
+    eprintln!("SEED={seed}");
+    let mut random = seed;
+    let mut dice = move |sides: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) % sides
+    };
+    let mut node = Node::new(|config| config.log_bytes = 3000);
+    let groups: Vec<GroupName> = ["a", "b", "c"].map(group).into();
+    let sockets: Vec<_> = (0..8).map(|_| node.connect()).collect();
+    let mut expected: HashMap<(usize, String), u64> = HashMap::new();
+    let mut member: HashMap<(usize, usize), bool> = HashMap::new();
+    for n in 0..30_000 {
+        let (s, g) = (dice(8) as usize, dice(3) as usize);
+        match dice(10) {
+            0 if !member.get(&(s, g)).copied().unwrap_or_default() => {
+                node.shard.subscribe(sockets[s].slot, &groups[g]);
+                member.insert((s, g), true);
+            }
+            1 => {
+                // Everything that was for it is written first, so that the model need not know what was on its way.
+                sockets[s].sink.room.set(usize::MAX);
+                node.shard.unblock(sockets[s].slot);
+                node.turn();
+                node.shard.unsubscribe(sockets[s].slot, &groups[g]);
+                member.insert((s, g), false);
+            }
+            2 => sockets[s].sink.room.set(dice(300) as usize),
+            3 => {
+                sockets[s].sink.room.set(usize::MAX);
+                node.shard.unblock(sockets[s].slot);
+            }
+            4 => node.turn(),
+            _ => {
+                if node.layer.group_send(&groups[g], &message(n)).await.is_ok() {
+                    for (s, _) in sockets.iter().enumerate() {
+                        if member.get(&(s, g)).copied().unwrap_or_default() {
+                            *expected.entry((s, groups[g].to_string())).or_default() += 1;
+                        }
+                    }
+                }
+                node.apply();
+            }
+        }
+    }
+    for socket in &sockets {
+        socket.sink.room.set(usize::MAX);
+        node.shard.unblock(socket.slot);
+    }
+    node.turn();
+    for (s, socket) in sockets.iter().enumerate() {
+        for name in &groups {
+            let (numbers, missed) = (socket.numbers(name.as_str()), socket.missed(name.as_str()));
+            assert!(numbers.is_sorted_by(|a, b| a < b), "socket {s}, group {name}");
+            let expected = expected.get(&(s, name.to_string())).copied().unwrap_or_default();
+            assert_eq!(numbers.len() as u64 + missed, expected, "socket {s}, group {name}");
+        }
+    }
+    assert_eq!(node.shard.log_bytes, 0);
+}
+
+/// A layer with one shard that the test turns by hand.
+struct Node {
+    layer: ChannelLayer,
+    shard: Shard,
+    events: mpsc::Receiver<Event>,
+}
+
+impl Node {
+    fn new(adjust: impl FnOnce(&mut LayerConfig)) -> Self {
+        let mut config = LayerConfig::new(NodeId::parse("test").expect("a valid name"));
+        adjust(&mut config);
+        let (layer, inboxes) = ChannelLayer::new(config);
+        Self::of(layer, inboxes.into_iter().next().expect("one shard"))
+    }
+
+    fn of(layer: ChannelLayer, inbox: ShardInbox) -> Self {
+        let (shard, events) = inbox.open();
+        Self { layer, shard, events }
+    }
+
+    fn connect(&mut self) -> Socket {
+        let sink = Rc::new(Memory { room: Cell::new(usize::MAX), ..Memory::default() });
+        let (slot, channel) = self.shard.connect(sink.clone(), Origin::default()).expect("there is room");
+        Socket { slot, channel, sink }
+    }
+
+    /// Applies what has come, and writes nothing.
+    fn apply(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            self.shard.apply(event);
+        }
+    }
+
+    fn turn(&mut self) {
+        self.apply();
+        while let Some(slot) = self.shard.next_ready() {
+            self.shard.write(slot);
+        }
+    }
+}
+
+struct Socket {
+    slot: Slot,
+    channel: ChannelName,
+    sink: Rc<Memory>,
+}
+
+/// A socket that takes `room` more bytes.
+#[derive(Default)]
+struct Memory {
+    room: Cell<usize>,
+    writes: Cell<usize>,
+    written: RefCell<Vec<u8>>,
+}
+
+impl Sink for Memory {
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let room = self.room.get();
+        if room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut written = self.written.borrow_mut();
+        let before = written.len();
+        slices.iter().for_each(|slice| written.extend_from_slice(slice));
+        let took = (written.len() - before).min(room);
+        written.truncate(before + took);
+        self.room.set(if room == usize::MAX { room } else { room - took });
+        self.writes.set(self.writes.get() + 1);
+        Ok(took)
+    }
+
+    fn signal(&self, _: Signal) {}
+}
+
+impl Socket {
+    /// The whole frames that were written, as JSON.
+    fn frames(&self) -> Vec<Value> {
+        let bytes = self.sink.written.borrow();
+        let mut rest = &bytes[..];
+        let mut frames = Vec::new();
+        while rest.len() >= 2 {
+            assert_eq!(rest[0], 0x81, "a text frame begins here");
+            let (start, len) = match rest[1] {
+                126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
+                len => (2, usize::from(len)),
+            };
+            if rest.len() < start + len {
+                break;
+            }
+            frames.push(serde_json::from_slice(&rest[start..start + len]).expect("a frame is JSON"));
+            rest = &rest[start + len..];
+        }
+        frames
+    }
+
+    fn numbers(&self, group: &str) -> Vec<u64> {
+        let of_group = |frame: &Value| (frame["group"] == group).then(|| frame["message"]["n"].as_u64()).flatten();
+        self.frames().iter().filter_map(of_group).collect()
+    }
+
+    fn missed(&self, group: &str) -> u64 {
+        let gap = |frame: &Value| (frame["group"] == group).then(|| frame["missed"].as_u64()).flatten();
+        self.frames().iter().filter_map(gap).sum()
+    }
+
+    /// Messages before the only gap, how many it missed, the numbers after it.
+    fn around_the_gap(&self) -> (u64, u64, Vec<u64>) {
+        let frames: Vec<_> = self.frames().into_iter().filter(|frame| frame["group"] != "short").collect();
+        let at = frames.iter().position(|frame| frame["type"] == "gap").expect("there is a gap");
+        assert!(frames[at + 1..].iter().all(|frame| frame["type"] == "message"));
+        let after = frames[at + 1..].iter().filter_map(|frame| frame["message"]["n"].as_u64()).collect();
+        (at as u64, frames[at]["missed"].as_u64().expect("a number"), after)
+    }
+}

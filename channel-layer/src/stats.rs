@@ -1,0 +1,51 @@
+//! Counters of a layer, read by whoever reports metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters of a layer since its start. Relaxed: each is right, together they are not a snapshot.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Messages that `group_send` took.
+    pub group_sends: Counter,
+    /// Messages that `send` took.
+    pub sends: Counter,
+    /// Messages addressed to a member of a group, one for each.
+    pub deliveries: Counter,
+    /// Messages that a slow connection missed and was told of.
+    pub missed: Counter,
+    /// `gap` frames.
+    pub gaps: Counter,
+    /// Messages that a full mailbox in a group did not get.
+    pub passed_over: Counter,
+    /// Messages that nobody read in time.
+    pub expired: Counter,
+    /// Bytes written to sockets.
+    pub bytes_written: Counter,
+    /// Writes to sockets.
+    pub writes: Counter,
+    /// Live connections.
+    pub connections: Counter,
+    /// Bytes in the logs of all shards.
+    pub log_bytes: Counter,
+}
+
+/// One counter or gauge.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Takes from it, for gauges.
+    pub fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    /// What it is.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

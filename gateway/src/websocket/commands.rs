@@ -1,0 +1,122 @@
+//! Carries out a connection's commands: in order, and as many at once as order allows.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
+use futures_util::stream::FuturesUnordered;
+use groupcast_protocol::frame::Command;
+use groupcast_protocol::session::{Answer, Ticket};
+use groupcast_protocol::{ChannelName, ErrorCode, Refusal};
+
+use crate::app::App;
+use crate::dispatch::Sender;
+
+/// What became of a command.
+type Outcome = (Ticket, Result<Answer, Refusal>);
+
+type Running = Pin<Box<dyn Future<Output = (bool, Outcome)>>>;
+
+/// The commands of one connection that are under way. At most as many as the session lets in flight.
+pub(super) struct Commands {
+    app: App,
+    channel: ChannelName,
+    waiting: VecDeque<(Ticket, Command)>,
+    running: FuturesUnordered<Running>,
+    /// A message is on its way to the layer. The next one waits for it, so that one sender's order is kept; jobs
+    /// that are being stored are not waited for, so that they share a commit.
+    publishing: bool,
+}
+
+impl Commands {
+    pub(super) fn new(app: App, channel: ChannelName) -> Self {
+        Self { app, channel, waiting: VecDeque::new(), running: FuturesUnordered::new(), publishing: false }
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Takes a command; its outcome comes by [`Commands::next`].
+    pub(super) fn start(&mut self, ticket: Ticket, command: Command) {
+        self.waiting.push_back((ticket, command));
+        self.start_waiting();
+    }
+
+    /// The next outcome. Cancel safe; never resolves while nothing is under way.
+    pub(super) async fn next(&mut self) -> Outcome {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        match Pin::new(&mut self.running).poll_next(cx) {
+            Poll::Ready(Some((publishing, outcome))) => {
+                if publishing {
+                    self.publishing = false;
+                    self.start_waiting();
+                }
+                Poll::Ready(outcome)
+            }
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn start_waiting(&mut self) {
+        while !self.publishing
+            && let Some((ticket, command)) = self.waiting.pop_front()
+        {
+            self.publishing = self.publishes(&command);
+            let (publishing, app, channel) = (self.publishing, self.app.clone(), self.channel.clone());
+            let run = async move { (publishing, (ticket, execute(&app, channel, command).await)) };
+            self.running.push(Box::pin(run));
+        }
+    }
+
+    fn publishes(&self, command: &Command) -> bool {
+        match command {
+            Command::GroupSend { group, message, .. } => self.app.dispatch.is_shown(group, message),
+            _ => false,
+        }
+    }
+}
+
+async fn execute(app: &App, channel: ChannelName, command: Command) -> Result<Answer, Refusal> {
+    match command {
+        Command::GroupSend { group, message, idempotency_key } => {
+            let sender = Sender::Client { channel: &channel, idempotency_key: idempotency_key.as_deref() };
+            app.dispatch.group_send(&group, message, sender).await.map(Answer::Accepted)
+        }
+        Command::Query { name, params } => {
+            app.dispatch.query_for_channel(&name, params.as_str(), channel).await.map(Answer::Accepted)
+        }
+        Command::Cancel { job } => app.dispatch.cancel(job).await.map(|()| Answer::Cancelled { job }),
+        Command::Members { group } => {
+            let members = app.layer.members(&group, None, MEMBERS_PAGE + 1).unwrap_or_default();
+            Ok(members_answer(group, members))
+        }
+        Command::History { group, .. } => {
+            let why = format!("group `{group}` keeps no history");
+            Err(Refusal::new(ErrorCode::NotFound, why))
+        }
+        Command::Authenticate { .. } => {
+            let why = "this gateway takes no tokens: it has no [auth] section, and everybody on this machine may do everything";
+            Err(Refusal::new(ErrorCode::BadRequest, why))
+        }
+        // The driver has the shard and does these itself.
+        Command::Subscribe { .. } | Command::Unsubscribe { .. } => {
+            Err(Refusal::new(ErrorCode::Internal, "a subscription did not reach its shard"))
+        }
+    }
+}
+
+/// Members in one answer; the rest is read over HTTP, page by page.
+const MEMBERS_PAGE: usize = 1000;
+
+fn members_answer(group: groupcast_protocol::GroupName, mut members: Vec<ChannelName>) -> Answer {
+    let more = members.len() > MEMBERS_PAGE;
+    members.truncate(MEMBERS_PAGE);
+    let next = members.last().filter(|_| more).map(|last| last.to_string());
+    Answer::Members { group, members, next }
+}
