@@ -3,3 +3,5 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod jobs;
+mod threads;

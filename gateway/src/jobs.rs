@@ -1,0 +1,27 @@
+//! Deferred work: stored before it is acknowledged, handed to one consumer at a time, kept until its results are old.
+//!
+//! `jobs` keeps work and results; what the work is, `crate::consumer` knows. Reading order: [`record`], [`new_job`],
+//! [`queue`] (the contract of every store), then this file: [`Jobs`], the handle that everybody uses.
+
+mod backend;
+mod counters;
+mod error;
+mod handle;
+mod memory;
+pub mod new_job;
+pub mod queue;
+pub mod record;
+pub mod results;
+mod row;
+mod running;
+mod sqlite;
+pub(crate) mod time;
+mod watch;
+
+pub use self::counters::{Count, Counters};
+pub use self::error::{JobsError, OpenError};
+pub use self::handle::{Jobs, LIST_MAX};
+pub use self::new_job::{Enqueued, NewJob, ReplyTo};
+pub use self::queue::{CancelOutcome, Depth, Filter, RedriveFilter, WorkQueue};
+pub use self::record::{ErrorClass, JobError, JobRecord, JobState, Progress, ResultInfo};
+pub use self::results::{Content, FileInfo, ResultFile, StoredResult, StoredRows};

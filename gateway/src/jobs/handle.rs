@@ -1,0 +1,277 @@
+//! `Jobs`: the handle over the stores, as the rest of the gateway uses it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use groupcast_protocol::JobId;
+use tokio::time::{Instant, timeout_at};
+
+use super::backend::Backend;
+use super::counters::Counters;
+use super::error::{JobsError, OpenError};
+use super::new_job::{Enqueued, NewJob};
+use super::queue::{CancelOutcome, Depth, Filter, RedriveFilter};
+use super::record::JobRecord;
+use super::results::{ResultFile, ResultKey, StoredResult};
+use super::time::{Clock, SystemClock};
+use super::watch::Watch;
+use crate::config::consumer::{Durability, JobsConfig, StoreKind};
+
+/// Records in one answer of [`Jobs::list`].
+pub const LIST_MAX: usize = 1000;
+
+/// Work that is kept: enqueue, look at, wait for, cancel, redrive. Cheap to clone.
+///
+/// Jobs of durability `memory` are kept in memory, all others in the data directory. Every call has a deadline of its
+/// own and answers [`JobsError::TimedOut`] after it.
+#[derive(Clone)]
+pub struct Jobs {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) durable: Option<Backend>,
+    pub(super) memory: Backend,
+    pub(super) watch: Arc<Watch>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) retention: Duration,
+}
+
+impl Jobs {
+    /// Opens the stores in a data directory, which nobody else may use meanwhile, and releases the jobs that a dead
+    /// process was running. Blocks: for use before the gateway serves.
+    ///
+    /// # Errors
+    /// When the directory is in use, or its files cannot be opened or are not safe to write to.
+    pub fn open(config: &JobsConfig, data_dir: &Path) -> Result<Self, OpenError> {
+        Self::open_with(config, data_dir, Arc::new(SystemClock::new()))
+    }
+
+    /// Keeps jobs in memory alone, for a gateway whose consumers all have `durability = "memory"`, or that has none.
+    /// Other jobs are refused.
+    pub fn in_memory(config: &JobsConfig) -> Self {
+        Self::new(config, None, Arc::new(SystemClock::new()), Arc::default())
+    }
+
+    pub(crate) fn open_with(config: &JobsConfig, data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let counters = Arc::new(Counters::default());
+        let durable = match config.store {
+            StoreKind::Sqlite => Backend::sqlite(config, data_dir, &clock, &counters)?,
+            StoreKind::Postgres => return Err(OpenError::NotBuilt("postgres")),
+        };
+        Ok(Self::new(config, Some(durable), clock, counters))
+    }
+
+    fn new(config: &JobsConfig, durable: Option<Backend>, clock: Arc<dyn Clock>, counters: Arc<Counters>) -> Self {
+        let memory = Backend::memory(config, &clock, &counters);
+        let retention = config.retention.0;
+        Self { inner: Arc::new(Inner { durable, memory, watch: Arc::default(), counters, clock, retention }) }
+    }
+
+    /// Stores jobs, and answers in their order after the commit at the level that each asks for.
+    ///
+    /// # Errors
+    /// Nothing was stored, with two exceptions: after [`JobsError::TimedOut`] it may have been, and in a batch that mixes
+    /// `memory` with other jobs, the others are stored although the `memory` ones were refused.
+    pub async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, JobsError> {
+        let in_memory: Vec<bool> = jobs.iter().map(|job| job.durability == Durability::Memory).collect();
+        let (memory, durable): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|job| job.durability == Durability::Memory);
+        let mut durable = match durable.is_empty() {
+            true => Vec::new(),
+            false => self.durable()?.queue.enqueue(durable).await?,
+        }
+        .into_iter();
+        let mut memory = match memory.is_empty() {
+            true => Vec::new(),
+            false => self.inner.memory.queue.enqueue(memory).await?,
+        }
+        .into_iter();
+        let told: Vec<_> =
+            in_memory.into_iter().filter_map(|mem| if mem { memory.next() } else { durable.next() }).collect();
+        told.iter().filter(|one| !one.existing).for_each(|one| self.inner.watch.wake(&one.consumer));
+        Ok(told)
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn get(&self, id: JobId) -> Result<Option<JobRecord>, JobsError> {
+        for backend in self.backends() {
+            if let Some(record) = backend.queue.get(vec![id]).await?.pop().flatten() {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads a record once the job has ended, or when the time is over.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn wait(&self, id: JobId, at_most: Duration) -> Result<Option<JobRecord>, JobsError> {
+        let deadline = Instant::now() + at_most;
+        let waiting = self.inner.watch.wait_for(id);
+        loop {
+            // Registered before the look, so that an end between look and wait is not missed.
+            let mut ended = std::pin::pin!(waiting.notify.notified());
+            ended.as_mut().enable();
+            let record = self.get(id).await?;
+            let now = Instant::now();
+            if record.as_ref().is_none_or(|record| record.state.is_ended()) || now >= deadline {
+                return Ok(record);
+            }
+            // What ends without anybody's report (a deadline, another node) is seen by looking.
+            let look = deadline.min(now + Duration::from_secs(1));
+            let _ = timeout_at(look, ended).await;
+        }
+    }
+
+    /// Lists records, newest first: at most `limit` ([`LIST_MAX`]) that are older than `after`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn list(
+        &self,
+        filter: Filter,
+        after: Option<JobId>,
+        limit: usize,
+    ) -> Result<Vec<JobRecord>, JobsError> {
+        let limit = limit.min(LIST_MAX);
+        let mut all = Vec::new();
+        for backend in self.backends() {
+            all.extend(backend.queue.list(filter.clone(), after, limit).await?);
+        }
+        all.sort_by_key(|record| std::cmp::Reverse(record.id));
+        all.truncate(limit);
+        Ok(all)
+    }
+
+    /// Cancels a job: at once if it waits, soon if it runs. Its `job.cancelled` follows.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn cancel(&self, id: JobId) -> Result<CancelOutcome, JobsError> {
+        for backend in self.backends() {
+            let outcome = backend.queue.cancel(vec![id]).await?.pop().unwrap_or(CancelOutcome::NotFound);
+            match outcome {
+                CancelOutcome::NotFound => continue,
+                CancelOutcome::Requested => self.inner.watch.cancel(id),
+                CancelOutcome::Cancelled => {
+                    self.inner.watch.events.notify_one();
+                    self.inner.watch.ended(id);
+                }
+                CancelOutcome::Finished => {}
+            }
+            return Ok(outcome);
+        }
+        Ok(CancelOutcome::NotFound)
+    }
+
+    /// Makes dead jobs ready again; answers how many.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn redrive(&self, filter: RedriveFilter) -> Result<u64, JobsError> {
+        let mut left = filter.clone();
+        let mut redriven = 0;
+        for backend in self.backends() {
+            let consumers = backend.queue.redrive(left.clone()).await?;
+            redriven += consumers.len();
+            left.limit -= consumers.len().min(left.limit);
+            if !filter.dry_run {
+                consumers.iter().for_each(|consumer| self.inner.watch.wake(consumer));
+            }
+        }
+        Ok(redriven as u64)
+    }
+
+    /// Reads a result; of rows at most `limit` from `offset`, without loading the others.
+    ///
+    /// # Errors
+    /// [`JobsError::NotFound`], [`JobsError::NotReady`], [`JobsError::NoResult`] for a job that failed,
+    /// [`JobsError::Expired`], or when the store cannot be read.
+    pub async fn read_result(&self, id: JobId, offset: u64, limit: u64) -> Result<StoredResult, JobsError> {
+        let (backend, key) = self.result_key(id).await?;
+        backend.results.read(key, offset, limit).await?.ok_or(JobsError::Expired(id))
+    }
+
+    /// Reads a file of a result, such as `html`. `None` if the result has no such file.
+    ///
+    /// # Errors
+    /// As [`Jobs::read_result`].
+    pub async fn file(&self, id: JobId, format: &str) -> Result<Option<ResultFile>, JobsError> {
+        let (backend, key) = self.result_key(id).await?;
+        if let Some(file) = backend.results.file(key, format.to_owned()).await? {
+            return Ok(Some(file));
+        }
+        // No such file, or no result at all?
+        backend.results.read(key, 0, 0).await?.map(|_| None).ok_or(JobsError::Expired(id))
+    }
+
+    /// Answers when the stores work; else says what is the matter.
+    ///
+    /// # Errors
+    /// A sentence for `/readyz`.
+    pub async fn ready(&self) -> Result<(), String> {
+        for backend in self.backends() {
+            backend.queue.ready().await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// How many jobs each consumer has in each live state.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn depths(&self) -> Result<Vec<Depth>, JobsError> {
+        let mut all = Vec::new();
+        for backend in self.backends() {
+            all.extend(backend.queue.depths().await?);
+        }
+        Ok(all)
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+
+    /// Commits what was given, and lets go of the files and the data directory. Later calls are refused.
+    pub async fn close(&self) {
+        for backend in self.backends() {
+            backend.queue.close().await;
+            backend.results.close().await;
+        }
+    }
+
+    async fn result_key(&self, id: JobId) -> Result<(&Backend, ResultKey), JobsError> {
+        for backend in self.backends() {
+            match backend.queue.result_of(id).await? {
+                None => {}
+                Some((_, Some(key))) => return Ok((backend, key)),
+                Some((record, None)) if record.state.is_ended() => {
+                    return Err(JobsError::NoResult { id, state: record.state });
+                }
+                Some((record, None)) => return Err(JobsError::NotReady { id, state: record.state }),
+            }
+        }
+        Err(JobsError::NotFound(id))
+    }
+
+    /// Memory first: it answers at once.
+    pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
+        std::iter::once(&self.inner.memory).chain(&self.inner.durable)
+    }
+
+    fn durable(&self) -> Result<&Backend, JobsError> {
+        let what = || "this gateway keeps jobs in memory alone; give the consumer `durability = \"memory\"`".to_owned();
+        self.inner.durable.as_ref().ok_or_else(|| JobsError::Unavailable { what: what() })
+    }
+}

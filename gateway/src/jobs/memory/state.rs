@@ -1,0 +1,232 @@
+//! The rows of a [`super::MemoryQueue`], and the indexes over them that make a claim cheap.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use groupcast_protocol::JobId;
+
+use super::ENDED_MAX;
+use crate::jobs::error::JobsError;
+use crate::jobs::new_job::{Enqueued, NewJob};
+use crate::jobs::queue::{Claimed, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Settled};
+use crate::jobs::record::{JobRecord, JobState};
+use crate::jobs::row::Row;
+
+/// Every change of a row goes through [`State::change`], which keeps the indexes right.
+pub(super) struct State {
+    rows: BTreeMap<JobId, Row>,
+    ready: HashMap<String, BTreeSet<(Reverse<i32>, JobId)>>,
+    scheduled: HashMap<String, BTreeSet<(u64, JobId)>>,
+    deadlines: BTreeSet<(u64, JobId)>,
+    running: HashSet<JobId>,
+    unique: HashMap<(String, String), JobId>,
+    ended: BTreeSet<(u64, JobId)>,
+    pending: BTreeSet<JobId>,
+    waiting: u64,
+    waiting_max: u64,
+}
+
+impl State {
+    pub(super) fn new(waiting_max: u64) -> Self {
+        Self {
+            rows: BTreeMap::new(),
+            ready: HashMap::new(),
+            scheduled: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            running: HashSet::new(),
+            unique: HashMap::new(),
+            ended: BTreeSet::new(),
+            pending: BTreeSet::new(),
+            waiting: 0,
+            waiting_max,
+        }
+    }
+
+    pub(super) fn row(&self, id: JobId) -> Option<&Row> {
+        self.rows.get(&id)
+    }
+
+    pub(super) fn has_room(&self, jobs: usize) -> Result<(), JobsError> {
+        if self.waiting + jobs as u64 > self.waiting_max {
+            return Err(JobsError::QueueFull { limit: self.waiting_max });
+        }
+        Ok(())
+    }
+
+    pub(super) fn enqueue(&mut self, job: &NewJob, now: u64) -> Enqueued {
+        let key = job.unique_key.clone().map(|key| (job.consumer.clone(), key));
+        let earlier = key.and_then(|key| self.unique.get(&key).copied());
+        let id = earlier.unwrap_or(job.id);
+        let durability = self.rows.get(&id).map_or(job.durability, |row| row.durability);
+        if earlier.is_none() {
+            self.insert(Row::new(job, now));
+        }
+        Enqueued { id, consumer: job.consumer.clone(), durability, existing: earlier.is_some() }
+    }
+
+    /// Ends or readies what its time did; answers whether something ended.
+    pub(super) fn tidy(&mut self, now: u64, mono: u64) -> bool {
+        let late: Vec<_> = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
+        let lost: Vec<_> = self.running.iter().filter(|id| self.rows[*id].lease_until <= mono).copied().collect();
+        for id in &late {
+            self.change(*id, |row| row.expire(now));
+        }
+        for id in &lost {
+            self.change(*id, |row| row.lose(now));
+        }
+        !(late.is_empty() && lost.is_empty())
+    }
+
+    pub(super) fn claim(&mut self, consumer: &str, max: usize, now: u64, lease_until: u64) -> Vec<Claimed> {
+        let due = self.scheduled.get(consumer).into_iter().flatten().take_while(|(at, _)| *at <= now);
+        for id in due.map(|(_, id)| *id).collect::<Vec<_>>() {
+            self.change(id, Row::become_ready);
+        }
+        let next = self.ready.get(consumer).into_iter().flatten().take(max);
+        let ids: Vec<_> = next.map(|(_, id)| *id).collect();
+        ids.into_iter().filter_map(|id| self.change(id, |row| row.claim(now, lease_until))).collect()
+    }
+
+    pub(super) fn next_at(&self, consumer: &str) -> Option<u64> {
+        self.scheduled.get(consumer)?.first().map(|(at, _)| *at)
+    }
+
+    /// Does something to a job while its lease holds.
+    pub(super) fn with_lease(&mut self, lease: &Lease, act: impl FnOnce(&mut Row)) -> LeaseState {
+        let state = self.row(lease.id).map_or(LeaseState::Lost, |row| row.lease_state(lease));
+        match state {
+            LeaseState::Held | LeaseState::CancelRequested => self.change(lease.id, act),
+            LeaseState::Lost => None,
+        };
+        state
+    }
+
+    pub(super) fn finish(&mut self, end: Finish, now: u64) -> Finished {
+        match self.with_lease(&end.lease, |row| row.finish(end.how, now)) {
+            LeaseState::Held | LeaseState::CancelRequested => self
+                .row(end.lease.id)
+                .map_or(Finished::Fenced, |row| Finished::Accepted(Box::new(row.settled()))),
+            LeaseState::Lost => Finished::Fenced,
+        }
+    }
+
+    pub(super) fn list(&self, filter: &Filter, after: Option<JobId>, limit: usize) -> Vec<JobRecord> {
+        let rows = self.rows.values().rev();
+        let older = rows.filter(|row| after.is_none_or(|after| row.id < after));
+        let state = older.filter(|row| filter.state.is_none_or(|state| state == row.state));
+        let meant = state.filter(|row| filter.consumer.as_ref().is_none_or(|name| *name == row.consumer));
+        meant.map(Row::record).take(limit).collect()
+    }
+
+    pub(super) fn redrive(&mut self, filter: &RedriveFilter, now: u64) -> Vec<String> {
+        let dead = self.rows.values().filter(|row| row.is_redriven_by(filter));
+        let free = dead.filter(|row| unique_of(row).is_none_or(|key| !self.unique.contains_key(&key)));
+        let found: Vec<_> = free.take(filter.limit).map(|row| (row.id, row.consumer.clone())).collect();
+        if !filter.dry_run {
+            found.iter().for_each(|(id, _)| drop(self.change(*id, |row| row.redrive(now))));
+        }
+        found.into_iter().map(|(_, consumer)| consumer).collect()
+    }
+
+    pub(super) fn events_pending(&self, limit: usize) -> Vec<Settled> {
+        self.pending.iter().take(limit).map(|id| self.rows[id].settled()).collect()
+    }
+
+    pub(super) fn event_sent(&mut self, id: JobId, attempt: u32) {
+        if self.row(id).is_some_and(|row| row.attempt == attempt) {
+            self.change(id, |row| row.event_pending = false);
+        }
+    }
+
+    pub(super) fn prune(&mut self, before: u64, limit: usize) -> u64 {
+        let old: Vec<_> = self.ended.iter().take_while(|(at, _)| *at < before).map(|(_, id)| *id).take(limit).collect();
+        let sent: Vec<_> = old.into_iter().filter(|id| !self.pending.contains(id)).collect();
+        sent.iter().for_each(|id| self.remove(*id));
+        sent.len() as u64
+    }
+
+    pub(super) fn depths(&self) -> Vec<Depth> {
+        let mut depths: BTreeMap<(&str, &str), Depth> = BTreeMap::new();
+        for row in self.rows.values().filter(|row| !row.state.is_ended()) {
+            let fresh = || Depth { consumer: row.consumer.clone(), state: row.state, jobs: 0, oldest_at: u64::MAX };
+            let depth = depths.entry((&row.consumer, row.state.as_str())).or_insert_with(fresh);
+            depth.jobs += 1;
+            depth.oldest_at = depth.oldest_at.min(row.enqueued_at);
+        }
+        depths.into_values().collect()
+    }
+
+    /// Changes a row, if there is one.
+    pub(super) fn change<T>(&mut self, id: JobId, act: impl FnOnce(&mut Row) -> T) -> Option<T> {
+        let mut row = self.rows.remove(&id)?;
+        self.unindex(&row);
+        let value = act(&mut row);
+        self.insert(row);
+        Some(value)
+    }
+
+    fn insert(&mut self, row: Row) {
+        self.index(&row);
+        self.rows.insert(row.id, row);
+        while self.ended.len() > ENDED_MAX {
+            let oldest = self.ended.first().map(|(_, id)| *id);
+            oldest.into_iter().for_each(|id| self.remove(id));
+        }
+    }
+
+    fn remove(&mut self, id: JobId) {
+        if let Some(row) = self.rows.remove(&id) {
+            self.unindex(&row);
+        }
+    }
+
+    fn index(&mut self, row: &Row) {
+        match row.state {
+            JobState::Scheduled => {
+                self.scheduled.entry(row.consumer.clone()).or_default().insert((row.run_at, row.id));
+            }
+            JobState::Ready => {
+                self.ready.entry(row.consumer.clone()).or_default().insert((Reverse(row.priority), row.id));
+            }
+            JobState::Running => {
+                self.running.insert(row.id);
+            }
+            JobState::Succeeded | JobState::Dead | JobState::Cancelled => {
+                self.ended.insert((row.finished_at.unwrap_or(0), row.id));
+            }
+        }
+        if row.state.is_waiting() {
+            self.waiting += 1;
+            self.deadlines.extend(row.deadline_at.map(|at| (at, row.id)));
+        }
+        if !row.state.is_ended() {
+            self.unique.extend(unique_of(row).map(|key| (key, row.id)));
+        }
+        if row.event_pending {
+            self.pending.insert(row.id);
+        }
+    }
+
+    fn unindex(&mut self, row: &Row) {
+        if let Some(set) = self.scheduled.get_mut(&row.consumer) {
+            set.remove(&(row.run_at, row.id));
+        }
+        if let Some(set) = self.ready.get_mut(&row.consumer) {
+            set.remove(&(Reverse(row.priority), row.id));
+        }
+        self.running.remove(&row.id);
+        self.ended.remove(&(row.finished_at.unwrap_or(0), row.id));
+        self.pending.remove(&row.id);
+        self.deadlines.remove(&(row.deadline_at.unwrap_or(0), row.id));
+        if row.state.is_waiting() {
+            self.waiting -= 1;
+        }
+        if !row.state.is_ended() {
+            unique_of(row).iter().for_each(|key| drop(self.unique.remove(key)));
+        }
+    }
+}
+
+fn unique_of(row: &Row) -> Option<(String, String)> {
+    row.unique_key.clone().map(|key| (row.consumer.clone(), key))
+}

@@ -1,0 +1,78 @@
+//! What is enqueued, and what the one who enqueued it is told.
+
+use groupcast_protocol::{ChannelName, GroupName, JobId, Message};
+use serde::Serialize;
+
+use crate::clock;
+use crate::config::consumer::Durability;
+
+/// Who gets the events of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplyTo {
+    /// The members of a group.
+    Group(GroupName),
+    /// One channel.
+    Channel(ChannelName),
+    /// Nobody: the record is all there is.
+    Nobody,
+}
+
+/// Work to be stored: made by `consumer::Claims` from a message, or for `POST /v1/queries`.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// A fresh id.
+    pub id: JobId,
+    /// The consumer that will run it.
+    pub consumer: String,
+    /// The message that asks for it.
+    pub message: Message,
+    /// Who gets its events.
+    pub reply_to: ReplyTo,
+    /// What its acceptance must survive.
+    pub durability: Durability,
+    /// Higher first. Default 0.
+    pub priority: i32,
+    /// Not before this time, in milliseconds since 1970.
+    pub run_at: Option<u64>,
+    /// Worth nothing after this time, in milliseconds since 1970.
+    pub deadline_at: Option<u64>,
+    /// How often it may be tried, at least 1.
+    pub max_attempts: u32,
+    /// While a job of the same consumer with this key lives, no second one is made.
+    pub unique_key: Option<String>,
+    /// How many jobs it is away from a client's message: 0 unless a consumer is fed by another one.
+    pub hops: u8,
+}
+
+impl NewJob {
+    /// A job with a fresh id and nothing special about it.
+    pub fn new(consumer: impl Into<String>, message: Message, reply_to: ReplyTo) -> Self {
+        Self {
+            id: clock::new_id(),
+            consumer: consumer.into(),
+            message,
+            reply_to,
+            durability: Durability::default(),
+            priority: 0,
+            run_at: None,
+            deadline_at: None,
+            max_attempts: 5,
+            unique_key: None,
+            hops: 0,
+        }
+    }
+}
+
+/// What the one who enqueued a job is told: an entry of `jobs` in the answer of `group_send`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Enqueued {
+    /// The job's id; that of the earlier job when there was one.
+    pub id: JobId,
+    /// The consumer that will run it.
+    pub consumer: String,
+    /// What its acceptance survives.
+    pub durability: Durability,
+    /// Whether a live job with the same unique key was there already.
+    pub existing: bool,
+}
+

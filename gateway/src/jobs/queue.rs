@@ -1,0 +1,253 @@
+//! `WorkQueue`: the contract of every store of jobs.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use groupcast_protocol::{JobId, Message};
+
+use super::error::JobsError;
+use super::new_job::{Enqueued, NewJob, ReplyTo};
+use super::record::{JobError, JobRecord, JobState, Progress, ResultInfo};
+use super::results::ResultKey;
+use crate::config::consumer::Durability;
+
+/// What every call gives back.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, JobsError>>;
+
+/// A store of jobs: what is to be done, what is being done, what came of it.
+///
+/// - **Batches.** Every call takes many and answers in the order asked; one call is one commit at most, and a store may
+///   commit several calls together.
+/// - **Acceptance.** `enqueue` answers after the commit at the durability that each job asks for, or with an error and
+///   nothing stored.
+/// - **Fencing.** A claim gives a [`Lease`] with a token. `extend`, `progress` and `finish` do something only while
+///   that token is the job's last one; later they answer `Lost` or [`Finished::Fenced`] and change nothing.
+/// - **Attempts.** `claim` adds one to `attempt`, and nothing ever takes one away.
+/// - **Lost leases.** A job whose lease ran out, or whose process died, is released by the store: `crashes` goes up by
+///   one, and the job is dead (class `crash`) at the third, or when it has no attempt left.
+/// - **Events.** A commit that ends a job sets its event as pending. `event_sent` clears it; `events_pending` lists
+///   what was not cleared, also after a restart.
+/// - **The bound.** When `max_queued` jobs wait, `enqueue` refuses with [`JobsError::QueueFull`].
+/// - **Time.** Each call has a deadline of its own; a call that gave up may still happen.
+pub trait WorkQueue: Send + Sync + 'static {
+    /// Stores jobs. A live job of the same consumer and unique key is answered in place of a new one.
+    fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'_, Vec<Enqueued>>;
+
+    /// Hands out ready jobs of one consumer: higher priority first, then older first.
+    fn claim(&self, ask: ClaimAsk) -> Answer<'_, ClaimBatch>;
+
+    /// Prolongs leases from the present moment.
+    fn extend(&self, leases: Vec<Lease>, by: Duration) -> Answer<'_, Vec<LeaseState>>;
+
+    /// Notes how far running jobs are.
+    fn progress(&self, notes: Vec<(Lease, Progress)>) -> Answer<'_, Vec<LeaseState>>;
+
+    /// Ends attempts.
+    fn finish(&self, ends: Vec<Finish>) -> Answer<'_, Vec<Finished>>;
+
+    /// Cancels waiting jobs at once, and asks for the cancellation of running ones.
+    fn cancel(&self, ids: Vec<JobId>) -> Answer<'_, Vec<CancelOutcome>>;
+
+    /// Reads records.
+    fn get(&self, ids: Vec<JobId>) -> Answer<'_, Vec<Option<JobRecord>>>;
+
+    /// Lists records, newest first: those that are older than `after`.
+    fn list(&self, filter: Filter, after: Option<JobId>, limit: usize) -> Answer<'_, Vec<JobRecord>>;
+
+    /// Makes dead jobs ready again, oldest first, with as many further attempts as they had; answers their consumers.
+    fn redrive(&self, filter: RedriveFilter) -> Answer<'_, Vec<String>>;
+
+    /// Ended jobs whose event was not sent, oldest first.
+    fn events_pending(&self, limit: usize) -> Answer<'_, Vec<Settled>>;
+
+    /// Clears pending events; only where the job's attempt is still the one given.
+    fn event_sent(&self, sent: Vec<(JobId, u32)>) -> Answer<'_, ()>;
+
+    /// Which of these results belong to a job that ended well.
+    fn refers_to(&self, keys: Vec<ResultKey>) -> Answer<'_, Vec<bool>>;
+
+    /// The result that a job ended with.
+    fn result_of(&self, id: JobId) -> Answer<'_, Option<(JobRecord, Option<ResultKey>)>>;
+
+    /// Removes at most `limit` jobs that ended before a time and whose event was sent. Answers how many.
+    fn prune(&self, ended_before_ms: u64, limit: usize) -> Answer<'_, u64>;
+
+    /// How many jobs each consumer has in each live state.
+    fn depths(&self) -> Answer<'_, Vec<Depth>>;
+
+    /// Answers when the store works.
+    fn ready(&self) -> Answer<'_, ()>;
+
+    /// Stops the store's threads after what they have been given. Idempotent; later calls are refused.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What a consumer asks for.
+#[derive(Debug, Clone)]
+pub struct ClaimAsk {
+    /// Whose jobs.
+    pub consumer: String,
+    /// At most this many.
+    pub max: usize,
+    /// How long the claim holds without being extended.
+    pub lease: Duration,
+}
+
+/// What a consumer gets.
+#[derive(Debug, Default)]
+pub struct ClaimBatch {
+    /// The jobs, to be run in this order.
+    pub jobs: Vec<Claimed>,
+    /// When the consumer's next scheduled job is due, in milliseconds since 1970.
+    pub next_at: Option<u64>,
+    /// Whether jobs ended by themselves on the way (deadline, crashes), so that events wait to be sent.
+    pub ended: bool,
+}
+
+/// A job in the hands of a consumer.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The right to report about it.
+    pub lease: Lease,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// How many there may be.
+    pub max_attempts: u32,
+    /// How often it crashed.
+    pub crashes: u32,
+    /// How often it took too long.
+    pub timeouts: u32,
+    /// When it is worth nothing any more, in milliseconds since 1970.
+    pub deadline_at: Option<u64>,
+    /// The consumer it is for.
+    pub consumer: String,
+    /// The message that asked for it.
+    pub message: Message,
+    /// Who gets its events.
+    pub reply_to: ReplyTo,
+    /// How many jobs it is away from a client's message.
+    pub hops: u8,
+}
+
+/// The right to report about one attempt of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The job.
+    pub id: JobId,
+    /// Goes up with each claim; only the last one counts.
+    pub token: u64,
+    /// At which level the job is kept.
+    pub durability: Durability,
+}
+
+/// Whether a lease still holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseState {
+    /// It does.
+    Held,
+    /// It does, and somebody wants the job cancelled.
+    CancelRequested,
+    /// The job went on without this attempt.
+    Lost,
+}
+
+/// The end of an attempt.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// The attempt.
+    pub lease: Lease,
+    /// How it ended.
+    pub how: How,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone)]
+pub enum How {
+    /// Well. The result is stored already, under the job, attempt and token.
+    Succeeded(ResultInfo),
+    /// Badly; to be tried again at a time. Becomes `cancelled` if that was asked for meanwhile.
+    Retry {
+        /// In milliseconds since 1970.
+        at: u64,
+        /// Why.
+        error: JobError,
+    },
+    /// Badly, for good.
+    Dead(JobError),
+    /// On request.
+    Cancelled,
+    /// Not at all: the gateway drains. Ready again; the attempt stays counted, and one more is allowed for it.
+    Released,
+}
+
+/// What the store made of a [`Finish`].
+#[derive(Debug, Clone)]
+pub enum Finished {
+    /// It is committed.
+    Accepted(Box<Settled>),
+    /// Too late: the job went on without this attempt, or ended. Nothing was changed.
+    Fenced,
+}
+
+/// A job after a commit, with what its event needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The record.
+    pub record: JobRecord,
+    /// Who gets the event.
+    pub reply_to: ReplyTo,
+    /// How many jobs it is away from a client's message.
+    pub hops: u8,
+    /// Where its result is.
+    pub result: Option<ResultKey>,
+    /// When it is tried again, in milliseconds since 1970.
+    pub retry_at: Option<u64>,
+}
+
+/// What a cancellation did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelOutcome {
+    /// The job was waiting and is cancelled.
+    Cancelled,
+    /// The job is running and will be cancelled.
+    Requested,
+    /// The job had ended before.
+    Finished,
+    /// There is no such job.
+    NotFound,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only those in this state.
+    pub state: Option<JobState>,
+    /// Only those of this consumer.
+    pub consumer: Option<String>,
+}
+
+/// Which dead jobs to redrive.
+#[derive(Debug, Clone)]
+pub struct RedriveFilter {
+    /// Only those of this consumer.
+    pub consumer: Option<String>,
+    /// Only those whose error has this code or class.
+    pub reason: Option<String>,
+    /// At most this many.
+    pub limit: usize,
+    /// Count only.
+    pub dry_run: bool,
+}
+
+/// How much a consumer has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Depth {
+    /// The consumer.
+    pub consumer: String,
+    /// `scheduled`, `ready` or `running`.
+    pub state: JobState,
+    /// How many jobs.
+    pub jobs: u64,
+    /// When the oldest of them was stored, in milliseconds since 1970.
+    pub oldest_at: u64,
+}

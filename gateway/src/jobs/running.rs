@@ -1,0 +1,179 @@
+//! The side of [`Jobs`] that runs work: claim, report, send events, sweep. Used by `crate::consumer` alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use groupcast_protocol::JobId;
+use tokio::sync::Notify;
+
+use super::backend::Backend;
+use super::error::JobsError;
+use super::handle::Jobs;
+use super::queue::{ClaimAsk, ClaimBatch, Claimed, Finish, Finished, How, Lease, LeaseState, Settled};
+use super::record::{Progress, ResultInfo};
+use super::results::{Content, ResultKey, StoredResult};
+use super::watch::Watch;
+use crate::config::consumer::Durability;
+
+/// Jobs or results removed in one transaction.
+const SWEEP_BATCH: usize = 500;
+
+/// A result that no job refers to is left alone this long: its job may be about to.
+const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+
+impl Jobs {
+    /// Hands out ready jobs of a consumer, from every store.
+    pub(crate) async fn claim(&self, ask: ClaimAsk) -> Result<ClaimBatch, JobsError> {
+        let mut all = ClaimBatch::default();
+        for backend in self.backends() {
+            let max = ask.max - all.jobs.len();
+            match backend.queue.claim(ClaimAsk { max, ..ask.clone() }).await {
+                Ok(batch) => {
+                    all.jobs.extend(batch.jobs);
+                    all.next_at = [all.next_at, batch.next_at].into_iter().flatten().min();
+                    all.ended |= batch.ended;
+                }
+                // What is claimed already must be run.
+                Err(error) if all.jobs.is_empty() => return Err(error),
+                Err(error) => tracing::warn!(%error, consumer = ask.consumer, "claiming stored jobs failed"),
+            }
+        }
+        if all.ended {
+            self.inner.watch.events.notify_one();
+        }
+        Ok(all)
+    }
+
+    /// Prolongs leases; answers those that are lost or whose job is to be cancelled.
+    pub(crate) async fn extend(&self, leases: Vec<Lease>, by: Duration) -> Vec<(Lease, LeaseState)> {
+        let mut told = Vec::new();
+        let (memory, durable): (Vec<_>, Vec<_>) =
+            leases.into_iter().partition(|lease| lease.durability == Durability::Memory);
+        for (backend, leases) in [(Some(&self.inner.memory), memory), (self.inner.durable.as_ref(), durable)] {
+            let Some(backend) = backend.filter(|_| !leases.is_empty()) else { continue };
+            match backend.queue.extend(leases.clone(), by).await {
+                Ok(states) => told.extend(leases.into_iter().zip(states)),
+                Err(error) => tracing::warn!(%error, "prolonging leases failed"),
+            }
+        }
+        told
+    }
+
+    /// Notes how far a running job is.
+    pub(crate) async fn progress(&self, lease: Lease, progress: Progress) -> Result<(), JobsError> {
+        self.of(lease.durability)?.queue.progress(vec![(lease, progress)]).await.map(drop)
+    }
+
+    /// Writes a result, to be referred to by a [`Finish`] afterwards.
+    pub(crate) async fn store_result(&self, claimed: &Claimed, content: Arc<Content>) -> Result<ResultInfo, JobsError> {
+        let lease = claimed.lease;
+        let key = ResultKey { job: lease.id, attempt: claimed.attempt, token: lease.token };
+        let info = content.info(lease.id);
+        let sync = lease.durability == Durability::Disk;
+        self.of(lease.durability)?.results.store(key, content, sync).await?;
+        Ok(info)
+    }
+
+    /// Ends an attempt.
+    pub(crate) async fn finish(&self, lease: Lease, how: How) -> Result<Finished, JobsError> {
+        let told = self.of(lease.durability)?.queue.finish(vec![Finish { lease, how }]).await?;
+        let told = told.into_iter().next().unwrap_or(Finished::Fenced);
+        if let Finished::Accepted(settled) = &told
+            && settled.record.state.is_ended()
+        {
+            self.inner.watch.ended(lease.id);
+        }
+        Ok(told)
+    }
+
+    /// Ended jobs whose event was not sent.
+    pub(crate) async fn events_pending(&self, limit: usize) -> Result<Vec<Settled>, JobsError> {
+        let mut all = Vec::new();
+        for backend in self.backends() {
+            all.extend(backend.queue.events_pending(limit).await?);
+        }
+        Ok(all)
+    }
+
+    /// Clears a pending event.
+    pub(crate) async fn event_sent(&self, settled: &Settled) -> Result<(), JobsError> {
+        let record = &settled.record;
+        self.inner.watch.ended(record.id);
+        self.of(record.durability)?.queue.event_sent(vec![(record.id, record.attempt)]).await
+    }
+
+    /// Reads a whole result, for its event.
+    pub(crate) async fn whole_result(&self, settled: &Settled) -> Result<Option<StoredResult>, JobsError> {
+        let Some(key) = settled.result else { return Ok(None) };
+        self.of(settled.record.durability)?.results.read(key, 0, u64::MAX).await
+    }
+
+    /// Removes what is older than the retention, and results that nobody refers to. `at_start`: nothing runs yet, so an
+    /// orphan of any age is one for good.
+    pub(crate) async fn sweep(&self, at_start: bool) -> Result<(u64, u64), JobsError> {
+        let now = self.inner.clock.wall_ms();
+        let ago = |age: Duration| now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let orphans_before = if at_start { now } else { ago(ORPHAN_AGE) };
+        let (mut jobs, mut results) = (0, 0);
+        for backend in self.backends() {
+            jobs += prune(backend, ago(self.inner.retention)).await?;
+            results += sweep_results(backend, orphans_before).await?;
+        }
+        Ok((jobs, results))
+    }
+
+    /// Who waits for what.
+    pub(crate) fn watch(&self) -> &Arc<Watch> {
+        &self.inner.watch
+    }
+
+    /// What wakes a consumer.
+    pub(crate) fn wake_of(&self, consumer: &str) -> Arc<Notify> {
+        self.inner.watch.wake_of(consumer)
+    }
+
+    /// Whether a job runs in this process.
+    pub(crate) fn is_running(&self, id: JobId) -> bool {
+        self.inner.watch.is_running(id)
+    }
+
+    /// The wall clock of the stores.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.inner.clock.wall_ms()
+    }
+
+    fn of(&self, durability: Durability) -> Result<&Backend, JobsError> {
+        let durable = || self.inner.durable.as_ref();
+        match durability {
+            Durability::Memory => Some(&self.inner.memory),
+            Durability::Os | Durability::Disk => durable(),
+        }
+        .ok_or_else(|| JobsError::Unavailable { what: "this gateway keeps jobs in memory alone".into() })
+    }
+}
+
+async fn prune(backend: &Backend, before_ms: u64) -> Result<u64, JobsError> {
+    let mut gone = 0;
+    loop {
+        let batch = backend.queue.prune(before_ms, SWEEP_BATCH).await?;
+        gone += batch;
+        if batch < SWEEP_BATCH as u64 {
+            return Ok(gone);
+        }
+    }
+}
+
+async fn sweep_results(backend: &Backend, before_ms: u64) -> Result<u64, JobsError> {
+    let (mut after, mut gone) = (None, 0);
+    loop {
+        let keys = backend.results.keys(after, before_ms, SWEEP_BATCH).await?;
+        let Some(last) = keys.last().copied() else { return Ok(gone) };
+        let referred = backend.queue.refers_to(keys.clone()).await?;
+        let orphans: Vec<_> = keys.into_iter().zip(referred).filter(|(_, held)| !held).map(|(key, _)| key).collect();
+        gone += orphans.len() as u64;
+        if !orphans.is_empty() {
+            backend.results.remove(orphans).await?;
+        }
+        after = Some(last);
+    }
+}

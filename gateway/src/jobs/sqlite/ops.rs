@@ -1,0 +1,298 @@
+//! What the calls of the queue do inside a transaction of `jobs.db`.
+
+use std::time::Duration;
+
+use groupcast_protocol::JobId;
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
+
+use super::rows::{id, insert, int, load, read, save, state, state_code, uint};
+use super::writer::Failed;
+use crate::jobs::error::JobsError;
+use crate::jobs::new_job::{Enqueued, NewJob};
+use crate::jobs::queue::{
+    CancelOutcome, ClaimAsk, ClaimBatch, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Settled,
+};
+use crate::jobs::record::{JobRecord, JobState};
+use crate::jobs::row::Row;
+
+/// How many jobs a claim ends or readies on the way, so that no transaction grows without bound.
+const TIDY_MAX: usize = 500;
+
+/// What the writing thread keeps in memory: a count over the file would be slow.
+pub(super) struct Waiting {
+    /// Jobs that are scheduled or ready.
+    pub(super) jobs: u64,
+    /// How many there may be.
+    pub(super) max: u64,
+}
+
+impl Waiting {
+    /// Counts.
+    pub(super) fn count(conn: &Connection, max: u64) -> rusqlite::Result<Self> {
+        let one = |state: i64| -> rusqlite::Result<i64> {
+            conn.query_row(&format!("select count(*) from job where state = {state}"), [], |row| row.get(0))
+        };
+        Ok(Self { jobs: uint(one(0)? + one(1)?), max })
+    }
+
+    fn moved(&mut self, from: JobState, to: JobState) {
+        self.jobs = self.jobs + u64::from(to.is_waiting()) - u64::from(from.is_waiting());
+    }
+}
+
+/// Stores jobs, all or none.
+pub(super) fn enqueue(
+    conn: &Connection,
+    waiting: &mut Waiting,
+    jobs: &[NewJob],
+    now: u64,
+) -> Result<Vec<Enqueued>, Failed> {
+    if waiting.jobs + jobs.len() as u64 > waiting.max {
+        return Err(Failed::Refused(JobsError::QueueFull { limit: waiting.max }));
+    }
+    jobs.iter().map(|job| enqueue_one(conn, waiting, job, now).map_err(Failed::from)).collect()
+}
+
+fn enqueue_one(conn: &Connection, waiting: &mut Waiting, job: &NewJob, now: u64) -> rusqlite::Result<Enqueued> {
+    let told = |id, durability, existing| Enqueued { id, consumer: job.consumer.clone(), durability, existing };
+    if let Some(key) = &job.unique_key
+        && let Some(row) = live_with_key(conn, &job.consumer, key)?
+    {
+        return Ok(told(row.id, row.durability, true));
+    }
+    insert(conn, &Row::new(job, now))?;
+    waiting.jobs += 1;
+    Ok(told(job.id, job.durability, false))
+}
+
+fn live_with_key(conn: &Connection, consumer: &str, key: &str) -> rusqlite::Result<Option<Row>> {
+    let sql = "select * from job where consumer = ?1 and unique_key = ?2 and state < 3 and unique_key is not null";
+    conn.prepare_cached(sql)?.query_row([consumer, key], read).optional()
+}
+
+/// Ends and readies what its time did, then hands out.
+pub(super) fn claim(
+    conn: &Connection,
+    waiting: &mut Waiting,
+    ask: &ClaimAsk,
+    now: u64,
+    mono: u64,
+) -> rusqlite::Result<ClaimBatch> {
+    let due = "select id from job where state = 0 and consumer = ?1 and run_at <= ?2 order by run_at limit ?3";
+    let late = "select id from job where state < 2 and deadline_at is not null and deadline_at <= ?1 limit ?2";
+    let lost = "select id from job where state = 2 and lease_until <= ?1 limit ?2";
+    let ready = "select id from job where state = 1 and consumer = ?1 order by priority desc, id limit ?2";
+
+    let late = ids(conn, late, params![int(now), TIDY_MAX as i64])?;
+    let lost = ids(conn, lost, params![int(mono), TIDY_MAX as i64])?;
+    change_all(conn, waiting, &late, |row| row.expire(now))?;
+    change_all(conn, waiting, &lost, |row| row.lose(now))?;
+    let due = ids(conn, due, params![ask.consumer, int(now), TIDY_MAX as i64])?;
+    change_all(conn, waiting, &due, Row::become_ready)?;
+    let ready = ids(conn, ready, params![ask.consumer, ask.max as i64])?;
+    let lease_until = mono.saturating_add(u64::try_from(ask.lease.as_millis()).unwrap_or(u64::MAX));
+    let jobs = change_all(conn, waiting, &ready, |row| row.claim(now, lease_until))?;
+    let next = "select min(run_at) from job where state = 0 and consumer = ?1";
+    let next_at: Option<i64> = conn.prepare_cached(next)?.query_row([&ask.consumer], |row| row.get(0))?;
+    Ok(ClaimBatch { jobs, next_at: next_at.map(uint), ended: !(late.is_empty() && lost.is_empty()) })
+}
+
+/// Releases the running jobs of a process that died; answers how many.
+pub(super) fn release_all(conn: &Connection, now: u64) -> rusqlite::Result<usize> {
+    let mut waiting = Waiting { jobs: 0, max: 0 };
+    let mut released = 0;
+    loop {
+        let running = ids(conn, "select id from job where state = 2 limit ?1", params![TIDY_MAX as i64])?;
+        if running.is_empty() {
+            return Ok(released);
+        }
+        released += running.len();
+        change_all(conn, &mut waiting, &running, |row| row.lose(now))?;
+    }
+}
+
+/// Prolongs leases.
+pub(super) fn extend(
+    conn: &Connection,
+    waiting: &mut Waiting,
+    leases: &[Lease],
+    mono: u64,
+    by: Duration,
+) -> rusqlite::Result<Vec<LeaseState>> {
+    let extend = |lease| with_lease(conn, waiting, lease, |row| row.extend(mono, by)).map(|(state, _)| state);
+    leases.iter().map(extend).collect()
+}
+
+/// Does something to a job while its lease holds; answers the row as it is then.
+pub(super) fn with_lease(
+    conn: &Connection,
+    waiting: &mut Waiting,
+    lease: &Lease,
+    act: impl FnOnce(&mut Row),
+) -> rusqlite::Result<(LeaseState, Option<Row>)> {
+    let Some(mut row) = load(conn, lease.id)? else { return Ok((LeaseState::Lost, None)) };
+    let state = row.lease_state(lease);
+    if state != LeaseState::Lost {
+        change(conn, waiting, &mut row, act)?;
+    }
+    Ok((state, Some(row)))
+}
+
+/// Ends attempts.
+pub(super) fn finish(
+    conn: &Connection,
+    waiting: &mut Waiting,
+    ends: &[Finish],
+    now: u64,
+) -> rusqlite::Result<Vec<Finished>> {
+    let finish = |end: &Finish| {
+        let told = with_lease(conn, waiting, &end.lease, |row| row.finish(end.how.clone(), now))?;
+        Ok(match told {
+            (LeaseState::Held | LeaseState::CancelRequested, Some(row)) => Finished::Accepted(Box::new(row.settled())),
+            (LeaseState::Held | LeaseState::CancelRequested, None) | (LeaseState::Lost, _) => Finished::Fenced,
+        })
+    };
+    ends.iter().map(finish).collect()
+}
+
+/// Cancels.
+pub(super) fn cancel(
+    conn: &Connection,
+    waiting: &mut Waiting,
+    ids: &[JobId],
+    now: u64,
+) -> rusqlite::Result<Vec<CancelOutcome>> {
+    let cancel = |id: &JobId| match load(conn, *id)? {
+        Some(mut row) => change(conn, waiting, &mut row, |row| row.cancel(now)),
+        None => Ok(CancelOutcome::NotFound),
+    };
+    ids.iter().map(cancel).collect()
+}
+
+/// Makes dead jobs ready.
+pub(super) fn redrive(
+    conn: &Connection,
+    waiting: &mut Waiting,
+    filter: &RedriveFilter,
+    now: u64,
+) -> rusqlite::Result<Vec<String>> {
+    // A dead job whose unique key a live one has stays dead; of several dead ones with a key, the oldest comes back.
+    let sql = "select id from job as dead where state = 4 and state > 2
+        and (?1 is null or consumer = ?1) and (?2 is null or error_code = ?2 or error_class = ?2)
+        and (unique_key is null or not exists (select 1 from job as other where other.consumer = dead.consumer
+            and other.unique_key = dead.unique_key and other.unique_key is not null and other.state < 3))
+        order by id limit ?3";
+    let found = ids(conn, sql, params![filter.consumer, filter.reason, filter.limit as i64])?;
+    let mut keys = std::collections::HashSet::new();
+    let mut consumers = Vec::new();
+    for id in found {
+        let Some(mut row) = load(conn, id)? else { continue };
+        let key = row.unique_key.clone().map(|key| (row.consumer.clone(), key));
+        if key.is_some_and(|key| !keys.insert(key)) {
+            continue;
+        }
+        consumers.push(row.consumer.clone());
+        if !filter.dry_run {
+            change(conn, waiting, &mut row, |row| row.redrive(now))?;
+        }
+    }
+    Ok(consumers)
+}
+
+/// Removes ended jobs.
+pub(super) fn prune(conn: &Connection, before: u64, limit: usize) -> rusqlite::Result<u64> {
+    let sql = "delete from job where id in
+        (select id from job where state > 2 and finished_at < ?1 and event_pending = 0 order by finished_at limit ?2)";
+    let gone = conn.prepare_cached(sql)?.execute(params![int(before), limit as i64])?;
+    conn.execute_batch("pragma incremental_vacuum(1000)")?;
+    Ok(gone as u64)
+}
+
+/// Clears pending events.
+pub(super) fn event_sent(conn: &Connection, sent: &[(JobId, u32)]) -> rusqlite::Result<()> {
+    let sql = "update job set event_pending = 0 where id = ?1 and attempt = ?2 and event_pending = 1";
+    let mut statement = conn.prepare_cached(sql)?;
+    sent.iter().try_for_each(|(id, attempt)| statement.execute(params![id.to_bytes(), attempt]).map(drop))
+}
+
+/// Ended jobs whose event was not sent.
+pub(super) fn events_pending(conn: &Connection, limit: usize) -> rusqlite::Result<Vec<Settled>> {
+    let mut statement = conn.prepare_cached("select * from job where event_pending = 1 order by id limit ?1")?;
+    let rows = statement.query_map([limit as i64], read)?;
+    rows.map(|row| row.map(|row| row.settled())).collect()
+}
+
+/// Lists records, newest first.
+pub(super) fn list(
+    conn: &Connection,
+    filter: &Filter,
+    after: Option<JobId>,
+    limit: usize,
+) -> rusqlite::Result<Vec<JobRecord>> {
+    let mut sql = "select * from job where id < ?1".to_owned();
+    let after = after.map_or([0xFF; 16], JobId::to_bytes);
+    let limit = limit as i64;
+    let mut values: Vec<&dyn ToSql> = vec![&after, &limit];
+    if let Some(state) = filter.state {
+        let code = state_code(state);
+        sql.push_str(&format!(" and state = {code}"));
+        // Repeats what the state implies, so that the partial index can be used.
+        sql.push_str(if state.is_ended() { " and state > 2" } else { "" });
+    }
+    if let Some(consumer) = &filter.consumer {
+        sql.push_str(" and consumer = ?3");
+        values.push(consumer);
+    }
+    sql.push_str(" order by id desc limit ?2");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(&values[..], read)?;
+    rows.map(|row| row.map(|row| row.record())).collect()
+}
+
+/// Counts live jobs.
+pub(super) fn depths(conn: &Connection) -> rusqlite::Result<Vec<Depth>> {
+    let one = |code: i64| {
+        format!("select consumer, state, count(*), min(enqueued_at) from job where state = {code} group by consumer")
+    };
+    let sql = [one(0), one(1), one(2)].join(" union all ");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map([], |row| {
+        let (jobs, oldest_at) = (uint(row.get(2)?), uint(row.get(3)?));
+        Ok(Depth { consumer: row.get(0)?, state: state(row.get(1)?)?, jobs, oldest_at })
+    })?;
+    rows.collect()
+}
+
+fn ids(conn: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlite::Result<Vec<JobId>> {
+    let mut statement = conn.prepare_cached(sql)?;
+    let rows = statement.query_map(values, |row| id(row, "id"))?;
+    rows.collect()
+}
+
+fn change_all<T>(
+    conn: &Connection,
+    waiting: &mut Waiting,
+    ids: &[JobId],
+    mut act: impl FnMut(&mut Row) -> T,
+) -> rusqlite::Result<Vec<T>> {
+    let mut values = Vec::with_capacity(ids.len());
+    for id in ids {
+        if let Some(mut row) = load(conn, *id)? {
+            values.push(change(conn, waiting, &mut row, &mut act)?);
+        }
+    }
+    Ok(values)
+}
+
+fn change<T>(
+    conn: &Connection,
+    waiting: &mut Waiting,
+    row: &mut Row,
+    act: impl FnOnce(&mut Row) -> T,
+) -> rusqlite::Result<T> {
+    let before = row.state;
+    let value = act(row);
+    save(conn, row)?;
+    waiting.moved(before, row.state);
+    Ok(value)
+}

@@ -1,0 +1,51 @@
+//! The layout of `jobs.db`.
+
+use super::open::Migrations;
+
+/// `state`: 0 scheduled, 1 ready, 2 running, 3 succeeded, 4 dead, 5 cancelled. `durability`: 1 os, 2 disk. Times are
+/// milliseconds since 1970, except `lease_until`, which only means something to the process that wrote it.
+///
+/// The indexes that claims use cover live states only, so that history does not slow them down.
+pub(super) const MIGRATIONS: Migrations = &["
+create table job (
+    id blob not null primary key,
+    consumer text not null,
+    kind text not null,
+    message blob not null,
+    reply_kind integer not null,
+    reply_to text not null,
+    durability integer not null,
+    priority integer not null,
+    run_at integer not null,
+    deadline_at integer,
+    tries integer not null,
+    max_attempts integer not null,
+    unique_key text,
+    hops integer not null,
+    state integer not null,
+    attempt integer not null,
+    crashes integer not null,
+    timeouts integer not null,
+    token integer not null,
+    lease_until integer not null,
+    cancel_requested integer not null,
+    enqueued_at integer not null,
+    started_at integer,
+    finished_at integer,
+    progress text,
+    error_code text,
+    error_message text,
+    error_class text,
+    result text,
+    event_pending integer not null
+) strict;
+create index job_ready on job (consumer, priority desc, id) where state = 1;
+create index job_scheduled on job (consumer, run_at) where state = 0;
+create index job_running on job (lease_until) where state = 2;
+create index job_deadline on job (deadline_at) where state < 2 and deadline_at is not null;
+create unique index job_unique on job (consumer, unique_key) where state < 3 and unique_key is not null;
+create index job_event on job (id) where event_pending = 1;
+create index job_ended on job (finished_at) where state > 2;
+create index job_ended_state on job (state, id) where state > 2;
+create index job_consumer on job (consumer, id);
+"];

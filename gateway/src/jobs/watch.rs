@@ -1,0 +1,108 @@
+//! `Watch`: who in this process waits for what happens to jobs. Hints only: everybody who waits also looks by himself
+//! now and then.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use groupcast_protocol::JobId;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Wakes consumers, waiters and the sender of events.
+#[derive(Default)]
+pub(crate) struct Watch {
+    /// One a consumer; their number is that of the configured consumers.
+    wakes: Mutex<HashMap<String, Arc<Notify>>>,
+    /// Entries live as long as somebody waits.
+    waiters: Mutex<HashMap<JobId, Waiter>>,
+    /// The jobs that run in this process.
+    running: Mutex<HashMap<JobId, CancellationToken>>,
+    /// Wakes the sender of events.
+    pub(crate) events: Notify,
+}
+
+struct Waiter {
+    notify: Arc<Notify>,
+    waiting: usize,
+}
+
+impl Watch {
+    /// Tells a consumer that there is work.
+    pub(crate) fn wake(&self, consumer: &str) {
+        self.wake_of(consumer).notify_one();
+    }
+
+    /// What wakes a consumer.
+    pub(crate) fn wake_of(&self, consumer: &str) -> Arc<Notify> {
+        let mut wakes = self.wakes.lock();
+        if let Some(wake) = wakes.get(consumer) {
+            return Arc::clone(wake);
+        }
+        Arc::clone(wakes.entry(consumer.to_owned()).or_default())
+    }
+
+    /// Tells those who wait for a job's end to look.
+    pub(crate) fn ended(&self, id: JobId) {
+        if let Some(waiter) = self.waiters.lock().get(&id) {
+            waiter.notify.notify_waiters();
+        }
+    }
+
+    /// Waits with others for a job's end.
+    pub(crate) fn wait_for(self: &Arc<Self>, id: JobId) -> Waiting {
+        let mut waiters = self.waiters.lock();
+        let waiter = waiters.entry(id).or_insert_with(|| Waiter { notify: Arc::default(), waiting: 0 });
+        waiter.waiting += 1;
+        Waiting { watch: Arc::clone(self), id, notify: Arc::clone(&waiter.notify) }
+    }
+
+    /// Notes that a job runs here until the guard is dropped; `cancel` stops it.
+    pub(crate) fn runs(self: &Arc<Self>, id: JobId, cancel: CancellationToken) -> Running {
+        self.running.lock().insert(id, cancel);
+        Running { watch: Arc::clone(self), id }
+    }
+
+    /// Whether a job runs here.
+    pub(crate) fn is_running(&self, id: JobId) -> bool {
+        self.running.lock().contains_key(&id)
+    }
+
+    /// Stops a job that runs here.
+    pub(crate) fn cancel(&self, id: JobId) {
+        if let Some(cancel) = self.running.lock().get(&id) {
+            cancel.cancel();
+        }
+    }
+}
+
+/// Somebody waits for a job's end.
+pub(crate) struct Waiting {
+    watch: Arc<Watch>,
+    id: JobId,
+    pub(crate) notify: Arc<Notify>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut waiters = self.watch.waiters.lock();
+        if let Some(waiter) = waiters.get_mut(&self.id) {
+            waiter.waiting -= 1;
+            if waiter.waiting == 0 {
+                waiters.remove(&self.id);
+            }
+        }
+    }
+}
+
+/// A job runs here.
+pub(crate) struct Running {
+    watch: Arc<Watch>,
+    id: JobId,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.watch.running.lock().remove(&self.id);
+    }
+}
