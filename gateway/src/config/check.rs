@@ -75,7 +75,6 @@ fn check_limits(limits: &LimitsConfig, found: &mut Vec<Found>) {
     least("connections_per_address", limits.connections_per_address, 1);
     least("subscriptions_per_connection", limits.subscriptions_per_connection, 1);
     least("commands_in_flight", limits.commands_in_flight, 1);
-    least("outbox_messages", limits.outbox_messages, 2);
     least("log_bytes", limits.log_bytes.0, limits.message_bytes.0);
     least("log_bytes_per_shard", limits.log_bytes_per_shard.0, limits.log_bytes.0);
     least("channels", limits.channels, limits.connections);

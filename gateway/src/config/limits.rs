@@ -24,8 +24,6 @@ pub struct LimitsConfig {
     pub subscriptions_per_connection: usize,
     /// Commands of one connection that are worked on at once; then reading from it stops. Default 64.
     pub commands_in_flight: usize,
-    /// Messages for one connection alone (answers, direct sends) that wait to be written. Default 256.
-    pub outbox_messages: usize,
     /// Bytes of one group's log on one shard; at the bound the slowest readers get a `gap`. Default 1 MiB.
     pub log_bytes: Size,
     /// Bytes of all logs of one shard; at the bound the farthest-behind readers get a `gap`. Default 64 MiB.
@@ -66,7 +64,6 @@ impl Default for LimitsConfig {
             connections_per_address: 10_000,
             subscriptions_per_connection: 100,
             commands_in_flight: 64,
-            outbox_messages: 256,
             log_bytes: Size(1 << 20),
             log_bytes_per_shard: Size(64 << 20),
             channels: 1_000_000,

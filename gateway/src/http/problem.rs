@@ -62,6 +62,11 @@ impl Problem {
         status_and_title(self.refusal.code).0
     }
 
+    /// What, why, and what to do.
+    pub(super) fn into_detail(self) -> String {
+        self.refusal.message
+    }
+
     /// What a client reads.
     pub(super) fn body(&self) -> ProblemBody<'_> {
         let (status, title) = status_and_title(self.refusal.code);
@@ -142,7 +147,8 @@ mod tests {
     #[tokio::test]
     async fn a_problem_has_the_contracts_fields() {
         let response = Problem::new(ErrorCode::ChannelFull, "channel `x` is full; send later").into_response();
-        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, "1"));
+        assert_eq!(response.status().as_u16(), 503);
+        assert_eq!(response.headers()["retry-after"], "1");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         let body = axum::body::to_bytes(response.into_body(), 1000).await.expect("a small body");
         let expected = r#"{"type":"urn:groupcast:problem:channel_full","title":"Channel full","status":503,"detail":"channel `x` is full; send later","code":"channel_full"}"#;

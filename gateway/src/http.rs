@@ -1,0 +1,135 @@
+//! HTTP: one file a noun, and here how they are put together.
+//!
+//! Handlers turn a request into a call of [`App`]'s parts and the outcome into an answer; they know no database and no
+//! socket. Every error leaves as a [`problem::Problem`].
+
+mod accept;
+mod answers;
+mod batch;
+mod body;
+mod channels;
+mod connections;
+mod groups;
+mod idempotency;
+mod jobs;
+mod openapi;
+mod operations;
+mod params;
+mod path;
+mod prefer;
+pub mod problem;
+mod queries;
+mod result;
+mod rows;
+
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use groupcast_protocol::ErrorCode;
+use http::{Method, Uri};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use openapi::{About, Description};
+use problem::Problem;
+
+/// Every route of the gateway but `/ws`, beside those of the caller.
+///
+/// Theirs get the same treatment: errors for what is not there, panics caught, requests counted.
+///
+/// # Panics
+/// When the caller's router has a route of ours, or a fallback.
+pub fn router(app: App, more: Router) -> Router {
+    let (router, api) = described(app.config.server.ops_listen.is_none()).split_for_parts();
+    let router = router.layer(Extension(Description::new(&api))).with_state(app.clone());
+    finish(router.merge(more), app)
+}
+
+/// `/metrics` and the health of the gateway alone, for `[server] ops_listen`.
+pub fn ops_router(app: App) -> Router {
+    let (router, _) = OpenApiRouter::<App>::new()
+        .routes(routes!(operations::live))
+        .routes(routes!(operations::ready))
+        .routes(routes!(operations::metrics))
+        .split_for_parts();
+    finish(router.with_state(app.clone()), app)
+}
+
+fn finish(router: Router, app: App) -> Router {
+    router
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(CatchPanicLayer::custom(PanicToProblem(app.clone())))
+        .layer(from_fn_with_state(app, count))
+}
+
+fn described(with_metrics: bool) -> OpenApiRouter<App> {
+    let router = OpenApiRouter::with_openapi(About::openapi())
+        .routes(routes!(groups::send))
+        .routes(routes!(groups::list))
+        .routes(routes!(groups::one))
+        .routes(routes!(groups::members))
+        .routes(routes!(groups::add, groups::discard))
+        .routes(routes!(groups::history))
+        .routes(routes!(batch::send))
+        .routes(routes!(channels::send))
+        .routes(routes!(queries::run))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::one, jobs::cancel))
+        .routes(routes!(jobs::redrive))
+        .routes(routes!(result::read))
+        .routes(routes!(connections::list))
+        .routes(routes!(connections::one, connections::disconnect))
+        .routes(routes!(operations::live))
+        .routes(routes!(operations::ready))
+        .routes(routes!(openapi::json))
+        .routes(routes!(openapi::docs));
+    if with_metrics { router.routes(routes!(operations::metrics)) } else { router }
+}
+
+async fn no_route(uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(100).collect();
+    Problem::new(ErrorCode::NotFound, format!("there is no route `{path}`; /docs lists them"))
+}
+
+/// axum adds `Allow`.
+async fn no_method(method: Method) -> Problem {
+    let method: String = method.as_str().chars().take(20).collect();
+    Problem::new(ErrorCode::MethodNotAllowed, format!("`{method}` is not possible here; `Allow` lists what is"))
+}
+
+async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    // A path that leads nowhere is the client's invention, and may not become a label.
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    app.metrics.http_request(&method, route, response.status().as_u16(), started.elapsed());
+    response
+}
+
+#[derive(Clone)]
+struct PanicToProblem(App);
+
+impl tower_http::catch_panic::ResponseForPanic for PanicToProblem {
+    type ResponseBody = axum::body::Body;
+
+    fn response_for_panic(&mut self, panic: Box<dyn Any + Send + 'static>) -> Response {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("of unknown kind");
+        tracing::error!(panic = text, "a handler panicked; its request was answered with 500");
+        self.0.metrics.panics.inc();
+        Problem::new(ErrorCode::Internal, "the gateway has a defect; its log knows more").into_response()
+    }
+}

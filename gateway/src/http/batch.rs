@@ -1,0 +1,170 @@
+//! Many messages in one request.
+
+use std::borrow::Cow;
+
+use axum::Json;
+use axum::extract::State;
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Message, Refusal};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::answers::AcceptedBody;
+use super::body::{self, JsonBytes};
+use super::idempotency::{self, Key};
+use super::problem::Problem;
+use crate::app::App;
+
+/// Messages in one request.
+const ITEMS_MAX: usize = 1000;
+/// Work of one request that is being stored at once: enough to share a commit.
+const STORING_MAX: usize = 64;
+
+/// One message of a batch, with either a group or a channel.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatchItem<'a> {
+    /// Sends to this group …
+    #[serde(borrow, default)]
+    group: Option<Cow<'a, str>>,
+    /// … or to this channel.
+    #[serde(borrow, default)]
+    channel: Option<Cow<'a, str>>,
+    /// The message.
+    #[serde(borrow)]
+    #[schema(value_type = Object)]
+    message: &'a RawValue,
+    /// A repeat with the same key does nothing again; at most 255 bytes.
+    #[serde(borrow, default)]
+    idempotency_key: Option<Cow<'a, str>>,
+}
+
+/// What became of each message, in their order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BatchAnswer {
+    /// As many as there were messages.
+    results: Vec<BatchResult>,
+}
+
+/// What became of one message.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum BatchResult {
+    /// As if it had been sent alone.
+    Accepted {
+        /// 202.
+        status: u16,
+        /// The answer.
+        #[serde(flatten)]
+        accepted: AcceptedBody,
+    },
+    /// Refused; the others are not concerned.
+    Refused {
+        /// The status it would have had alone.
+        status: u16,
+        /// The stable code.
+        code: &'static str,
+        /// What, why, and what to do.
+        detail: String,
+    },
+}
+
+/// Where a message goes.
+enum Target {
+    Group(GroupName),
+    Channel(ChannelName),
+}
+
+/// A checked entry.
+struct Sending {
+    target: Target,
+    message: Message,
+    key: Option<Key>,
+}
+
+/// Sends many messages
+///
+/// 1 to 1000 of them, in order; each is taken or refused by itself. Work that consumers claim is stored together.
+#[utoipa::path(
+    post,
+    path = "/v1/send",
+    tag = "groups",
+    operation_id = "batch",
+    request_body(content = Vec<BatchItem<'_>>, description = "The messages", content_type = "application/json"),
+    responses(
+        (status = 202, description = "Each with its `status`", body = BatchAnswer),
+        (status = 400, description = "`bad_request`: not 1 to 1000 entries of this form"),
+        (status = 413, description = "`too_large`"),
+        (status = 415, description = "`unsupported_media_type`"),
+    )
+)]
+pub(super) async fn send(
+    State(app): State<App>,
+    JsonBytes(body): JsonBytes,
+) -> Result<(StatusCode, Json<BatchAnswer>), Problem> {
+    let items: Vec<BatchItem<'_>> = body::parse(&body)?;
+    if !(1..=ITEMS_MAX).contains(&items.len()) {
+        let detail = format!("the batch has {} entries; send 1 to {ITEMS_MAX}", items.len());
+        return Err(Problem::new(ErrorCode::BadRequest, detail));
+    }
+    let mut results: Vec<Option<BatchResult>> = Vec::with_capacity(items.len());
+    let mut work = Vec::new();
+    for (at, item) in items.into_iter().enumerate() {
+        let done = match check(item) {
+            Err(refusal) => Some(refused(refusal)),
+            Ok(sending) if is_work(&app, &sending) => {
+                let app = app.clone();
+                work.push(async move { (at, carry_out(&app, sending).await) });
+                None
+            }
+            // One by one: the order of a sender's messages is kept.
+            Ok(sending) => Some(carry_out(&app, sending).await),
+        };
+        results.push(done);
+    }
+    let mut stored = stream::iter(work).buffer_unordered(STORING_MAX);
+    while let Some((at, result)) = stored.next().await {
+        results[at] = Some(result);
+    }
+    Ok((StatusCode::ACCEPTED, Json(BatchAnswer { results: results.into_iter().flatten().collect() })))
+}
+
+fn check(item: BatchItem<'_>) -> Result<Sending, Refusal> {
+    let target = match (item.group, item.channel) {
+        (Some(group), None) => Target::Group(GroupName::parse(&group)?),
+        (None, Some(channel)) => Target::Channel(ChannelName::parse(&channel)?),
+        (None, None) | (Some(_), Some(_)) => {
+            return Err(Refusal::new(ErrorCode::BadRequest, "name either a `group` or a `channel` to send to"));
+        }
+    };
+    let message = Message::parse(Bytes::copy_from_slice(item.message.get().as_bytes()))?;
+    let key = item.idempotency_key.map(|key| Key::parse(&key)).transpose()?;
+    Ok(Sending { target, message, key })
+}
+
+fn is_work(app: &App, sending: &Sending) -> bool {
+    match &sending.target {
+        Target::Group(group) => !app.dispatch.is_shown(group, &sending.message),
+        Target::Channel(_) => false,
+    }
+}
+
+async fn carry_out(app: &App, sending: Sending) -> BatchResult {
+    let answer = match sending.target {
+        Target::Group(group) => idempotency::group_send(app, group, sending.message, sending.key).await,
+        Target::Channel(channel) => idempotency::send(app, channel, sending.message, sending.key).await,
+    };
+    match answer {
+        Ok(accepted) => BatchResult::Accepted { status: StatusCode::ACCEPTED.as_u16(), accepted: accepted.into() },
+        Err(refusal) => refused(refusal),
+    }
+}
+
+fn refused(refusal: Refusal) -> BatchResult {
+    let problem = Problem::from(refusal);
+    let (status, code) = (problem.status().as_u16(), problem.code().as_str());
+    BatchResult::Refused { status, code, detail: problem.into_detail() }
+}

@@ -1,0 +1,91 @@
+//! `Idempotency-Key`: a repeat of a request does nothing again and gets the first answer.
+
+use axum::extract::FromRequestParts;
+use groupcast_protocol::frame::{Accepted, IDEMPOTENCY_KEY_BYTES_MAX};
+use groupcast_protocol::raw_object::RawObject;
+use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Message, Refusal};
+use http::request::Parts;
+
+use super::problem::Problem;
+use crate::app::App;
+use crate::jobs::ReplyTo;
+
+const HEADER: &str = "idempotency-key";
+
+/// A checked key: 1 to 255 bytes.
+#[derive(Debug)]
+pub(super) struct Key(String);
+
+impl Key {
+    pub(super) fn parse(text: &str) -> Result<Self, Refusal> {
+        match text.len() {
+            1..=IDEMPOTENCY_KEY_BYTES_MAX => Ok(Self(text.to_owned())),
+            len => Err(Refusal::new(
+                ErrorCode::BadRequest,
+                format!("the idempotency key has {len} bytes, 1 to {IDEMPOTENCY_KEY_BYTES_MAX} are allowed"),
+            )),
+        }
+    }
+}
+
+/// The key of a request, if it has one.
+#[derive(Debug)]
+pub(super) struct RequestKey(pub(super) Option<Key>);
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut values = parts.headers.get_all(HEADER).into_iter();
+        let Some(value) = values.next() else { return Ok(Self(None)) };
+        let bad = |why: &str| Problem::new(ErrorCode::BadRequest, format!("the header `Idempotency-Key` {why}"));
+        if values.next().is_some() {
+            return Err(bad("is there twice; send it once"));
+        }
+        let text = std::str::from_utf8(value.as_bytes()).map_err(|_| bad("is not UTF-8"))?;
+        Ok(Self(Some(Key::parse(text)?)))
+    }
+}
+
+/// `group_send`, once for each key.
+pub(super) async fn group_send(
+    app: &App,
+    group: GroupName,
+    message: Message,
+    key: Option<Key>,
+) -> Result<Accepted, Refusal> {
+    let Some(Key(key)) = key else { return app.dispatch.group_send(&group, message).await };
+    let (dispatch, body) = (app.dispatch.clone(), message.raw().clone());
+    let scope = format!("group {group}");
+    app.idempotency.once(&scope, &key, &body, async move { dispatch.group_send(&group, message).await }).await
+}
+
+/// `send`, once for each key.
+pub(super) async fn send(
+    app: &App,
+    channel: ChannelName,
+    message: Message,
+    key: Option<Key>,
+) -> Result<Accepted, Refusal> {
+    let (dispatch, body) = (app.dispatch.clone(), message.raw().clone());
+    let scope = format!("channel {channel}");
+    let run = async move {
+        let message_id = dispatch.send(&channel, message).await?;
+        let (jobs, existing) = (Vec::new(), false);
+        Ok(Accepted { message_id, group: None, members: None, existing, jobs, offset: None, epoch: None })
+    };
+    match key {
+        Some(Key(key)) => app.idempotency.once(&scope, &key, &body, run).await,
+        None => run.await,
+    }
+}
+
+/// A named query as a job that nobody is told of, once for each key.
+pub(super) async fn query(app: &App, name: String, params: RawObject, key: Option<Key>) -> Result<Accepted, Refusal> {
+    let Some(Key(key)) = key else { return app.dispatch.query(&name, &params, ReplyTo::Nobody).await };
+    let (dispatch, body) = (app.dispatch.clone(), params.raw().clone());
+    let scope = format!("query {name}");
+    app.idempotency
+        .once(&scope, &key, &body, async move { dispatch.query(&name, &params, ReplyTo::Nobody).await })
+        .await
+}

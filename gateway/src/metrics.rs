@@ -1,0 +1,120 @@
+//! What is counted, for `/metrics`. No label carries the name of a group, a channel or a user.
+//!
+//! One registry for each gateway, so that tests can run many in a process. What the layer and the jobs count
+//! themselves is read at the scrape.
+
+mod parts;
+
+use std::fmt;
+use std::time::Duration;
+
+use groupcast_channel_layer::ChannelLayer;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::jobs::Jobs;
+use parts::{JobsPart, LayerPart};
+
+/// The media type of the text.
+pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Handles to what is counted.
+pub struct Metrics {
+    registry: Registry,
+    jobs: Jobs,
+    depths: parts::Depths,
+    /// Requests by method, route and status.
+    http_requests: Family<HttpLabels, Counter>,
+    http_seconds: Family<RouteLabels, Histogram, fn() -> Histogram>,
+    /// WebSockets that were opened.
+    pub websockets_opened: Counter,
+    /// WebSockets that ended, by the code they were closed with; 1006 for those that broke.
+    pub websockets_closed: Family<CloseLabels, Counter>,
+    /// Panics in handlers: each is a defect.
+    pub panics: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HttpLabels {
+    method: &'static str,
+    route: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: String,
+}
+
+/// The label of [`Metrics::websockets_closed`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CloseLabels {
+    /// The close code.
+    pub code: u16,
+}
+
+impl Metrics {
+    /// Makes the handles, and reads from these parts at each scrape.
+    pub fn new(layer: ChannelLayer, jobs: Jobs) -> Self {
+        let mut registry = Registry::with_prefix("groupcast");
+        registry.register_collector(Box::new(LayerPart(layer)));
+        registry.register_collector(Box::new(JobsPart(jobs.clone())));
+        let depths = parts::Depths::register(&mut registry);
+        // 1 ms to 8 s.
+        let seconds: fn() -> Histogram = || Histogram::new(exponential_buckets(0.001, 2.0, 14));
+        let metrics = Self {
+            jobs,
+            depths,
+            http_requests: Family::default(),
+            http_seconds: Family::new_with_constructor(seconds),
+            websockets_opened: Counter::default(),
+            websockets_closed: Family::default(),
+            panics: Counter::default(),
+            registry: Registry::default(),
+        };
+        registry.register("http_requests", "HTTP requests", metrics.http_requests.clone());
+        registry.register("http_request_seconds", "Time to the head of the answer", metrics.http_seconds.clone());
+        registry.register("websockets_opened", "WebSockets opened", metrics.websockets_opened.clone());
+        registry.register("websockets_closed", "WebSockets ended, by close code", metrics.websockets_closed.clone());
+        registry.register("panics", "Panics in handlers", metrics.panics.clone());
+        Self { registry, ..metrics }
+    }
+
+    /// Counts an answered request. `route` is the pattern, as in `/v1/groups/{group}`.
+    pub fn http_request(&self, method: &http::Method, route: &str, status: u16, took: Duration) {
+        let method = known_method(method);
+        self.http_requests.get_or_create(&HttpLabels { method, route: route.to_owned(), status }).inc();
+        self.http_seconds.get_or_create(&RouteLabels { route: route.to_owned() }).observe(took.as_secs_f64());
+    }
+
+    /// All of it as OpenMetrics text.
+    ///
+    /// # Errors
+    /// Never in practice: writing to a `String` does not fail.
+    pub async fn encode(&self) -> Result<String, fmt::Error> {
+        // A store that does not answer must not hide the rest; `/readyz` tells of it.
+        if let Ok(depths) = self.jobs.depths().await {
+            self.depths.set(&depths);
+        }
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// A client may invent methods without end; each would be a label.
+fn known_method(method: &http::Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "PATCH" => "PATCH",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
