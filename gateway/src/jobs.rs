@@ -25,3 +25,4 @@ pub use self::new_job::{Enqueued, NewJob, ReplyTo};
 pub use self::queue::{CancelOutcome, Depth, Filter, RedriveFilter, WorkQueue};
 pub use self::record::{ErrorClass, JobError, JobRecord, JobState, Progress, ResultInfo};
 pub use self::results::{Content, FileInfo, ResultFile, StoredResult, StoredRows};
+pub(crate) use self::row::CRASHES_MAX;

@@ -4,6 +4,7 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod consumer;
 pub mod dispatch;
 pub mod health;
 pub mod http;

@@ -137,12 +137,7 @@ impl Jobs {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn list(
-        &self,
-        filter: Filter,
-        after: Option<JobId>,
-        limit: usize,
-    ) -> Result<Vec<JobRecord>, JobsError> {
+    pub async fn list(&self, filter: Filter, after: Option<JobId>, limit: usize) -> Result<Vec<JobRecord>, JobsError> {
         let limit = limit.min(LIST_MAX);
         let mut all = Vec::new();
         for backend in self.backends() {

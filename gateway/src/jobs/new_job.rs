@@ -75,4 +75,3 @@ pub struct Enqueued {
     /// Whether a live job with the same unique key was there already.
     pub existing: bool,
 }
-

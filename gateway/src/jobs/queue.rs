@@ -130,7 +130,7 @@ pub struct Claimed {
 }
 
 /// The right to report about one attempt of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
     /// The job.
     pub id: JobId,

@@ -229,7 +229,13 @@ mod tests {
             finished_at: None,
             progress: Some(Progress { done: 1, total: Some(2), unit: "rows".into() }),
             error: Some(JobError { code: "x".into(), message: "y".into(), class: ErrorClass::Transient }),
-            result: Some(ResultInfo { rows: Some(3), bytes: 9, truncated: false, digest: "ab".into(), url: "/u".into() }),
+            result: Some(ResultInfo {
+                rows: Some(3),
+                bytes: 9,
+                truncated: false,
+                digest: "ab".into(),
+                url: "/u".into(),
+            }),
             durability: Durability::Disk,
         };
         let text = serde_json::to_string(&record).expect("a record is JSON");

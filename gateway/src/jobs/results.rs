@@ -1,5 +1,6 @@
 //! Results: what came out of jobs, kept apart from the jobs themselves.
 
+pub mod cells;
 pub(crate) mod memory;
 pub(crate) mod sqlite;
 

@@ -126,8 +126,7 @@ impl WorkQueue for SqliteQueue {
     fn progress(&self, notes: Vec<(Lease, Progress)>) -> Answer<'_, Vec<LeaseState>> {
         let note = move |conn: &Connection, waiting: &mut Waiting| {
             let one = |(lease, progress): &(Lease, Progress)| {
-                let (state, _) =
-                    ops::with_lease(conn, waiting, lease, |row| row.progress = Some(progress.clone()))?;
+                let (state, _) = ops::with_lease(conn, waiting, lease, |row| row.progress = Some(progress.clone()))?;
                 Ok(state)
             };
             notes.iter().map(one).collect()
@@ -153,9 +152,8 @@ impl WorkQueue for SqliteQueue {
     }
 
     fn get(&self, ids: Vec<JobId>) -> Answer<'_, Vec<Option<JobRecord>>> {
-        let get = move |conn: &Connection| {
-            ids.iter().map(|id| Ok(rows::load(conn, *id)?.map(|row| row.record()))).collect()
-        };
+        let get =
+            move |conn: &Connection| ids.iter().map(|id| Ok(rows::load(conn, *id)?.map(|row| row.record()))).collect();
         self.reader.read(get).boxed()
     }
 
@@ -185,9 +183,7 @@ impl WorkQueue for SqliteQueue {
     }
 
     fn result_of(&self, id: JobId) -> Answer<'_, Option<(JobRecord, Option<ResultKey>)>> {
-        self.reader
-            .read(move |conn| Ok(rows::load(conn, id)?.map(|row| (row.record(), row.result_key()))))
-            .boxed()
+        self.reader.read(move |conn| Ok(rows::load(conn, id)?.map(|row| (row.record(), row.result_key())))).boxed()
     }
 
     fn prune(&self, ended_before_ms: u64, limit: usize) -> Answer<'_, u64> {

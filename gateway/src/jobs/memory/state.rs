@@ -103,9 +103,9 @@ impl State {
 
     pub(super) fn finish(&mut self, end: Finish, now: u64) -> Finished {
         match self.with_lease(&end.lease, |row| row.finish(end.how, now)) {
-            LeaseState::Held | LeaseState::CancelRequested => self
-                .row(end.lease.id)
-                .map_or(Finished::Fenced, |row| Finished::Accepted(Box::new(row.settled()))),
+            LeaseState::Held | LeaseState::CancelRequested => {
+                self.row(end.lease.id).map_or(Finished::Fenced, |row| Finished::Accepted(Box::new(row.settled())))
+            }
             LeaseState::Lost => Finished::Fenced,
         }
     }
@@ -118,12 +118,15 @@ impl State {
         meant.map(Row::record).take(limit).collect()
     }
 
+    /// A dead job whose unique key a live one has stays dead; of several dead ones with a key, the oldest comes back.
     pub(super) fn redrive(&mut self, filter: &RedriveFilter, now: u64) -> Vec<String> {
         let dead = self.rows.values().filter(|row| row.is_redriven_by(filter));
-        let free = dead.filter(|row| unique_of(row).is_none_or(|key| !self.unique.contains_key(&key)));
+        let mut keys = HashSet::new();
+        let free =
+            dead.filter(|row| unique_of(row).is_none_or(|key| !self.unique.contains_key(&key) && keys.insert(key)));
         let found: Vec<_> = free.take(filter.limit).map(|row| (row.id, row.consumer.clone())).collect();
-        if !filter.dry_run {
-            found.iter().for_each(|(id, _)| drop(self.change(*id, |row| row.redrive(now))));
+        for (id, _) in found.iter().filter(|_| !filter.dry_run) {
+            self.change(*id, |row| row.redrive(now));
         }
         found.into_iter().map(|(_, consumer)| consumer).collect()
     }
@@ -222,7 +225,9 @@ impl State {
             self.waiting -= 1;
         }
         if !row.state.is_ended() {
-            unique_of(row).iter().for_each(|key| drop(self.unique.remove(key)));
+            if let Some(key) = unique_of(row) {
+                self.unique.remove(&key);
+            }
         }
     }
 }

@@ -151,24 +151,15 @@ fn head(conn: &Connection, key: ResultKey, now: u64, about: (i64, &str, u64, boo
 
 fn chunk(conn: &Connection, key: ResultKey, first_row: u64, rows: u64, body: &[u8]) -> rusqlite::Result<()> {
     let digest = digest(body);
-    let values =
-        params![key.job.to_bytes(), key.attempt, int(key.token), int(first_row), int(rows), &digest[..], body];
+    let values = params![key.job.to_bytes(), key.attempt, int(key.token), int(first_row), int(rows), &digest[..], body];
     conn.prepare_cached("insert into chunk values (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(values).map(drop)
 }
 
 fn put_file(conn: &Connection, key: ResultKey, at: usize, file: &ResultFile) -> rusqlite::Result<()> {
     let (digest, body) = (digest(&file.body), &file.body[..]);
     let (format, media_type) = (&file.format, &file.media_type);
-    let values = params![
-        key.job.to_bytes(),
-        key.attempt,
-        int(key.token),
-        at as i64,
-        format,
-        media_type,
-        &digest[..],
-        body
-    ];
+    let values =
+        params![key.job.to_bytes(), key.attempt, int(key.token), at as i64, format, media_type, &digest[..], body];
     conn.prepare_cached("insert into file values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(values).map(drop)
 }
 
@@ -180,14 +171,8 @@ fn clear(conn: &Connection, key: ResultKey) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn read(
-    conn: &Connection,
-    key: ResultKey,
-    offset: u64,
-    limit: u64,
-) -> rusqlite::Result<Option<Checked<StoredResult>>> {
-    let sql =
-        "select kind, columns, row_count, truncated from result where job = ?1 and attempt = ?2 and token = ?3";
+fn read(conn: &Connection, key: ResultKey, offset: u64, limit: u64) -> rusqlite::Result<Option<Checked<StoredResult>>> {
+    let sql = "select kind, columns, row_count, truncated from result where job = ?1 and attempt = ?2 and token = ?3";
     let about = |row: &Row<'_>| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, uint(row.get(2)?), row.get::<_, bool>(3)?))
     };
@@ -248,12 +233,7 @@ fn file(conn: &Connection, key: ResultKey, format: &str) -> rusqlite::Result<Opt
     conn.prepare_cached(sql)?.query_row(values, read).optional()
 }
 
-fn keys(
-    conn: &Connection,
-    after: Option<ResultKey>,
-    before: u64,
-    limit: usize,
-) -> rusqlite::Result<Vec<ResultKey>> {
+fn keys(conn: &Connection, after: Option<ResultKey>, before: u64, limit: usize) -> rusqlite::Result<Vec<ResultKey>> {
     let after = after.unwrap_or(ResultKey { job: JobId::from_bytes([0; 16]), attempt: 0, token: 0 });
     let sql = "select job, attempt, token from result where (job, attempt, token) > (?1, ?2, ?3) and written_at < ?4
         order by job, attempt, token limit ?5";

@@ -23,8 +23,7 @@ impl DirLock {
         };
         std::fs::create_dir_all(dir).map_err(io(dir))?;
         let path = dir.join("lock");
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io(&path))?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io(&path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(dir.to_owned())),

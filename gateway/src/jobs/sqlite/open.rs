@@ -55,13 +55,7 @@ pub(crate) fn set_sync(conn: &Connection, full: bool) -> Result<bool, rusqlite::
     Ok(found == if full { 2 } else { 1 })
 }
 
-fn set(
-    conn: &Connection,
-    path: &Path,
-    pragma: &'static str,
-    value: &str,
-    expected: &str,
-) -> Result<(), OpenError> {
+fn set(conn: &Connection, path: &Path, pragma: &'static str, value: &str, expected: &str) -> Result<(), OpenError> {
     let failed = |source| OpenError::Sqlite { path: path.to_owned(), source };
     // Some settings answer with a row, some do not; what counts is what reads back.
     conn.pragma_update(None, pragma, value).map_err(failed)?;

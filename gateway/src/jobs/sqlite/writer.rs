@@ -256,9 +256,9 @@ impl<S> Worker<S> {
 pub(crate) fn explain(error: rusqlite::Error) -> JobsError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => JobsError::StorageFull,
-        Some(
-            ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::DatabaseCorrupt,
-        ) => JobsError::Unavailable { what: error.to_string() },
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::DatabaseCorrupt) => {
+            JobsError::Unavailable { what: error.to_string() }
+        }
         _ => JobsError::Sqlite(Arc::new(error)),
     }
 }

@@ -1,0 +1,35 @@
+//! Consumers: background tasks that claim messages of a group as jobs and run them.
+//!
+//! They know nothing of HTTP: work comes from `crate::jobs`, events leave by an [`Outlet`]. Reading order: [`Consumer`]
+//! (the contract of what runs a job), `claims` (whose work a message is), `runtime` (takes jobs and runs them), then
+//! `query` and `report`.
+
+mod ask;
+mod check;
+mod claims;
+mod context;
+mod cpu;
+mod event;
+mod nearest;
+mod outlet;
+mod params;
+mod problem;
+mod queries;
+mod query;
+mod report;
+mod retry;
+mod runtime;
+mod source;
+#[cfg(test)]
+mod testing;
+mod work;
+
+pub use self::check::check;
+pub use self::claims::{Claimed, Claims, EVENT_PREFIX, HOPS_MAX};
+pub use self::context::JobContext;
+pub use self::outlet::{Outlet, OutletError};
+pub use self::problem::Problem;
+pub use self::queries::{Queries, Query};
+pub use self::runtime::{Consumers, Drained, Setup};
+pub use self::source::Sources;
+pub use self::work::{BoxFuture, Consumer, Failure, Outcome};

@@ -1,0 +1,145 @@
+//! `Ask`: the fields of a message that a consumer decides on. Everything else passes through.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Message, Refusal};
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::params::Given;
+use super::queries::{Queries, Query};
+use crate::jobs::ReplyTo;
+
+/// The longest `delay_ms` and `deadline_ms`: 30 days.
+const MS_MAX: u64 = 30 * 86_400_000;
+
+/// The largest `max_attempts` that a message may ask for.
+const ATTEMPTS_MAX: u32 = 100;
+
+/// The longest `unique_key`, as of an `Idempotency-Key`.
+const UNIQUE_KEY_MAX: usize = 255;
+
+/// The top level of a message, unread.
+pub(crate) struct Ask<'a> {
+    fields: HashMap<Cow<'a, str>, &'a RawValue>,
+}
+
+/// What every job may ask for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    pub(crate) reply_to: Option<ReplyTo>,
+    pub(crate) unique_key: Option<String>,
+    pub(crate) priority: i32,
+    pub(crate) delay_ms: Option<u64>,
+    pub(crate) deadline_ms: Option<u64>,
+    pub(crate) max_attempts: Option<u32>,
+}
+
+/// What a query is asked.
+pub(crate) struct Question {
+    pub(crate) query: Arc<Query>,
+    pub(crate) params: Given,
+    pub(crate) limit: Option<u64>,
+}
+
+/// What a report is read as by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Format {
+    /// To look at.
+    #[default]
+    Html,
+    /// To compute with.
+    Csv,
+}
+
+impl<'a> Ask<'a> {
+    /// Reads the top level.
+    pub(crate) fn parse(message: &'a Message) -> Result<Self, Refusal> {
+        let fields = serde_json::from_str(message.as_str());
+        fields.map(|fields| Self { fields }).map_err(|error| Refusal::new(ErrorCode::BadParams, error.to_string()))
+    }
+
+    /// What every job may ask for.
+    pub(crate) fn wishes(&self) -> Result<Wishes, Refusal> {
+        Ok(Wishes {
+            reply_to: self.field::<String>("reply_to", "the name of a group or channel")?.map(reply_to).transpose()?,
+            unique_key: self.field("unique_key", "a text")?.map(unique_key).transpose()?,
+            priority: self.field("priority", "a whole number within 32 bits")?.unwrap_or(0),
+            delay_ms: self.within("delay_ms", 0, MS_MAX)?,
+            deadline_ms: self.within("deadline_ms", 1, MS_MAX)?,
+            max_attempts: self.within("max_attempts", 1, ATTEMPTS_MAX.into())?.map(|n| n as u32),
+        })
+    }
+
+    /// Which query is meant, and with what.
+    pub(crate) fn question(&self, queries: &Queries) -> Result<Question, Refusal> {
+        let name: Option<String> = self.field("query", "the name of a query")?;
+        let id: Option<u64> = self.field("queryset_id", "the id of a query, a whole number")?;
+        let query = match (name, id) {
+            (Some(name), None) => queries.named(&name)?,
+            (None, Some(id)) => queries.numbered(id)?,
+            (Some(name), Some(id)) => {
+                let query = queries.named(&name)?;
+                if query.config.id != id {
+                    let why = format!("is {id}, but query `{name}` has id {}; give one of the two", query.config.id);
+                    return Err(bad("queryset_id", &why));
+                }
+                query
+            }
+            (None, None) => return Err(bad("query", "is missing, and so is `queryset_id`; name a query with one")),
+        };
+        let params = self.field("params", "an object of parameters by name")?.unwrap_or_default();
+        let limit = self.within("limit", 1, u64::MAX)?;
+        Ok(Question { query: Arc::clone(query), params, limit })
+    }
+
+    /// What a report is read as.
+    pub(crate) fn format(&self) -> Result<Format, Refusal> {
+        Ok(self.field("format", "`html` or `csv`")?.unwrap_or_default())
+    }
+
+    /// How many jobs the message is away from a client's; only consumers write this.
+    pub(crate) fn hops(&self) -> u8 {
+        self.field("hops", "a number").ok().flatten().unwrap_or(0)
+    }
+
+    /// A field that may be missing; `null` is missing.
+    fn field<T: DeserializeOwned>(&self, name: &str, expected: &str) -> Result<Option<T>, Refusal> {
+        match self.fields.get(name).map(|raw| raw.get()) {
+            None | Some("null") => Ok(None),
+            Some(json) => serde_json::from_str(json).map(Some).map_err(|_| bad(name, &format!("must be {expected}"))),
+        }
+    }
+
+    fn within(&self, name: &str, min: u64, max: u64) -> Result<Option<u64>, Refusal> {
+        let value = self.field::<u64>(name, "a whole number, not negative")?;
+        match value {
+            Some(n) if n < min => Err(bad(name, &format!("is {n}, but must be at least {min}"))),
+            Some(n) if n > max => Err(bad(name, &format!("is {n}, but must be at most {max}"))),
+            _ => Ok(value),
+        }
+    }
+}
+
+/// A name with a `!` is a channel's; every other one is taken for a group's.
+fn reply_to(name: String) -> Result<ReplyTo, Refusal> {
+    let parsed = match name.contains('!') {
+        true => ChannelName::parse(&name).map(ReplyTo::Channel),
+        false => GroupName::parse(&name).map(ReplyTo::Group),
+    };
+    parsed.map_err(|error| bad("reply_to", &format!("is not a name: {error}")))
+}
+
+fn unique_key(key: String) -> Result<String, Refusal> {
+    if key.is_empty() || key.len() > UNIQUE_KEY_MAX {
+        return Err(bad("unique_key", &format!("has {} bytes, but must have 1 to {UNIQUE_KEY_MAX}", key.len())));
+    }
+    Ok(key)
+}
+
+fn bad(field: &str, why: &str) -> Refusal {
+    Refusal::new(ErrorCode::BadParams, format!("`{field}` {why}"))
+}

@@ -1,0 +1,65 @@
+//! What `groupcast check` finds out about sources, queries and consumers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::claims::Claims;
+use super::problem::Problem;
+use super::queries::{Queries, Query};
+use super::source::Sources;
+use crate::config::consumer::{ConsumerConfig, Run};
+use crate::config::query::{QueryConfig, SourceConfig};
+
+/// Every problem of the configuration: names, types, and each query prepared against its source. Blocks.
+///
+/// Relative paths of sources are relative to `base_dir`.
+pub fn check(
+    sources: &BTreeMap<String, SourceConfig>,
+    queries: &[QueryConfig],
+    consumers: &[ConsumerConfig],
+    base_dir: &Path,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let opened = Sources::open(sources, base_dir).map_err(|found| problems.extend(found)).ok();
+    let known = Queries::new(sources, queries).map_err(|found| problems.extend(found)).ok();
+    let known = Arc::new(known.unwrap_or_default());
+    if let Some(opened) = &opened {
+        problems.extend(unreadable(sources, opened));
+        problems.extend(known.iter().flat_map(|query| prepare(query, opened)));
+    }
+    if let Err(found) = Claims::new(consumers, Arc::clone(&known)) {
+        problems.extend(found);
+    }
+    problems.extend(idle(consumers, queries));
+    problems
+}
+
+fn unreadable(sources: &BTreeMap<String, SourceConfig>, opened: &Sources) -> Vec<Problem> {
+    let problem = |name: &String| {
+        let message = opened.get(name)?.open_problem()?;
+        Some(Problem::new(format!("source.{name}.path"), message))
+    };
+    sources.keys().filter_map(problem).collect()
+}
+
+fn prepare(query: &Query, opened: &Sources) -> Vec<Problem> {
+    let Some(source) = opened.get(&query.config.source).filter(|source| source.open_problem().is_none()) else {
+        return Vec::new();
+    };
+    let declared: BTreeSet<&str> = query.params.iter().map(|param| param.name()).collect();
+    let found = source.problems(&query.sql, &declared);
+    let key = format!("query.{}.sql", query.config.name);
+    found.into_iter().map(|message| Problem::new(key.clone(), message)).collect()
+}
+
+/// Consumers that could never do anything.
+fn idle(consumers: &[ConsumerConfig], queries: &[QueryConfig]) -> Vec<Problem> {
+    let asks = |consumer: &&ConsumerConfig| matches!(consumer.run, Run::Query | Run::Report);
+    let idle = consumers.iter().filter(asks).filter(|_| queries.is_empty());
+    let problem = |consumer: &ConsumerConfig| {
+        let message = "it runs named queries, but there is no `[[query]]`; add one";
+        Problem::new(format!("consumer.{}.run", consumer.name), message)
+    };
+    idle.map(problem).collect()
+}

@@ -1,0 +1,142 @@
+//! `JobContext`: what a consumer knows about the attempt it runs, and how it says how far it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use groupcast_protocol::{JobId, Message};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::cpu::CpuPool;
+use super::work::Failure;
+use crate::jobs::Progress;
+use crate::jobs::queue::Claimed;
+
+/// One attempt of a job. Cheap to clone.
+#[derive(Clone)]
+pub struct JobContext {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    claimed: Claimed,
+    stop: Stop,
+    progress: watch::Sender<Option<Progress>>,
+    cpu: Arc<CpuPool>,
+    computing: AtomicUsize,
+}
+
+impl JobContext {
+    pub(crate) fn new(
+        claimed: Claimed,
+        stop: Stop,
+        progress: watch::Sender<Option<Progress>>,
+        cpu: Arc<CpuPool>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { claimed, stop, progress, cpu, computing: AtomicUsize::new(0) }) }
+    }
+
+    /// The job's id: the same in every attempt.
+    pub fn id(&self) -> JobId {
+        self.inner.claimed.lease.id
+    }
+
+    /// Which attempt this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.inner.claimed.attempt
+    }
+
+    /// The name of the consumer.
+    pub fn consumer(&self) -> &str {
+        &self.inner.claimed.consumer
+    }
+
+    /// The message that asked for the job.
+    pub fn message(&self) -> &Message {
+        &self.inner.claimed.message
+    }
+
+    /// How much time is left.
+    pub fn time_left(&self) -> Duration {
+        self.inner.stop.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether to stop: the job was cancelled, or its time is over, or the gateway drains.
+    pub fn is_cancelled(&self) -> bool {
+        self.inner.stop.is_stopped()
+    }
+
+    /// Waits until the job is cancelled. (The future of [`super::Consumer::run`] is dropped then; this is for tasks of
+    /// its own.)
+    pub async fn cancelled(&self) {
+        self.inner.stop.token.cancelled().await;
+    }
+
+    /// Says how far the job is. Cheap: only some of it is sent.
+    pub fn progress(&self, done: u64, total: Option<u64>, unit: &str) {
+        self.inner.progress.send_replace(Some(Progress { done, total, unit: unit.to_owned() }));
+    }
+
+    /// Computes on a thread of low priority. Waits for a free one while others compute.
+    ///
+    /// # Cancel safety
+    /// Dropped, what has begun goes on until it looks at [`JobContext::is_cancelled`].
+    ///
+    /// # Errors
+    /// When the work panics, or the gateway ends.
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&JobContext) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let job = self.clone();
+        let counted = move || {
+            let _computing = Computing::new(job.clone());
+            work(&job)
+        };
+        self.inner.cpu.run(counted).await
+    }
+
+    /// How many pieces of work given to [`JobContext::compute`] are being computed.
+    pub(crate) fn computing(&self) -> usize {
+        self.inner.computing.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn stop(&self) -> &Stop {
+        &self.inner.stop
+    }
+}
+
+/// When to stop. For code that cannot be dropped: it asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop {
+    pub(crate) token: CancellationToken,
+    pub(crate) deadline: Instant,
+}
+
+impl Stop {
+    /// Stops after a time.
+    pub(crate) fn after(time: Duration) -> Self {
+        Self { token: CancellationToken::new(), deadline: Instant::now() + time }
+    }
+
+    /// Whether it is time.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.token.is_cancelled() || Instant::now() >= self.deadline
+    }
+}
+
+struct Computing(JobContext);
+
+impl Computing {
+    fn new(job: JobContext) -> Self {
+        job.inner.computing.fetch_add(1, Ordering::Relaxed);
+        Self(job)
+    }
+}
+
+impl Drop for Computing {
+    fn drop(&mut self) {
+        self.0.inner.computing.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,304 @@
+//! `Consumers`: takes jobs, runs them, reports what came of it. Reading order: this file, `attempt`, `courier`.
+
+mod attempt;
+mod courier;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::courier::Courier;
+use super::cpu::CpuPool;
+use super::outlet::Outlet;
+use super::problem::Problem;
+use super::queries::Queries;
+use super::query::QueryConsumer;
+use super::report::ReportConsumer;
+use super::retry::Policy;
+use super::source::Sources;
+use super::work::Consumer;
+use crate::config::consumer::{ConsumerConfig, JobsConfig, Run};
+use crate::jobs::Jobs;
+use crate::jobs::queue::{ClaimAsk, ClaimBatch, Claimed, Lease, LeaseState};
+
+/// How long a claim holds without a heartbeat. A heartbeat comes three times as often.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// A consumer that nobody woke looks for work this often.
+const POLL: Duration = Duration::from_secs(1);
+
+/// How often old jobs and orphaned results are swept.
+const SWEEP: Duration = Duration::from_secs(600);
+
+/// After the drain's deadline, how long interrupted jobs have to be given back.
+const RELEASE: Duration = Duration::from_secs(5);
+
+/// What consumers need.
+pub struct Setup {
+    /// `[[consumer]]`.
+    pub consumers: Vec<ConsumerConfig>,
+    /// `[jobs]`.
+    pub config: JobsConfig,
+    /// Where jobs are kept.
+    pub jobs: Jobs,
+    /// The named queries.
+    pub queries: Arc<Queries>,
+    /// What they read from.
+    pub sources: Arc<Sources>,
+    /// Where events go.
+    pub outlet: Arc<dyn Outlet>,
+    /// For each `run = "embedded"`, by the consumer's name, what runs its jobs.
+    pub embedded: HashMap<String, Arc<dyn Consumer>>,
+}
+
+/// The running consumers. Tasks on the runtime they were started on; dropped, they go on.
+pub struct Consumers {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+}
+
+/// How a drain went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Jobs that ended in time.
+    pub finished: u64,
+    /// Jobs that were interrupted and are ready again.
+    pub released: u64,
+}
+
+/// What all tasks share.
+pub(super) struct Shared {
+    jobs: Jobs,
+    courier: Courier,
+    cpu: Arc<CpuPool>,
+    policy: Policy,
+    attempts: TaskTracker,
+    /// Claim no more.
+    stop: CancellationToken,
+    /// Give back what runs.
+    interrupt: CancellationToken,
+    held: Mutex<HashMap<Lease, CancellationToken>>,
+    last_beat: Mutex<Instant>,
+}
+
+/// A consumer with what runs its jobs.
+pub(super) struct Seat {
+    config: ConsumerConfig,
+    consumer: Arc<dyn Consumer>,
+    slots: Arc<Semaphore>,
+}
+
+impl Consumers {
+    /// Starts the consumers on the current runtime, of either kind. Events that a former process left are sent first
+    /// thing.
+    ///
+    /// # Errors
+    /// When an embedded consumer is not registered, or the system gives no thread.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn start(setup: Setup) -> Result<Self, Vec<Problem>> {
+        let seats = seats(&setup)?;
+        let cpu = CpuPool::start(setup.config.cpu_threads, setup.config.cpu_queue)
+            .map_err(|error| vec![Problem::new("jobs.cpu_threads", error.to_string())])?;
+        let inline_bytes = seats.iter().map(|seat| (seat.config.name.clone(), seat.config.inline_bytes.0)).collect();
+        let shared = Arc::new(Shared {
+            courier: Courier::new(setup.jobs.clone(), setup.outlet, inline_bytes),
+            jobs: setup.jobs,
+            cpu: Arc::new(cpu),
+            policy: Policy { base: setup.config.retry_base.0, max: setup.config.retry_max.0 },
+            attempts: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            interrupt: CancellationToken::new(),
+            held: Mutex::default(),
+            last_beat: Mutex::new(Instant::now()),
+        });
+        let tasks = TaskTracker::new();
+        for seat in seats {
+            tasks.spawn(Arc::clone(&shared).serve(Arc::new(seat)));
+        }
+        tasks.spawn(Arc::clone(&shared).beat());
+        tasks.spawn(Arc::clone(&shared).sweep());
+        tasks.spawn(Arc::clone(&shared).resend());
+        tasks.close();
+        Ok(Self { shared, tasks })
+    }
+
+    /// How many CPU threads compute, and how many pieces of work wait for one.
+    pub fn cpu_load(&self) -> (usize, usize) {
+        self.shared.cpu.load()
+    }
+
+    /// Claims no more, lets running jobs end until the deadline, then interrupts them: they are ready again for whoever
+    /// comes next, the attempt counted and one more allowed in its place.
+    pub async fn drain(&self, at_most: Duration) -> Drained {
+        let counters = self.shared.jobs.counters();
+        let ended =
+            || counters.succeeded.get() + counters.dead.get() + counters.cancelled.get() + counters.retried.get();
+        let (ended_before, released_before) = (ended(), counters.released.get());
+        self.shared.stop.cancel();
+        self.shared.attempts.close();
+        let in_time = timeout(at_most, self.shared.attempts.wait()).await.is_ok();
+        if !in_time {
+            self.shared.interrupt.cancel();
+            if timeout(RELEASE, self.shared.attempts.wait()).await.is_err() {
+                tracing::error!("jobs could not be given back in time; the next start releases them");
+            }
+        }
+        self.shared.interrupt.cancel();
+        if timeout(RELEASE, self.tasks.wait()).await.is_err() {
+            tracing::error!("consumers did not stop in time");
+        }
+        let drained = Drained { finished: ended() - ended_before, released: counters.released.get() - released_before };
+        tracing::info!(finished = drained.finished, released = drained.released, in_time, "consumers have stopped");
+        drained
+    }
+}
+
+fn seats(setup: &Setup) -> Result<Vec<Seat>, Vec<Problem>> {
+    let (mut seats, mut problems) = (Vec::new(), Vec::new());
+    for config in &setup.consumers {
+        let (queries, sources) = (Arc::clone(&setup.queries), Arc::clone(&setup.sources));
+        let consumer: Option<Arc<dyn Consumer>> = match config.run {
+            Run::Query => Some(Arc::new(QueryConsumer { queries, sources })),
+            Run::Report => Some(Arc::new(ReportConsumer { queries, sources })),
+            Run::Embedded => setup.embedded.get(&config.name).cloned(),
+        };
+        match consumer {
+            Some(consumer) => {
+                let slots = Arc::new(Semaphore::new(config.concurrency.max(1)));
+                seats.push(Seat { config: config.clone(), consumer, slots });
+            }
+            None => {
+                let message = "the program registers no consumer of this name; `embedded` is for programs that embed \
+                    the gateway, `query` and `report` work everywhere";
+                problems.push(Problem::new(format!("consumer.{}.run", config.name), message));
+            }
+        }
+    }
+    if problems.is_empty() { Ok(seats) } else { Err(problems) }
+}
+
+impl Shared {
+    /// Takes one consumer's jobs while it has free slots.
+    async fn serve(self: Arc<Self>, seat: Arc<Seat>) {
+        let wake = self.jobs.wake_of(&seat.config.name);
+        while let Some(slots) = self.free_slots(&seat).await {
+            self.beat_if_late().await;
+            let ask = ClaimAsk { consumer: seat.config.name.clone(), max: slots.len(), lease: LEASE };
+            let batch = match self.jobs.claim(ask).await {
+                Ok(batch) => batch,
+                Err(error) => {
+                    tracing::warn!(%error, consumer = seat.config.name, "claiming jobs failed; trying again");
+                    ClaimBatch::default()
+                }
+            };
+            let is_idle = batch.jobs.is_empty();
+            let next_at = batch.next_at;
+            self.begin(&seat, batch.jobs, slots);
+            if is_idle {
+                let pause = self.pause_until(next_at);
+                tokio::select! {
+                    () = wake.notified() => {}
+                    () = sleep(pause) => {}
+                    () = self.stop.cancelled() => return,
+                }
+            }
+        }
+    }
+
+    /// All slots that are free, at least one; `None` when it is time to stop.
+    async fn free_slots(&self, seat: &Seat) -> Option<Vec<OwnedSemaphorePermit>> {
+        let first = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return None,
+            slot = Arc::clone(&seat.slots).acquire_owned() => slot.expect("the slots are never closed"),
+        };
+        let more = std::iter::from_fn(|| Arc::clone(&seat.slots).try_acquire_owned().ok());
+        Some(std::iter::once(first).chain(more).collect())
+    }
+
+    fn begin(self: &Arc<Self>, seat: &Arc<Seat>, jobs: Vec<Claimed>, slots: Vec<OwnedSemaphorePermit>) {
+        for (claimed, slot) in jobs.into_iter().zip(slots) {
+            let (shared, seat) = (Arc::clone(self), Arc::clone(seat));
+            self.attempts.spawn(async move {
+                shared.attempt(&seat, claimed).await;
+                drop(slot);
+            });
+        }
+    }
+
+    fn pause_until(&self, next_at: Option<u64>) -> Duration {
+        let until = next_at.map(|at| Duration::from_millis(at.saturating_sub(self.jobs.now_ms())));
+        until.unwrap_or(POLL).min(POLL)
+    }
+
+    /// Prolongs the leases of what runs here. An attempt cannot outlive its timeout, so a lease that is prolonged is of
+    /// work that still has time.
+    async fn beat(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = sleep(LEASE / 3) => self.beat_once().await,
+                () = self.interrupt.cancelled() => return,
+            }
+        }
+    }
+
+    /// After the process stood still, what runs here must not be taken for lost by the next claim.
+    async fn beat_if_late(&self) {
+        let is_late = self.last_beat.lock().elapsed() > LEASE / 2;
+        if is_late {
+            self.beat_once().await;
+        }
+    }
+
+    async fn beat_once(&self) {
+        let leases: Vec<_> = self.held.lock().keys().copied().collect();
+        let told = if leases.is_empty() { Vec::new() } else { self.jobs.extend(leases, LEASE).await };
+        *self.last_beat.lock() = Instant::now();
+        let held = self.held.lock();
+        for (lease, state) in told {
+            match state {
+                LeaseState::Held => {}
+                LeaseState::CancelRequested | LeaseState::Lost => {
+                    held.get(&lease).iter().for_each(|cancel| cancel.cancel());
+                }
+            }
+        }
+    }
+
+    /// Removes what is old.
+    async fn sweep(self: Arc<Self>) {
+        let mut at_start = true;
+        loop {
+            match self.jobs.sweep(at_start).await {
+                Ok((0, 0)) => {}
+                Ok((jobs, results)) => tracing::info!(jobs, results, "old jobs and orphaned results are removed"),
+                Err(error) => tracing::warn!(%error, "removing old jobs failed; trying again later"),
+            }
+            at_start = false;
+            tokio::select! {
+                () = sleep(SWEEP) => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Sends the events that nobody else sends.
+    async fn resend(self: Arc<Self>) {
+        loop {
+            self.courier.send_pending().await;
+            tokio::select! {
+                () = self.jobs.watch().events.notified() => {}
+                () = sleep(courier::LOOK) => {}
+                () = self.interrupt.cancelled() => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! One attempt of one job: started, run within its time, finished.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{Seat, Shared};
+use crate::clock;
+use crate::consumer::context::{JobContext, Stop};
+use crate::consumer::event;
+use crate::consumer::work::{Failure, Outcome};
+use crate::jobs::queue::{Claimed, Finished, How};
+use crate::jobs::results::Content;
+use crate::jobs::{ErrorClass, JobState, JobsError, Progress};
+
+/// Progress is sent this often, or when so much more of the whole is done.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+const PROGRESS_SHARE: u64 = 20;
+
+/// Pauses between tries to report an end that the store did not take. What is not reported by then is found by its lease.
+const REPORT_PAUSES: [u64; 6] = [100, 200, 500, 1000, 2000, 4000];
+
+/// The longest attempt, whatever the configuration says: the clock cannot count for ever.
+const TIME_MAX: Duration = Duration::from_secs(30 * 86_400);
+
+/// How an attempt ended.
+enum End {
+    Returned(Result<Outcome, Failure>),
+    TimedOut,
+    Cancelled,
+    Interrupted,
+}
+
+impl Shared {
+    /// Runs an attempt to its end.
+    pub(super) async fn attempt(&self, seat: &Seat, claimed: Claimed) {
+        let cancel = CancellationToken::new();
+        // Until its event is sent: so that nobody else sends it.
+        let _running = self.jobs.watch().runs(claimed.lease.id, cancel.clone());
+        let _held = Held::new(self, &claimed, cancel.clone());
+        self.courier.tell(&claimed, event::started(&claimed)).await;
+        let end = self.run(seat, &claimed, &cancel).await;
+        let (how, content) = self.judge(&claimed, end).await;
+        if let Some(finished) = self.report(&claimed, how).await {
+            self.announce(&claimed, finished, content.as_deref()).await;
+        }
+    }
+
+    async fn run(&self, seat: &Seat, claimed: &Claimed, cancel: &CancellationToken) -> End {
+        let time = self.time_for(seat, claimed);
+        let stop = Stop { token: CancellationToken::new(), deadline: Instant::now() + time };
+        // Whatever ends the attempt, work on other threads is told.
+        let _stopped = stop.token.clone().drop_guard();
+        let (progress, told) = watch::channel(None);
+        let job = JobContext::new(claimed.clone(), stop, progress, Arc::clone(&self.cpu));
+        let over = CancellationToken::new();
+        let publish = self.publish_progress(claimed, told, over.clone());
+        let work = async {
+            let work = AssertUnwindSafe(seat.consumer.run(&job)).catch_unwind();
+            let end = tokio::select! {
+                biased;
+                returned = work => End::Returned(returned.unwrap_or_else(|panic| Err(panicked(&*panic)))),
+                () = cancel.cancelled() => End::Cancelled,
+                () = self.interrupt.cancelled() => End::Interrupted,
+                () = sleep(time) => End::TimedOut,
+            };
+            over.cancel();
+            end
+        };
+        let (end, ()) = tokio::join!(work, publish);
+        if !matches!(end, End::Returned(_)) {
+            self.watch_for_lost_threads(job, time);
+        }
+        end
+    }
+
+    fn time_for(&self, seat: &Seat, claimed: &Claimed) -> Duration {
+        let left = |at: u64| Duration::from_millis(at.saturating_sub(self.jobs.now_ms()));
+        claimed.deadline_at.map_or(TIME_MAX, left).min(seat.config.timeout.0).min(TIME_MAX)
+    }
+
+    /// Sends some of the progress, in order, and the last of it, until the attempt is over.
+    async fn publish_progress(
+        &self,
+        claimed: &Claimed,
+        mut told: watch::Receiver<Option<Progress>>,
+        over: CancellationToken,
+    ) {
+        let (mut last_at, mut last_done) = (None::<Instant>, 0);
+        loop {
+            let is_over = tokio::select! {
+                biased;
+                () = over.cancelled() => true,
+                changed = told.changed() => changed.is_err(),
+            };
+            let latest = told.has_changed().unwrap_or(false) || !is_over;
+            let progress = if latest { told.borrow_and_update().clone() } else { None };
+            if let Some(progress) = progress {
+                let moved = progress.done.saturating_sub(last_done);
+                let share = progress.total.is_some_and(|total| moved * PROGRESS_SHARE >= total.max(1));
+                let wait = last_at.map(|at| PROGRESS_EVERY.saturating_sub(at.elapsed())).unwrap_or_default();
+                if !is_over && !share && !wait.is_zero() {
+                    // Not yet; what comes meanwhile takes its place.
+                    told.mark_changed();
+                    let _ = timeout(wait, over.cancelled()).await;
+                    continue;
+                }
+                last_done = progress.done;
+                last_at = Some(Instant::now());
+                self.courier.tell(claimed, event::progress(claimed, &progress)).await;
+                // The record is behind the event by one progress at most.
+                if let Err(error) = self.jobs.progress(claimed.lease, progress).await {
+                    tracing::debug!(%error, "progress was not noted");
+                }
+            }
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    /// What the end means for the job; a good result is stored first.
+    async fn judge(&self, claimed: &Claimed, end: End) -> (How, Option<Arc<Content>>) {
+        let failure = match end {
+            End::Cancelled => return (How::Cancelled, None),
+            End::Interrupted => return (How::Released, None),
+            End::Returned(Ok(outcome)) => match self.keep(claimed, outcome).await {
+                Ok((how, content)) => return (how, Some(content)),
+                Err(failure) => failure,
+            },
+            End::Returned(Err(failure)) => failure,
+            End::TimedOut => Failure::timeout("the attempt took longer than it may; see the consumer's `timeout`"),
+        };
+        (self.policy.decide(claimed, &failure, self.jobs.now_ms(), clock::random_fraction()), None)
+    }
+
+    async fn keep(&self, claimed: &Claimed, outcome: Outcome) -> Result<(How, Arc<Content>), Failure> {
+        let content = Arc::new(checked(outcome)?);
+        let stored = self.jobs.store_result(claimed, Arc::clone(&content)).await;
+        let info = stored.map_err(|error| Failure::transient(error.code().as_str(), error.to_string()))?;
+        Ok((How::Succeeded(info), content))
+    }
+
+    /// Commits the end. `None`: the store took it neither at once nor later.
+    async fn report(&self, claimed: &Claimed, how: How) -> Option<Finished> {
+        let mut pauses = REPORT_PAUSES.into_iter();
+        loop {
+            let error = match self.jobs.finish(claimed.lease, how.clone()).await {
+                Ok(finished) => return Some(finished),
+                Err(error) => error,
+            };
+            let pause = pauses.next().filter(|_| error.is_retriable());
+            let Some(pause) = pause else {
+                log_unreported(claimed, &error);
+                return None;
+            };
+            sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    async fn announce(&self, claimed: &Claimed, finished: Finished, content: Option<&Content>) {
+        let settled = match finished {
+            Finished::Accepted(settled) => settled,
+            Finished::Fenced => {
+                tracing::warn!(job = %claimed.lease.id, attempt = claimed.attempt, "the job went on without this attempt");
+                return;
+            }
+        };
+        if settled.record.state == JobState::Scheduled {
+            // Its consumer may be asleep for longer than until the retry.
+            self.jobs.watch().wake(&settled.record.consumer);
+        }
+        self.courier.deliver(&settled, content).await;
+    }
+
+    /// A thread whose work outlives its time twice over is replaced, so that the others' work is not held up by it.
+    fn watch_for_lost_threads(&self, job: JobContext, time: Duration) {
+        if job.computing() == 0 {
+            return;
+        }
+        let (cpu, jobs, interrupt) = (Arc::clone(&self.cpu), self.jobs.clone(), self.interrupt.clone());
+        // Not tracked: it only looks, and a drain must not wait for it.
+        tokio::spawn(async move {
+            let waited = timeout(time.max(Duration::from_secs(1)), interrupt.cancelled()).await;
+            if waited.is_err() && job.computing() > 0 {
+                jobs.counters().threads_lost.add(1);
+                let replaced = cpu.replace_one();
+                tracing::error!(job = %job.id(), consumer = job.consumer(), ?replaced, "a CPU thread does not end its work");
+            }
+        });
+    }
+}
+
+fn log_unreported(claimed: &Claimed, error: &JobsError) {
+    let (job, attempt) = (claimed.lease.id, claimed.attempt);
+    tracing::error!(%error, %job, attempt, "the end of an attempt could not be stored; the job will be run again");
+}
+
+fn checked(outcome: Outcome) -> Result<Content, Failure> {
+    match outcome {
+        Outcome::Json(text) => match serde_json::from_slice::<serde::de::IgnoredAny>(&text) {
+            Ok(_) => Ok(Content::Json(text)),
+            Err(error) => Err(Failure::permanent("bad_result", format!("the consumer's result is not JSON: {error}"))),
+        },
+        Outcome::Rows(rows) => Ok(Content::Rows(rows)),
+        Outcome::Files(files) if files.files.is_empty() => {
+            Err(Failure::permanent("bad_result", "the consumer's result has no file"))
+        }
+        Outcome::Files(files) => Ok(Content::Files(files)),
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    tracing::error!(panic = text, "a consumer panicked");
+    // What it said may hold secrets: the log has it, the job's record does not.
+    Failure::new(ErrorClass::Crash, "panicked", "the consumer panicked; the gateway's log says where")
+}
+
+/// The job's lease is prolonged while this lives.
+struct Held<'a> {
+    shared: &'a Shared,
+    lease: crate::jobs::queue::Lease,
+}
+
+impl<'a> Held<'a> {
+    fn new(shared: &'a Shared, claimed: &Claimed, cancel: CancellationToken) -> Self {
+        shared.held.lock().insert(claimed.lease, cancel);
+        Self { shared, lease: claimed.lease }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.shared.held.lock().remove(&self.lease);
+    }
+}

@@ -1,0 +1,138 @@
+//! `Courier`: brings events to the outlet, and makes sure that terminal ones are not forgotten.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use groupcast_protocol::{JobId, Message, MessageError};
+use parking_lot::Mutex;
+use tokio::time::timeout;
+
+use crate::consumer::event;
+use crate::consumer::outlet::{Outlet, OutletError};
+use crate::jobs::queue::{Claimed, Settled};
+use crate::jobs::results::Content;
+use crate::jobs::{Jobs, ReplyTo};
+
+/// How often pending events are looked for when nobody says that there are some.
+pub(super) const LOOK: Duration = Duration::from_secs(5);
+
+/// How long the outlet may take for one event.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Pending events read at once.
+const BATCH: usize = 100;
+
+/// Events of which is remembered that they were sent: as many as can be under way between the send and its commit.
+const REMEMBERED: usize = 4096;
+
+/// What a result may have to travel in its event, where the consumer is not configured any more.
+const INLINE_BYTES: usize = 64 << 10;
+
+pub(super) struct Courier {
+    jobs: Jobs,
+    outlet: Arc<dyn Outlet>,
+    inline_bytes: HashMap<String, usize>,
+    sent: Mutex<VecDeque<(JobId, u32)>>,
+}
+
+impl Courier {
+    pub(super) fn new(jobs: Jobs, outlet: Arc<dyn Outlet>, inline_bytes: HashMap<String, usize>) -> Self {
+        Self { jobs, outlet, inline_bytes, sent: Mutex::default() }
+    }
+
+    /// Sends an event that may be lost: start and progress are hints.
+    pub(super) async fn tell(&self, claimed: &Claimed, event: Result<Message, MessageError>) {
+        match event {
+            Ok(message) => drop(self.publish(&claimed.reply_to, message).await),
+            Err(error) => tracing::error!(%error, "an event is not a message"),
+        }
+    }
+
+    /// Sends the event of a commit; a terminal one is cleared, or else sent again later.
+    pub(super) async fn deliver(&self, settled: &Settled, content: Option<&Content>) {
+        let max = self.inline_max(settled);
+        let inline = content.and_then(|content| event::inline_content(content, max));
+        self.send(settled, inline.as_deref()).await;
+    }
+
+    /// Sends the terminal events that a former process or a store left.
+    pub(super) async fn send_pending(&self) {
+        loop {
+            let pending = match self.jobs.events_pending(BATCH).await {
+                Ok(pending) => pending,
+                Err(error) => return tracing::warn!(%error, "reading pending events failed; trying again"),
+            };
+            let is_last = pending.len() < BATCH;
+            let mut is_stuck = false;
+            for settled in pending.iter().filter(|settled| !self.is_anothers(settled)) {
+                is_stuck |= !self.deliver_stored(settled).await;
+            }
+            if is_last || is_stuck {
+                return;
+            }
+        }
+    }
+
+    /// Whether the event is on its way by the attempt that ended the job.
+    fn is_anothers(&self, settled: &Settled) -> bool {
+        let event = (settled.record.id, settled.record.attempt);
+        self.jobs.is_running(settled.record.id) || self.sent.lock().contains(&event)
+    }
+
+    async fn deliver_stored(&self, settled: &Settled) -> bool {
+        let max = self.inline_max(settled);
+        let is_small = settled.record.result.as_ref().is_some_and(|result| result.bytes <= max as u64);
+        let stored = if is_small { self.jobs.whole_result(settled).await.ok().flatten() } else { None };
+        let inline = stored.and_then(|stored| event::inline_stored(&stored, max));
+        self.send(settled, inline.as_deref()).await
+    }
+
+    async fn send(&self, settled: &Settled, inline: Option<&str>) -> bool {
+        let message = match event::settled(settled, inline) {
+            Ok(Some(message)) => message,
+            Ok(None) => return true,
+            Err(error) => {
+                tracing::error!(%error, job = %settled.record.id, "an event is not a message");
+                return false;
+            }
+        };
+        if self.publish(&settled.reply_to, message).await.is_err() {
+            return false;
+        }
+        if settled.record.state.is_ended() {
+            self.remember(settled);
+            if settled.reply_to != ReplyTo::Nobody
+                && let Err(error) = self.jobs.event_sent(settled).await
+            {
+                tracing::warn!(%error, job = %settled.record.id, "a sent event could not be cleared; it may be repeated");
+            }
+        }
+        true
+    }
+
+    async fn publish(&self, to: &ReplyTo, message: Message) -> Result<(), OutletError> {
+        if *to == ReplyTo::Nobody {
+            return Ok(());
+        }
+        let sent = timeout(DEADLINE, self.outlet.publish(to.clone(), message)).await;
+        let sent = sent.unwrap_or_else(|_| Err(OutletError("it took too long".into())));
+        if let Err(error) = &sent {
+            self.jobs.counters().events_failed.add(1);
+            tracing::warn!(%error, "an event was not taken");
+        }
+        sent
+    }
+
+    fn remember(&self, settled: &Settled) {
+        let mut sent = self.sent.lock();
+        if sent.len() == REMEMBERED {
+            sent.pop_front();
+        }
+        sent.push_back((settled.record.id, settled.record.attempt));
+    }
+
+    fn inline_max(&self, settled: &Settled) -> usize {
+        self.inline_bytes.get(&settled.record.consumer).copied().unwrap_or(INLINE_BYTES)
+    }
+}
