@@ -16,6 +16,7 @@ use std::io;
 use std::io::IoSlice;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use groupcast_protocol::frame::ServerFrame;
@@ -96,6 +97,8 @@ pub enum Signal {
     Removed(GroupName),
     /// The connection has to be closed with 1008.
     Kicked,
+    /// The process is about to end: tell the client, and close with 1012 at some moment within this time.
+    Drain(Duration),
 }
 
 /// A connection of a shard: what its driver calls it by.
@@ -203,6 +206,23 @@ impl Shard {
         if let Some(cursor) = self.cursor_of(slot.0, |name| name == group) {
             self.drop_cursor(cursor);
         }
+    }
+
+    /// Signals [`Signal::Drain`] to every connection.
+    pub fn drain(&self, spread: Duration) {
+        for (_, connection) in &self.connections {
+            connection.sink.signal(Signal::Drain(spread));
+        }
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether there are no connections.
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
     }
 
     /// Applies what another thread told. Afterwards [`Shard::next_ready`] names the connections that have to write.

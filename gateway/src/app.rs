@@ -1,31 +1,36 @@
-//! What every front door (HTTP, WebSocket) works with: one cheap handle over the parts of the gateway.
+//! What every handler can reach: the configuration and the parts behind the front door.
 
 use std::sync::Arc;
 
 use groupcast_channel_layer::ChannelLayer;
 
 use crate::config::Config;
+use crate::consumer::{Claims, Queries};
 use crate::dispatch::Dispatch;
-use crate::health::Health;
+pub use crate::health::Health;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 
-/// The gateway, as its front doors see it. Cheap to clone.
+/// The parts of a running gateway. A cheap handle.
 #[derive(Clone)]
 pub struct App {
-    /// The settings.
+    /// The effective configuration.
     pub config: Arc<Config>,
     /// Groups and channels.
     pub layer: ChannelLayer,
-    /// Stored work.
+    /// Jobs and their results.
     pub jobs: Jobs,
-    /// Takes messages in: to the layer, to the consumers that claim them, or both.
+    /// The named queries.
+    pub queries: Arc<Queries>,
+    /// Which consumers claim what.
+    pub claims: Arc<Claims>,
+    /// Sends messages to sockets and consumers.
     pub dispatch: Dispatch,
     /// Answers to requests that may be repeated.
     pub idempotency: Idempotency,
-    /// What is counted.
+    /// Counters of the front door.
     pub metrics: Arc<Metrics>,
-    /// Whether the gateway is ready, or about to end.
+    /// Whether the gateway is ready, and whether it takes new work.
     pub health: Health,
 }

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod consumer;
+pub mod demo;
 pub mod dispatch;
 pub mod health;
 pub mod http;

@@ -1,7 +1,22 @@
 //! The protocol of Groupcast: bytes in, decisions out.
 //!
-//! Pure: no runtime, no clock, no randomness, no environment. Whoever calls hands in the time and carries out
-//! what comes back. Reading order: [`names`], [`id`], [`message`], [`error`].
+//! Pure: no runtime, no clock, no randomness, no environment, no sockets. Whoever calls hands in the time and carries
+//! out what comes back.
+//!
+//! # Contract
+//!
+//! - **Parse once.** A name, id, message or position that exists has been checked; nobody looks at its characters again.
+//! - **Payloads are not rebuilt.** A [`Message`] and a query's parameters are the bytes that the sender wrote, checked for
+//!   syntax and depth, and never a slice of the buffer they were read from.
+//! - **No input panics**, and `decode(encode(x))` is `x`. Golden files in `protocol/vectors` hold the form on the wire;
+//!   SDKs in other languages read the same files.
+//! - **A refusal is a [`Refusal`]**: a stable code and a sentence for a person. The codes are one list for HTTP and WebSocket.
+//! - **A [`Session`] answers in order**, starts nothing before its turn and queues no more than its [`session::Limits`].
+//!
+//! # Reading order
+//!
+//! [`names`], [`id`], [`message`], [`raw_object`], [`envelope`]: the nouns. [`error`], [`close`]: what a client may be
+//! told. [`frame`]: what is on the wire. [`session`]: when it may be sent. [`websocket`]: the bytes around a frame.
 
 pub mod close;
 pub mod envelope;
@@ -13,6 +28,9 @@ pub mod names;
 pub mod raw_object;
 pub mod session;
 pub mod websocket;
+
+#[cfg(test)]
+mod tests;
 
 pub use close::CloseCode;
 pub use envelope::{Envelope, Position};

@@ -14,6 +14,29 @@
 //! - After [`Output::Close`] nothing comes out any more.
 //!
 //! Who may do what is decided by whoever executes the commands.
+//!
+//! ```
+//! use std::time::Instant;
+//! use groupcast_protocol::session::{Answer, Limits, Output, Session};
+//! use groupcast_protocol::ChannelName;
+//!
+//! let channel = ChannelName::parse("specific.gw1!c12")?;
+//! let mut session = Session::new(channel, None, Limits::default(), Instant::now());
+//! session.on_text(r#"{"type":"subscribe","id":1,"group":"my_group"}"#, Instant::now());
+//! let mut sent = Vec::new();
+//! while let Some(output) = session.poll() {
+//!     match output {
+//!         Output::Send(text) => sent.push(text),
+//!         // A driver does the work first; here it is done at once.
+//!         Output::Execute(ticket, _) => {
+//!             session.complete(ticket, Ok(Answer::Subscribed { position: None, recovery: None }));
+//!         }
+//!         Output::Ping | Output::Close(..) => {}
+//!     }
+//! }
+//! assert_eq!(sent[1], r#"{"type":"subscribed","id":1,"group":"my_group"}"#);
+//! # Ok::<(), groupcast_protocol::NameError>(())
+//! ```
 
 mod answer;
 mod in_flight;

@@ -128,6 +128,16 @@ pub enum Durability {
     Disk,
 }
 
+impl From<Durability> for groupcast_protocol::frame::Durability {
+    fn from(level: Durability) -> Self {
+        match level {
+            Durability::Memory => Self::Memory,
+            Durability::Os => Self::Os,
+            Durability::Disk => Self::Disk,
+        }
+    }
+}
+
 /// Who sees a claimed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]

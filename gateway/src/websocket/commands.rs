@@ -8,10 +8,10 @@ use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use groupcast_protocol::frame::Command;
 use groupcast_protocol::session::{Answer, Ticket};
-use groupcast_protocol::{ChannelName, ErrorCode, Refusal};
+use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Refusal};
 
 use crate::app::App;
-use crate::dispatch::Sender;
+use crate::jobs::ReplyTo;
 
 /// What became of a command.
 type Outcome = (Ticket, Result<Answer, Refusal>);
@@ -84,18 +84,15 @@ impl Commands {
 
 async fn execute(app: &App, channel: ChannelName, command: Command) -> Result<Answer, Refusal> {
     match command {
-        Command::GroupSend { group, message, idempotency_key } => {
-            let sender = Sender::Client { channel: &channel, idempotency_key: idempotency_key.as_deref() };
-            app.dispatch.group_send(&group, message, sender).await.map(Answer::Accepted)
+        Command::GroupSend { group, message, .. } => {
+
+            app.dispatch.group_send(&group, message).await.map(Answer::Accepted)
         }
         Command::Query { name, params } => {
-            app.dispatch.query_for_channel(&name, params.as_str(), channel).await.map(Answer::Accepted)
+            app.dispatch.query(&name, &params, ReplyTo::Channel(channel)).await.map(Answer::Accepted)
         }
-        Command::Cancel { job } => app.dispatch.cancel(job).await.map(|()| Answer::Cancelled { job }),
-        Command::Members { group } => {
-            let members = app.layer.members(&group, None, MEMBERS_PAGE + 1).unwrap_or_default();
-            Ok(members_answer(group, members))
-        }
+        Command::Cancel { job } => app.dispatch.cancel(job).await.map(|()| Answer::Cancelled),
+        Command::Members { group } => Ok(members(app, &group)),
         Command::History { group, .. } => {
             let why = format!("group `{group}` keeps no history");
             Err(Refusal::new(ErrorCode::NotFound, why))
@@ -114,9 +111,10 @@ async fn execute(app: &App, channel: ChannelName, command: Command) -> Result<An
 /// Members in one answer; the rest is read over HTTP, page by page.
 const MEMBERS_PAGE: usize = 1000;
 
-fn members_answer(group: groupcast_protocol::GroupName, mut members: Vec<ChannelName>) -> Answer {
+fn members(app: &App, group: &GroupName) -> Answer {
+    let mut members = app.layer.members(group, None, MEMBERS_PAGE + 1).unwrap_or_default();
     let more = members.len() > MEMBERS_PAGE;
     members.truncate(MEMBERS_PAGE);
     let next = members.last().filter(|_| more).map(|last| last.to_string());
-    Answer::Members { group, members, next }
+    Answer::Members { members, next }
 }

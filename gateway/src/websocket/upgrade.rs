@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::app::App;
 use crate::http::problem::Problem;
-use crate::server::Peer;
+use crate::server::{Peer, Place};
 
 /// A request that has become a WebSocket, on its way to the thread that owns its socket.
 pub(crate) struct Upgrade {
@@ -30,6 +30,8 @@ pub(crate) struct Opening {
     pub(crate) groups: Vec<(GroupName, Option<Position>)>,
     /// The other end's address.
     pub(crate) peer: String,
+    /// Its place among the connections that there may be.
+    pub(crate) place: Place,
 }
 
 /// `GET /ws`.
@@ -49,7 +51,7 @@ pub async fn upgrade(
         return Err(Problem::new(ErrorCode::Unavailable, "the gateway is about to restart; connect again in a moment"));
     }
     let on_upgrade = hyper::upgrade::on(&mut request);
-    let opening = Opening { groups, peer: peer.address.ip().to_string() };
+    let opening = Opening { groups, peer: peer.address.ip().to_string(), place: peer.place.clone() };
     if peer.shard.try_send(Upgrade { on_upgrade, opening }).is_err() {
         return Err(Problem::new(ErrorCode::Overloaded, "too many handshakes are under way; connect again in a moment"));
     }

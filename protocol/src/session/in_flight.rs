@@ -9,7 +9,7 @@ use crate::frame::{Command, RequestId};
 
 /// Names a started command until it is answered. Never given twice in one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ticket(u64);
+pub struct Ticket(pub(super) u64);
 
 /// A row of commands: `started` of them run or are answered, the others wait.
 ///

@@ -1,0 +1,161 @@
+//! Where a message goes: to the sockets of its group, to the consumers that claim it, or to both.
+//!
+//! HTTP, WebSocket and consumers all send by this one path, so that all keep the same rules.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use groupcast_channel_layer::{ChannelLayer, LayerError};
+use groupcast_protocol::frame::{Accepted, AcceptedJob};
+use groupcast_protocol::raw_object::RawObject;
+use groupcast_protocol::{ChannelName, ErrorCode, GroupName, JobId, Message, MessageId, Refusal};
+use serde_json::value::RawValue;
+
+use crate::clock;
+use crate::config::Mode;
+use crate::consumer::{Claims, Outlet, OutletError};
+use crate::jobs::{CancelOutcome, Jobs, NewJob, ReplyTo};
+
+/// What the types of job events begin with. Only consumers send them.
+const JOB_EVENTS: &str = "job.";
+
+/// Sends messages and asks queries. A cheap handle.
+#[derive(Clone)]
+pub struct Dispatch {
+    layer: ChannelLayer,
+    claims: Arc<Claims>,
+    jobs: Jobs,
+}
+
+impl Dispatch {
+    /// Brings the layer and the consumers together.
+    pub fn new(layer: ChannelLayer, claims: Arc<Claims>, jobs: Jobs) -> Self {
+        Self { layer, claims, jobs }
+    }
+
+    /// `group_send` of a client or service: stored as jobs where consumers claim it, otherwise sent to the group.
+    ///
+    /// # Errors
+    /// `forbidden` for a type that only consumers send, `unknown_query` and `bad_params` for work that cannot be done,
+    /// `overloaded`, `storage_full` and `unavailable` when it could not be taken. Nobody has got anything then.
+    pub async fn group_send(&self, group: &GroupName, message: Message) -> Result<Accepted, Refusal> {
+        refuse_job_events(&message)?;
+        self.route(group, message).await
+    }
+
+    /// Whether a message of this group is shown to its sockets, at least also.
+    pub fn is_shown(&self, group: &GroupName, message: &Message) -> bool {
+        self.claims.is_shown(group, message)
+    }
+
+    /// `send` to one channel.
+    ///
+    /// # Errors
+    /// `forbidden` for a type that only consumers send, `channel_full`, `not_found` for a connection that is gone.
+    pub async fn send(&self, channel: &ChannelName, message: Message) -> Result<MessageId, Refusal> {
+        refuse_job_events(&message)?;
+        self.layer.send(channel, message).await.map_err(refusal)?;
+        Ok(clock::new_id())
+    }
+
+    /// Asks a named query as a job whose events go to `reply`.
+    ///
+    /// # Errors
+    /// `unknown_query`, `bad_params`, and what storing a job can meet.
+    pub async fn query(&self, name: &str, params: &RawObject, reply: ReplyTo) -> Result<Accepted, Refusal> {
+        let params: &RawValue = serde_json::from_str(params.as_str())
+            .map_err(|e| Refusal::new(ErrorCode::BadParams, format!("the parameters are not JSON: {e}")))?;
+        let job = self.claims.query(name, Some(params), reply)?;
+        let jobs = self.store(vec![job]).await?;
+        Ok(Accepted { jobs, ..accepted(None, None) })
+    }
+
+    /// Cancels a job.
+    ///
+    /// # Errors
+    /// `not_found` and `finished`.
+    pub async fn cancel(&self, job: JobId) -> Result<(), Refusal> {
+        match self.jobs.cancel(job).await? {
+            CancelOutcome::Cancelled | CancelOutcome::Requested => Ok(()),
+            CancelOutcome::Finished => {
+                Err(Refusal::new(ErrorCode::Finished, format!("job {job} has ended already; nothing was cancelled")))
+            }
+            CancelOutcome::NotFound => Err(Refusal::new(ErrorCode::NotFound, format!("there is no job {job}"))),
+        }
+    }
+
+    async fn route(&self, group: &GroupName, message: Message) -> Result<Accepted, Refusal> {
+        let claimed = self.claims.claim(group, &message, ReplyTo::Group(group.clone()))?;
+        if claimed.is_empty() {
+            let sent = self.layer.group_send(group, &message).await.map_err(refusal)?;
+            return Ok(accepted(Some(group.clone()), Some(sent.members)));
+        }
+        let shown = claimed.iter().any(|claimed| claimed.mode == Mode::Both);
+        let jobs = self.store(claimed.into_iter().map(|claimed| claimed.job).collect()).await?;
+        let members = if shown {
+            self.layer.group_send(group, &message).await.map_err(refusal)?.members
+        } else {
+            self.layer.group_len(group).unwrap_or(0)
+        };
+        let existing = jobs.iter().all(|job| job.existing);
+        Ok(Accepted { jobs, existing, ..accepted(Some(group.clone()), Some(members)) })
+    }
+
+    async fn store(&self, jobs: Vec<NewJob>) -> Result<Vec<AcceptedJob>, Refusal> {
+        let stored = self.jobs.enqueue(jobs).await?;
+        let accepted = |job: crate::jobs::Enqueued| AcceptedJob {
+            id: job.id,
+            consumer: job.consumer,
+            durability: job.durability.into(),
+            existing: job.existing,
+        };
+        Ok(stored.into_iter().map(accepted).collect())
+    }
+}
+
+/// Consumers send their events by the same path; another consumer may claim them (`chain = true`).
+impl Outlet for Dispatch {
+    fn publish(&self, to: ReplyTo, message: Message) -> BoxFuture<'_, Result<(), OutletError>> {
+        Box::pin(async move {
+            let sent = match &to {
+                ReplyTo::Group(group) => self.route(group, message).await.map(|_| ()),
+                ReplyTo::Channel(channel) => self.layer.send(channel, message).await.map_err(refusal),
+                ReplyTo::Nobody => Ok(()),
+            };
+            match sent {
+                Ok(()) => Ok(()),
+                // Who asked has gone; there is nobody left to tell.
+                Err(refusal) if refusal.code == ErrorCode::NotFound => Ok(()),
+                Err(refusal) => Err(OutletError(refusal.message)),
+            }
+        })
+    }
+}
+
+fn refuse_job_events(message: &Message) -> Result<(), Refusal> {
+    if message.kind().starts_with(JOB_EVENTS) {
+        let why = format!(
+            "type `{}` is an event of a job, and only consumers send those; choose another type",
+            message.kind()
+        );
+        return Err(Refusal::new(ErrorCode::Forbidden, why));
+    }
+    Ok(())
+}
+
+fn accepted(group: Option<GroupName>, members: Option<u64>) -> Accepted {
+    Accepted { message_id: clock::new_id(), group, members, existing: false, jobs: Vec::new(), offset: None, epoch: None }
+}
+
+/// What a caller is told when the layer refuses.
+pub fn refusal(error: LayerError) -> Refusal {
+    let code = match error {
+        LayerError::ChannelFull { .. } => ErrorCode::ChannelFull,
+        LayerError::Gone { .. } => ErrorCode::NotFound,
+        LayerError::NotYours { .. } => ErrorCode::Forbidden,
+        LayerError::TooManyChannels { .. } | LayerError::Overloaded { .. } | LayerError::Busy { .. } => {
+            ErrorCode::Overloaded
+        }
+    };
+    Refusal::new(code, error.to_string())
+}

@@ -1,0 +1,257 @@
+//! Starts the gateway, serves until it is told to stop, and drains.
+//!
+//! Reading order: this file (start and stop), `accept` (connections in), `admission` (how many), `shard` (the threads
+//! that own them). Signals and exit codes are the binary's.
+
+mod accept;
+mod admission;
+pub(crate) mod shard;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use groupcast_channel_layer::{ChannelLayer, LayerConfig};
+use groupcast_protocol::{NodeId, Pattern};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use self::accept::Peer;
+pub(crate) use self::admission::Place;
+use self::shard::ShardThread;
+use crate::app::{App, Health};
+use crate::config::{Config, Problems};
+use crate::consumer::{Claims, Consumer, Consumers, Queries};
+use crate::dispatch::Dispatch;
+use crate::jobs::Jobs;
+use crate::metrics::Metrics;
+
+/// How often what has expired is dropped.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Sockets that are accepted and not yet taken by their shard. At the bound accepting waits.
+const HANDED_SOCKETS_MAX: usize = 1024;
+/// At most this long do the closings of a drain spread.
+const SPREAD_MAX: Duration = Duration::from_secs(5);
+
+/// A gateway that has not been started.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), groupcast::server::StartError> {
+/// let running = groupcast::Groupcast::new(groupcast::config::Config::default()).start().await?;
+/// println!("http://{}", running.address());
+/// running.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Groupcast {
+    config: Config,
+    consumers: HashMap<String, Arc<dyn Consumer>>,
+    routes: Router,
+}
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration has problems.
+    #[error("the configuration cannot be used:\n{0}")]
+    Config(#[from] Problems),
+    /// The store of jobs cannot be opened.
+    #[error("the store of jobs in `{}` cannot be opened", data_dir.display())]
+    Jobs {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// Why.
+        #[source]
+        source: crate::jobs::OpenError,
+    },
+    /// A source or query cannot be used.
+    #[error(transparent)]
+    Consumers(#[from] crate::consumer::StartError),
+    /// The address cannot be listened on.
+    #[error("`{address}` cannot be listened on; is another gateway running there?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread or its runtime could not be made.
+    #[error("a thread could not be started")]
+    Thread(#[source] io::Error),
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Every connection was closed and every job finished or released.
+    Cleanly,
+    /// The time was over; what was left was cut. Jobs run again at the next start.
+    Cut,
+}
+
+impl Groupcast {
+    /// A gateway with this configuration.
+    pub fn new(config: Config) -> Self {
+        Self { config, consumers: HashMap::new(), routes: Router::new() }
+    }
+
+    /// Registers the code of a `[[consumer]]` with `run = "embedded"`.
+    #[must_use]
+    pub fn consumer(mut self, name: &str, consumer: Arc<dyn Consumer>) -> Self {
+        self.consumers.insert(name.to_owned(), consumer);
+        self
+    }
+
+    /// Adds routes of the embedding program to the HTTP server.
+    #[must_use]
+    pub fn routes(mut self, routes: Router) -> Self {
+        self.routes = self.routes.merge(routes);
+        self
+    }
+
+    /// Opens the stores, starts the threads, listens. Serves when it returns.
+    ///
+    /// # Errors
+    /// Nothing is left running when it fails.
+    pub async fn start(self) -> Result<Running, StartError> {
+        let Self { config, consumers, routes } = self;
+        config.check()?;
+        let config = Arc::new(config);
+        let (listener, address) = accept::listen(config.server.listen)
+            .map_err(|source| StartError::Listen { address: config.server.listen, source })?;
+        let data_dir = config.server.data_dir.clone();
+        let jobs = Jobs::open(&config.jobs, &config.consumer, &data_dir)
+            .await
+            .map_err(|source| StartError::Jobs { data_dir, source })?;
+        let queries = Arc::new(Queries::open(&config.source, &config.query)?);
+        let claims = Arc::new(Claims::new(&config.consumer, queries.clone())?);
+        let (layer, inboxes) = ChannelLayer::new(layer_config(&config));
+        let dispatch = Dispatch::new(layer.clone(), claims.clone(), jobs.clone());
+        let consumers = Consumers::start(&config, jobs.clone(), queries.clone(), Arc::new(dispatch.clone()), consumers)?;
+        let metrics = Arc::new(Metrics::new());
+        let health = Health::default();
+        let app = App { config, layer, jobs, queries, claims, dispatch, metrics, health };
+        let router = crate::http::router(app.clone(), routes);
+        let stop = Stop::default();
+        let mut shards = Vec::new();
+        let mut ways_in = Vec::new();
+        for inbox in inboxes {
+            let (way_in, sockets) = mpsc::channel(HANDED_SOCKETS_MAX);
+            shards.push(ShardThread::start(inbox, sockets, router.clone(), app.clone(), stop.clone())?);
+            ways_in.push(way_in);
+        }
+        let tasks = TaskTracker::new();
+        let admission = admission::Admission::new(&app.config.limits);
+        tasks.spawn(accept::accept(listener, ways_in, admission, stop.accepting.clone()));
+        tasks.spawn(sweep(app.layer.clone(), stop.accepting.clone()));
+        tracing::info!(%address, shards = shards.len(), "listening");
+        Ok(Running { address, app, consumers, shards, tasks, stop })
+    }
+}
+
+/// A gateway that serves.
+pub struct Running {
+    address: SocketAddr,
+    app: App,
+    consumers: Consumers,
+    shards: Vec<ShardThread>,
+    tasks: TaskTracker,
+    stop: Stop,
+}
+
+/// Which parts have been told to end, in the order in which they are.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stop {
+    /// No more connections are accepted.
+    accepting: CancellationToken,
+    /// Connections are closed.
+    serving: CancellationToken,
+    /// Time is over: what is left is dropped.
+    now: CancellationToken,
+}
+
+impl Running {
+    /// Where it listens; the port that was found, when the configuration says 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The layer, for an embedding program that sends and receives itself.
+    pub fn layer(&self) -> &ChannelLayer {
+        &self.app.layer
+    }
+
+    /// The parts of the gateway.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Drains: `/readyz` turns to 503, no connection is accepted, clients are told and closed with 1012, jobs are
+    /// finished or released. Takes at most `[limits] drain_timeout`.
+    pub async fn stop(self) -> Drained {
+        let budget = self.app.config.limits.drain_timeout.0;
+        self.app.health.drain();
+        self.stop.accepting.cancel();
+        tracing::info!("draining");
+        self.stop.serving.cancel();
+        let orderly = async {
+            tokio::join!(self.consumers.drain(budget.mul_f32(0.9)), shards_ended(&self.shards));
+        };
+        let outcome = match timeout(budget, orderly).await {
+            Ok(()) => Drained::Cleanly,
+            Err(_elapsed) => Drained::Cut,
+        };
+        self.stop.now.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        for shard in self.shards {
+            shard.join();
+        }
+        self.app.jobs.close().await;
+        tracing::info!(?outcome, "drained");
+        outcome
+    }
+}
+
+async fn shards_ended(shards: &[ShardThread]) {
+    for shard in shards {
+        shard.ended().await;
+    }
+}
+
+/// How far apart the closings of a drain lie: a few connections close at once, thousands over seconds.
+fn spread(connections: usize) -> Duration {
+    Duration::from_millis(2 * connections as u64).min(SPREAD_MAX)
+}
+
+async fn sweep(layer: ChannelLayer, stop: CancellationToken) {
+    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    while stop.run_until_cancelled(interval.tick()).await.is_some() {
+        layer.sweep();
+    }
+}
+
+fn layer_config(config: &Config) -> LayerConfig {
+    let node = NodeId::parse(&config.server.node).expect("check() has parsed the node's name");
+    let pattern = |text: &str| Pattern::parse(text).expect("check() has parsed the patterns");
+    LayerConfig {
+        capacity: config.layer.capacity,
+        channel_capacity: config.layer.channel_capacity.iter().map(|c| (pattern(&c.pattern), c.capacity)).collect(),
+        expiry: config.layer.expiry.0,
+        group_expiry: config.layer.group_expiry.0,
+        channels_max: config.limits.channels,
+        shards: config.server.shards,
+        shard_queue: config.limits.shard_queue,
+        publish_deadline: config.limits.publish_timeout.0,
+        log_bytes: config.limits.log_bytes.0,
+        shard_log_bytes: config.limits.log_bytes_per_shard.0,
+        ..LayerConfig::new(node)
+    }
+}

@@ -1,0 +1,100 @@
+//! How many connections there may be, in all and from one address.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+
+use crate::config::LimitsConfig;
+
+/// Counts connections. A cheap handle.
+#[derive(Debug, Clone)]
+pub(crate) struct Admission(Arc<Counts>);
+
+#[derive(Debug)]
+struct Counts {
+    max: usize,
+    max_per_address: usize,
+    all: AtomicUsize,
+    per_address: DashMap<IpAddr, usize>,
+}
+
+/// A place for one connection; given back when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    // Held for its drop alone.
+    _counted: Arc<Counted>,
+}
+
+#[derive(Debug)]
+struct Counted {
+    counts: Arc<Counts>,
+    address: IpAddr,
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// As many connections as there may be.
+    Full,
+    /// As many from this address.
+    FullForAddress,
+}
+
+impl Admission {
+    pub(crate) fn new(limits: &LimitsConfig) -> Self {
+        Self(Arc::new(Counts {
+            max: limits.connections,
+            max_per_address: limits.connections_per_address,
+            all: AtomicUsize::new(0),
+            per_address: DashMap::new(),
+        }))
+    }
+
+    pub(crate) fn enter(&self, address: IpAddr) -> Result<Place, Refused> {
+        let counts = &self.0;
+        if counts.all.load(Ordering::Relaxed) >= counts.max {
+            return Err(Refused::Full);
+        }
+        let mut of_address = counts.per_address.entry(address).or_insert(0);
+        if *of_address >= counts.max_per_address {
+            return Err(Refused::FullForAddress);
+        }
+        *of_address += 1;
+        drop(of_address);
+        counts.all.fetch_add(1, Ordering::Relaxed);
+        Ok(Place { _counted: Arc::new(Counted { counts: counts.clone(), address }) })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.counts.all.fetch_sub(1, Ordering::Relaxed);
+        if let Some(mut count) = self.counts.per_address.get_mut(&self.address) {
+            *count -= 1;
+        }
+        // Of the addresses without connections none is kept.
+        self.counts.per_address.remove_if(&self.address, |_, count| *count == 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_and_given_back() {
+        let limits = LimitsConfig { connections: 3, connections_per_address: 2, ..LimitsConfig::default() };
+        let admission = Admission::new(&limits);
+        let (one, other) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let first = admission.enter(one).expect("there is room");
+        let _second = admission.enter(one).expect("there is room");
+        assert_eq!(admission.enter(one).err(), Some(Refused::FullForAddress));
+        let third = admission.enter(other).expect("there is room");
+        assert_eq!(admission.enter(other).err(), Some(Refused::Full));
+        drop((first, third));
+        assert!(admission.enter(one).is_ok());
+        assert_eq!(admission.0.per_address.len(), 1);
+    }
+}

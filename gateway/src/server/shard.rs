@@ -1,0 +1,178 @@
+//! A thread that owns connections: their sockets, their place in the layer, their HTTP.
+//!
+//! One single-threaded runtime with three duties: serve the sockets it is given, drive those that have become
+//! WebSockets, and sweep: apply what the layer says and write what is ready.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::thread::JoinHandle;
+
+use axum::Router;
+use axum::body::Body;
+use groupcast_channel_layer::{Event, Shard, ShardInbox};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use super::accept::{Accepted, Peer};
+use super::{StartError, Stop, spread};
+use crate::app::App;
+use crate::websocket::{self, Upgrade};
+
+/// Handshakes that are answered and not yet driven. At the bound a handshake is refused.
+const UPGRADES_MAX: usize = 1024;
+/// Writes before other tasks of the thread get their turn, and further messages may join the sweep: 0.3 ms or so.
+const WRITES_PER_TURN: usize = 128;
+
+/// What the tasks of one shard share. Never leaves its thread.
+pub(crate) struct Local {
+    pub(crate) app: App,
+    /// Borrowed for a few steps at a time, never over an await.
+    pub(crate) shard: RefCell<Shard>,
+    tasks: TaskTracker,
+}
+
+/// The handle of a shard's thread.
+pub(crate) struct ShardThread {
+    thread: JoinHandle<()>,
+    /// Closed when the thread's last connection has ended.
+    ended: watch::Receiver<()>,
+}
+
+impl ShardThread {
+    pub(crate) fn start(
+        inbox: ShardInbox,
+        sockets: mpsc::Receiver<Accepted>,
+        router: Router,
+        app: App,
+        stop: Stop,
+    ) -> Result<Self, StartError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let (alive, ended) = watch::channel(());
+        let run = move || {
+            let (shard, events) = inbox.open();
+            let local = Rc::new(Local { app, shard: RefCell::new(shard), tasks: TaskTracker::new() });
+            LocalSet::new().block_on(&runtime, run(local, events, sockets, router, stop));
+            drop(alive);
+        };
+        let thread = std::thread::Builder::new().name("groupcast-shard".to_owned()).spawn(run);
+        Ok(Self { thread: thread.map_err(StartError::Thread)?, ended })
+    }
+
+    /// Waits until the thread has no connections left.
+    pub(crate) async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        // An error is the very thing: the other end is dropped.
+        while ended.changed().await.is_ok() {}
+    }
+
+    pub(crate) fn join(self) {
+        if self.thread.join().is_err() {
+            tracing::error!("a shard's thread had panicked");
+        }
+    }
+}
+
+async fn run(
+    local: Rc<Local>,
+    events: mpsc::Receiver<Event>,
+    sockets: mpsc::Receiver<Accepted>,
+    router: Router,
+    stop: Stop,
+) {
+    let (way_in, upgrades) = mpsc::channel(UPGRADES_MAX);
+    let sweeper = tokio::task::spawn_local(sweep(local.clone(), events));
+    tokio::task::spawn_local(take_upgrades(local.clone(), upgrades));
+    tokio::task::spawn_local(take_sockets(local.clone(), sockets, router, way_in, stop.clone()));
+    stop.serving.cancelled().await;
+    local.shard.borrow().drain(spread(local.shard.borrow().len()));
+    local.tasks.close();
+    tokio::select! {
+        () = local.tasks.wait() => {}
+        () = stop.now.cancelled() => {}
+    }
+    // The layer may still send; what nobody takes is for nobody.
+    sweeper.abort();
+}
+
+/// Serves HTTP on each socket that this thread is given.
+async fn take_sockets(
+    local: Rc<Local>,
+    mut sockets: mpsc::Receiver<Accepted>,
+    router: Router,
+    way_in: mpsc::Sender<Upgrade>,
+    stop: Stop,
+) {
+    while let Some(accepted) = sockets.recv().await {
+        let peer = Peer { address: accepted.address, shard: way_in.clone(), place: accepted.place };
+        let serving = serve(local.clone(), accepted.stream, peer, router.clone(), stop.clone());
+        local.tasks.spawn_local(serving);
+    }
+}
+
+async fn serve(local: Rc<Local>, stream: std::net::TcpStream, peer: Peer, router: Router, stop: Stop) {
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "a socket could not be registered"),
+    };
+    let limits = &local.app.config.limits;
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        // A router is always ready.
+        router.clone().call(request.map(Body::new))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout.0.max(limits.idle_timeout.0))
+        .max_buf_size(limits.header_bytes.0)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = stop.serving.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+/// Drives each connection that has become a WebSocket, as a task of its own: the request's is freed.
+async fn take_upgrades(local: Rc<Local>, mut upgrades: mpsc::Receiver<Upgrade>) {
+    while let Some(upgrade) = upgrades.recv().await {
+        local.tasks.spawn_local(websocket::drive(local.clone(), upgrade));
+    }
+}
+
+/// Applies events and writes what they made ready. No wake-up for each subscriber: this one task writes to all.
+async fn sweep(local: Rc<Local>, mut events: mpsc::Receiver<Event>) {
+    loop {
+        if !local.shard.borrow().has_ready() {
+            let Some(event) = events.recv().await else { return };
+            local.shard.borrow_mut().apply(event);
+        }
+        {
+            let mut shard = local.shard.borrow_mut();
+            while shard.may_apply()
+                && let Ok(event) = events.try_recv()
+            {
+                shard.apply(event);
+            }
+            for _ in 0..WRITES_PER_TURN {
+                let Some(slot) = shard.next_ready() else { break };
+                shard.write(slot);
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of the crate as a whole: the golden vectors, and properties of arbitrary input.
+
+mod properties;
+mod vectors;
