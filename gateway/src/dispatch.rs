@@ -144,7 +144,15 @@ fn refuse_job_events(message: &Message) -> Result<(), Refusal> {
 }
 
 fn accepted(group: Option<GroupName>, members: Option<u64>) -> Accepted {
-    Accepted { message_id: clock::new_id(), group, members, existing: false, jobs: Vec::new(), offset: None, epoch: None }
+    Accepted {
+        message_id: clock::new_id(),
+        group,
+        members,
+        existing: false,
+        jobs: Vec::new(),
+        offset: None,
+        epoch: None,
+    }
 }
 
 /// What a caller is told when the layer refuses.

@@ -83,7 +83,8 @@ impl Idempotency {
                 Plan::Answer(accepted) => return Ok(repeated(*accepted)),
                 Plan::Wait(mut running) => {
                     // An error says that the first request is through, one way or the other.
-                    let late = |_| Refusal::new(ErrorCode::Unavailable, "the first request with this key is still under way");
+                    let late =
+                        |_| Refusal::new(ErrorCode::Unavailable, "the first request with this key is still under way");
                     let _ = timeout_at(deadline, running.changed()).await.map_err(late)?;
                 }
             }

@@ -123,10 +123,7 @@ pub(super) async fn one(
         (status = 503, description = "`overloaded`, with `Retry-After`"),
     )
 )]
-pub(super) async fn disconnect(
-    State(app): State<App>,
-    OnChannel(channel): OnChannel,
-) -> Result<StatusCode, Problem> {
+pub(super) async fn disconnect(State(app): State<App>, OnChannel(channel): OnChannel) -> Result<StatusCode, Problem> {
     match app.layer.disconnect(&channel).await.map_err(dispatch::refusal)? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(gone(&channel)),

@@ -117,7 +117,8 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Result<Json<Groups
     let limit = params.limit()?;
     let mut groups = app.layer.groups(params.text("prefix").unwrap_or_default(), params.text("after"), limit + 1);
     let next = next_page(&mut groups, limit, |(group, _)| group.to_string());
-    let entry = |(group, members): (groupcast_protocol::GroupName, u64)| GroupEntry { group: group.to_string(), members };
+    let entry =
+        |(group, members): (groupcast_protocol::GroupName, u64)| GroupEntry { group: group.to_string(), members };
     Ok(Json(Groups { groups: groups.into_iter().map(entry).collect(), next }))
 }
 
@@ -158,7 +159,11 @@ pub(super) async fn one(State(app): State<App>, InGroup(group): InGroup, uri: Ur
         (status = 422, description = "`invalid_name`"),
     )
 )]
-pub(super) async fn members(State(app): State<App>, InGroup(group): InGroup, uri: Uri) -> Result<Json<Members>, Problem> {
+pub(super) async fn members(
+    State(app): State<App>,
+    InGroup(group): InGroup,
+    uri: Uri,
+) -> Result<Json<Members>, Problem> {
     let params = Params::parse(&uri, &["limit", "after"])?;
     let limit = params.limit()?;
     let mut members = app.layer.members(&group, params.text("after"), limit + 1).unwrap_or_default();

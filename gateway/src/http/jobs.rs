@@ -120,10 +120,7 @@ pub(super) async fn one(State(app): State<App>, OfJob(id): OfJob, uri: Uri) -> R
         (status = 503, description = "`unavailable`, with `Retry-After`"),
     )
 )]
-pub(super) async fn cancel(
-    State(app): State<App>,
-    OfJob(id): OfJob,
-) -> Result<(StatusCode, Json<JobRecord>), Problem> {
+pub(super) async fn cancel(State(app): State<App>, OfJob(id): OfJob) -> Result<(StatusCode, Json<JobRecord>), Problem> {
     app.dispatch.cancel(id).await?;
     let record = app.jobs.get(id).await.map_err(Refusal::from)?;
     record.map(|record| (StatusCode::ACCEPTED, Json(record))).ok_or_else(|| no_such_job(id))

@@ -56,7 +56,9 @@ impl Description {
 fn complete(api: &mut Value) {
     let body = json!({"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}});
     let paths = api.get_mut("paths").and_then(Value::as_object_mut);
-    for operation in paths.into_iter().flatten().filter_map(|(_, path)| path.as_object_mut()).flat_map(|p| p.values_mut()) {
+    for operation in
+        paths.into_iter().flatten().filter_map(|(_, path)| path.as_object_mut()).flat_map(|p| p.values_mut())
+    {
         let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { continue };
         for (_, response) in responses.iter_mut().filter(|(status, _)| status.starts_with(['4', '5'])) {
             response["content"] = body.clone();

@@ -36,7 +36,10 @@ impl Params {
     }
 
     /// A parameter that parses.
-    pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Option<T>, Problem> {
+    pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, Problem> {
         let told = |e: T::Err| bad(format!("the parameter `{name}`: {e}"));
         self.text(name).map(|text| text.parse().map_err(told)).transpose()
     }

@@ -31,7 +31,9 @@ impl Rows<'_> {
             }
             out.extend_from_slice(line);
         }
-        out.extend_from_slice(format!("],\"row_count\":{},\"truncated\":{}}}", self.row_count, self.truncated).as_bytes());
+        out.extend_from_slice(
+            format!("],\"row_count\":{},\"truncated\":{}}}", self.row_count, self.truncated).as_bytes(),
+        );
         out.into()
     }
 
@@ -96,7 +98,8 @@ mod tests {
     fn every_form_has_the_same_values() {
         let columns = ["a".to_owned(), "b \"x\"".to_owned()];
         let rows = rows(&columns, "[1.0,\"q\\\"u,o\\n\"]\n[null,true]\n");
-        let json = r#"{"columns":["a","b \"x\""],"rows":[[1.0,"q\"u,o\n"],[null,true]],"row_count":9,"truncated":true}"#;
+        let json =
+            r#"{"columns":["a","b \"x\""],"rows":[[1.0,"q\"u,o\n"],[null,true]],"row_count":9,"truncated":true}"#;
         assert_eq!(rows.json(), json);
         let lines = "{\"a\":1.0,\"b \\\"x\\\"\":\"q\\\"u,o\\n\"}\n{\"a\":null,\"b \\\"x\\\"\":true}\n";
         assert_eq!(rows.ndjson_objects().expect("whole"), lines);

@@ -25,13 +25,18 @@ pub(super) fn render(api: &Value) -> String {
     for tag in api["tags"].as_array().into_iter().flatten() {
         let name = tag["name"].as_str().unwrap_or_default();
         html += &format!("<h2 id=\"{0}\">{0}</h2><p class=dim>{1}", escape(name), prose(tag.get("description")));
-        for (path, method, operation) in operations(api).filter(|(_, _, o)| o.pointer("/tags/0") == Some(&tag["name"])) {
+        for (path, method, operation) in operations(api).filter(|(_, _, o)| o.pointer("/tags/0") == Some(&tag["name"]))
+        {
             html += &render_operation(path, method, operation);
         }
     }
     html += "<h2 id=schemas>Forms</h2>";
     for (name, schema) in object(api.pointer("/components/schemas")) {
-        html += &format!("<details id=\"{0}\"><summary><code>{0}</code></summary>{1}</details>", escape(name), json(schema));
+        html += &format!(
+            "<details id=\"{0}\"><summary><code>{0}</code></summary>{1}</details>",
+            escape(name),
+            json(schema)
+        );
     }
     html
 }
@@ -54,7 +59,12 @@ fn render_operation(path: &str, method: &str, operation: &Value) -> String {
         for param in params {
             let field = |name: &str| escape(param[name].as_str().unwrap_or_default());
             let must = if param["required"] == true { " (required)" } else { "" };
-            html += &format!("<tr><td><code>{}</code><td>{}{must}<td>{}", field("name"), field("in"), prose(param.get("description")));
+            html += &format!(
+                "<tr><td><code>{}</code><td>{}{must}<td>{}",
+                field("name"),
+                field("in"),
+                prose(param.get("description"))
+            );
         }
         html += "</table>";
     }
@@ -63,7 +73,12 @@ fn render_operation(path: &str, method: &str, operation: &Value) -> String {
     }
     html += "<h4>Answers</h4><table>";
     for (status, response) in object(operation.get("responses")) {
-        html += &format!("<tr><td><b>{}</b><td>{}<td>{}", escape(status), prose(response.get("description")), contents(response));
+        html += &format!(
+            "<tr><td><b>{}</b><td>{}<td>{}",
+            escape(status),
+            prose(response.get("description")),
+            contents(response)
+        );
     }
     html + "</table></details>"
 }
