@@ -1,36 +1,31 @@
-//! What every handler can reach: the configuration and the parts behind the front door.
+//! What every front door (HTTP, WebSocket) works with: one cheap handle over the parts of the gateway.
 
 use std::sync::Arc;
 
 use groupcast_channel_layer::ChannelLayer;
 
 use crate::config::Config;
-use crate::consumer::{Claims, Queries};
 use crate::dispatch::Dispatch;
-pub use crate::health::Health;
+use crate::health::Health;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 
-/// The parts of a running gateway. A cheap handle.
+/// The gateway, as its front doors see it. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
-    /// The effective configuration.
+    /// The settings.
     pub config: Arc<Config>,
     /// Groups and channels.
     pub layer: ChannelLayer,
-    /// Jobs and their results.
+    /// Stored work.
     pub jobs: Jobs,
-    /// The named queries.
-    pub queries: Arc<Queries>,
-    /// Which consumers claim what.
-    pub claims: Arc<Claims>,
-    /// Sends messages to sockets and consumers.
+    /// Takes messages in: to the layer, to the consumers that claim them, or both.
     pub dispatch: Dispatch,
     /// Answers to requests that may be repeated.
     pub idempotency: Idempotency,
-    /// Counters of the front door.
+    /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Whether the gateway is ready, and whether it takes new work.
+    /// Whether the gateway is ready, or about to end.
     pub health: Health,
 }

@@ -13,11 +13,8 @@ use serde_json::value::RawValue;
 
 use crate::clock;
 use crate::config::Mode;
-use crate::consumer::{Claims, Outlet, OutletError};
+use crate::consumer::{Claims, EVENT_PREFIX, Outlet, OutletError};
 use crate::jobs::{CancelOutcome, Jobs, NewJob, ReplyTo};
-
-/// What the types of job events begin with. Only consumers send them.
-const JOB_EVENTS: &str = "job.";
 
 /// Sends messages and asks queries. A cheap handle.
 #[derive(Clone)]
@@ -43,9 +40,9 @@ impl Dispatch {
         self.route(group, message).await
     }
 
-    /// Whether a message of this group is shown to its sockets, at least also.
-    pub fn is_shown(&self, group: &GroupName, message: &Message) -> bool {
-        self.claims.is_shown(group, message)
+    /// Whether a message of this group goes to its sockets and to nobody else.
+    pub fn is_broadcast(&self, group: &GroupName, message: &Message) -> bool {
+        !self.claims.is_work(group, message)
     }
 
     /// `send` to one channel.
@@ -64,7 +61,7 @@ impl Dispatch {
     /// `unknown_query`, `bad_params`, and what storing a job can meet.
     pub async fn query(&self, name: &str, params: &RawObject, reply: ReplyTo) -> Result<Accepted, Refusal> {
         let params: &RawValue = serde_json::from_str(params.as_str())
-            .map_err(|e| Refusal::new(ErrorCode::BadParams, format!("the parameters are not JSON: {e}")))?;
+            .map_err(|error| Refusal::new(ErrorCode::BadParams, format!("the parameters are not JSON: {error}")))?;
         let job = self.claims.query(name, Some(params), reply)?;
         let jobs = self.store(vec![job]).await?;
         Ok(Accepted { jobs, ..accepted(None, None) })
@@ -133,7 +130,7 @@ impl Outlet for Dispatch {
 }
 
 fn refuse_job_events(message: &Message) -> Result<(), Refusal> {
-    if message.kind().starts_with(JOB_EVENTS) {
+    if message.kind().starts_with(EVENT_PREFIX) {
         let why = format!(
             "type `{}` is an event of a job, and only consumers send those; choose another type",
             message.kind()

@@ -1,4 +1,8 @@
 //! The gateway: HTTP and WebSocket in front, consumers behind, the channel layer between them.
+//!
+//! A program that embeds it starts with [`Groupcast`]: a configuration, consumers and routes of its own, `start`, `stop`.
+//! Reading order: [`server`] (how the parts are put together), [`app`] (what handlers reach), [`dispatch`] (where a
+//! message goes), [`http`] and `websocket` (the front doors), [`jobs`] and [`consumer`] (deferred work), [`config`].
 
 pub mod app;
 pub mod cli;
@@ -12,4 +16,8 @@ pub mod http;
 pub mod idempotency;
 pub mod jobs;
 pub mod metrics;
+pub mod server;
 mod threads;
+mod websocket;
+
+pub use server::{Groupcast, Running};

@@ -10,11 +10,12 @@ pub(crate) mod shard;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::routing::any;
 use groupcast_channel_layer::{ChannelLayer, LayerConfig};
 use groupcast_protocol::{NodeId, Pattern};
 use tokio::sync::mpsc;
@@ -25,12 +26,15 @@ use tokio_util::task::TaskTracker;
 pub(crate) use self::accept::Peer;
 pub(crate) use self::admission::Place;
 use self::shard::ShardThread;
-use crate::app::{App, Health};
-use crate::config::{Config, Problems};
-use crate::consumer::{Claims, Consumer, Consumers, Queries};
+use crate::app::App;
+use crate::config::{Config, Durability, Problems};
+use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, Setup, Sources};
 use crate::dispatch::Dispatch;
+use crate::health::Health;
+use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
+use crate::websocket;
 
 /// How often what has expired is dropped.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -70,9 +74,9 @@ pub enum StartError {
         #[source]
         source: crate::jobs::OpenError,
     },
-    /// A source or query cannot be used.
-    #[error(transparent)]
-    Consumers(#[from] crate::consumer::StartError),
+    /// Sources, queries or consumers cannot be used.
+    #[error("the configuration cannot be used:\n{}", list(.0))]
+    Consumers(Vec<Problem>),
     /// The address cannot be listened on.
     #[error("`{address}` cannot be listened on; is another gateway running there?")]
     Listen {
@@ -85,6 +89,16 @@ pub enum StartError {
     /// A thread or its runtime could not be made.
     #[error("a thread could not be started")]
     Thread(#[source] io::Error),
+}
+
+impl StartError {
+    fn consumers(problems: Vec<Problem>) -> Self {
+        Self::Consumers(problems)
+    }
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
 }
 
 /// How a drain ended.
@@ -126,18 +140,26 @@ impl Groupcast {
         let config = Arc::new(config);
         let (listener, address) = accept::listen(config.server.listen)
             .map_err(|source| StartError::Listen { address: config.server.listen, source })?;
-        let data_dir = config.server.data_dir.clone();
-        let jobs = Jobs::open(&config.jobs, &config.consumer, &data_dir)
-            .await
-            .map_err(|source| StartError::Jobs { data_dir, source })?;
-        let queries = Arc::new(Queries::open(&config.source, &config.query)?);
-        let claims = Arc::new(Claims::new(&config.consumer, queries.clone())?);
+        let jobs = open_jobs(&config)?;
+        let sources = Arc::new(Sources::open(&config.source, Path::new(".")).map_err(StartError::consumers)?);
+        let queries = Arc::new(Queries::new(&config.source, &config.query).map_err(StartError::consumers)?);
+        let claims = Claims::new(&config.consumer, queries.clone()).map_err(StartError::consumers)?;
         let (layer, inboxes) = ChannelLayer::new(layer_config(&config));
-        let dispatch = Dispatch::new(layer.clone(), claims.clone(), jobs.clone());
-        let consumers = Consumers::start(&config, jobs.clone(), queries.clone(), Arc::new(dispatch.clone()), consumers)?;
-        let metrics = Arc::new(Metrics::new());
-        let health = Health::default();
-        let app = App { config, layer, jobs, queries, claims, dispatch, metrics, health };
+        let dispatch = Dispatch::new(layer.clone(), Arc::new(claims), jobs.clone());
+        let setup = Setup {
+            consumers: config.consumer.clone(),
+            config: config.jobs.clone(),
+            jobs: jobs.clone(),
+            queries,
+            sources: sources.clone(),
+            outlet: Arc::new(dispatch.clone()),
+            embedded: consumers,
+        };
+        let consumers = Consumers::start(setup).map_err(StartError::consumers)?;
+        let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone()));
+        let health = health(&jobs, &sources);
+        let app = App { config, layer, jobs, dispatch, idempotency: Idempotency::default(), metrics, health };
+        let routes = routes.merge(Router::new().route("/ws", any(websocket::upgrade)).with_state(app.clone()));
         let router = crate::http::router(app.clone(), routes);
         let stop = Stop::default();
         let mut shards = Vec::new();
@@ -214,10 +236,42 @@ impl Running {
         for shard in self.shards {
             shard.join();
         }
-        self.app.jobs.close().await;
         tracing::info!(?outcome, "drained");
         outcome
     }
+}
+
+/// Without consumers nothing is ever stored, and without any that is to survive nothing is written: a gateway that only
+/// carries messages leaves no files behind.
+fn open_jobs(config: &Config) -> Result<Jobs, StartError> {
+    if config.consumer.iter().all(|consumer| consumer.durability == Durability::Memory) {
+        return Ok(Jobs::in_memory(&config.jobs));
+    }
+    let data_dir = config.server.data_dir.clone();
+    Jobs::open(&config.jobs, &data_dir).map_err(|source| StartError::Jobs { data_dir, source })
+}
+
+fn health(jobs: &Jobs, sources: &Arc<Sources>) -> Health {
+    let (jobs, sources) = (jobs.clone(), sources.clone());
+    Health::default()
+        .with_check(
+            "jobs",
+            Arc::new(move || {
+                Box::pin({
+                    let jobs = jobs.clone();
+                    async move { jobs.ready().await }
+                })
+            }),
+        )
+        .with_check(
+            "sources",
+            Arc::new(move || {
+                Box::pin({
+                    let sources = sources.clone();
+                    async move { sources.ready().await }
+                })
+            }),
+        )
 }
 
 async fn shards_ended(shards: &[ShardThread]) {

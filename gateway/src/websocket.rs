@@ -10,5 +10,5 @@ mod socket;
 mod upgrade;
 
 pub(crate) use driver::drive;
-pub use upgrade::upgrade;
 pub(crate) use upgrade::Upgrade;
+pub(crate) use upgrade::upgrade;

@@ -39,7 +39,7 @@ impl ConfigFile {
     /// With every problem found.
     pub fn load(self, environment: Vec<(String, String)>, flags: Vec<Setting>) -> Result<Loaded, CliError> {
         let file = self.config.or_else(|| Path::new(FILE).exists().then(|| FILE.into()));
-        let loaded = Config::load(&Sources { file, environment, flags })?;
+        let loaded = Config::load(&Sources { file, text: None, environment, flags })?;
         refuse_embedded(&loaded)?;
         Ok(loaded)
     }

@@ -1,12 +1,17 @@
-//! `groupcast serve` and `groupcast demo`: from arguments to a checked configuration; the rest is the server's.
+//! `groupcast serve` and `groupcast demo`: arguments, log and signals; the rest is the server's.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::CliError;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
 use super::check::ConfigFile;
+use super::{CliError, block_on, output};
 use crate::config::server::parse_address;
 use crate::config::{Role, Setting};
+use crate::demo::{self, data};
+use crate::server::{Drained, Groupcast, Running, StartError};
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -64,14 +69,79 @@ impl ServeArgs {
 /// When the configuration is wrong, or the gateway cannot start.
 pub fn serve(args: ServeArgs, environment: Vec<(String, String)>) -> Result<(), CliError> {
     let flags = args.flags();
-    let loaded = args.file.load(environment, flags)?;
-    Err(CliError::Failed(format!("no server is linked in to listen on {}", loaded.config.server.listen)))
+    let config = args.file.load(environment, flags)?.config;
+    start_log(&config.server.log)?;
+    block_on(async {
+        let running = start(Groupcast::new(config)).await?;
+        output::line(&format!("groupcast listens on http://{}", running.address()))?;
+        until_stopped(running).await
+    })
 }
 
 /// Runs the demo.
 ///
 /// # Errors
 /// When it cannot start, or a step of `--once` failed.
-pub fn demo(args: DemoArgs, _environment: Vec<(String, String)>) -> Result<(), CliError> {
-    Err(CliError::Failed(format!("no demo is linked in to listen on {:?}", args.listen)))
+pub fn demo(args: DemoArgs, environment: Vec<(String, String)>) -> Result<(), CliError> {
+    let folder = demo::Folder::new(args.once).map_err(|e| CliError::Failed(format!("no folder for data: {e}")))?;
+    let source = args.full.map_or(data::Source::Embedded, data::Source::Archive);
+    let config = demo::config(environment, args.listen, args.once, folder.path())?;
+    start_log(if args.once { "warn" } else { &config.server.log })?;
+    let loaded = data::load(&folder.database(), &source, demo::Progress::stderr());
+    loaded.map_err(|error| CliError::Failed(with_causes(&error)))?;
+    block_on(async {
+        let routes = demo::routes(&config.query);
+        let running = start(Groupcast::new(config).routes(routes)).await?;
+        if args.once {
+            let outcome = demo::once::run(running.address()).await;
+            running.stop().await;
+            return outcome;
+        }
+        output::line(&demo::welcome(running.address()))?;
+        until_stopped(running).await
+    })
+}
+
+async fn start(gateway: Groupcast) -> Result<Running, CliError> {
+    gateway.start().await.map_err(|error| match error {
+        StartError::Config(problems) => CliError::Config(problems),
+        error => CliError::Failed(with_causes(&error)),
+    })
+}
+
+/// Serves until the first SIGTERM or Ctrl-C, then drains; the second one ends at once.
+async fn until_stopped(running: Running) -> Result<(), CliError> {
+    let no_signals = |e| CliError::Failed(format!("signals cannot be listened for: {e}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    output::note("draining; once more to stop at once");
+    let drained = tokio::select! {
+        drained = running.stop() => drained,
+        _ = terminate.recv() => return Err(CliError::Failed("stopped before the drain was over".to_owned())),
+        _ = interrupt.recv() => return Err(CliError::Failed("stopped before the drain was over".to_owned())),
+    };
+    match drained {
+        Drained::Cleanly => Ok(()),
+        Drained::Cut => {
+            let why = "the drain took longer than [limits] drain_timeout; what was left was cut, jobs run again at the next start";
+            Err(CliError::Failed(why.to_owned()))
+        }
+    }
+}
+
+fn start_log(filter: &str) -> Result<(), CliError> {
+    let filter = EnvFilter::try_new(filter).map_err(|e| CliError::Usage(format!("[server] log: {e}")))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // Set once for each process; a second one (in tests) keeps the first.
+    drop(log.try_init());
+    Ok(())
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
 }

@@ -129,8 +129,8 @@ pub enum Durability {
 }
 
 impl From<Durability> for groupcast_protocol::frame::Durability {
-    fn from(level: Durability) -> Self {
-        match level {
+    fn from(durability: Durability) -> Self {
+        match durability {
             Durability::Memory => Self::Memory,
             Durability::Os => Self::Os,
             Durability::Disk => Self::Disk,

@@ -14,6 +14,8 @@ const PREFIX: &str = "GROUPCAST_";
 pub struct Sources {
     /// The file, if there is one.
     pub file: Option<PathBuf>,
+    /// What would stand in a file, if there is none.
+    pub text: Option<String>,
     /// The environment's variables.
     pub environment: Vec<(String, String)>,
     /// What flags said.
@@ -37,6 +39,11 @@ impl Sources {
         Self { file: Some(path.into()), ..Self::default() }
     }
 
+    /// Settings of a text alone, for a program that embeds the gateway.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: Some(text.into()), ..Self::default() }
+    }
+
     /// Reads the file and lays environment and flags over it.
     pub(super) fn merge(&self) -> Result<(Table, Origins), Problems> {
         let mut origins =
@@ -53,10 +60,16 @@ impl Sources {
     }
 
     fn read_file(&self, origins: &Origins) -> Result<Table, Problems> {
-        let Some(path) = &self.file else { return Ok(Table::new()) };
         let refused = |message: String| Problems(vec![origins.problem("", message)]);
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| refused(format!("the file cannot be read: {e}; name another with --config")))?;
+        let read = |path: &PathBuf| {
+            let unreadable = |e| refused(format!("the file cannot be read: {e}; name another with --config"));
+            std::fs::read_to_string(path).map_err(unreadable)
+        };
+        let text = match (&self.file, &self.text) {
+            (Some(path), _) => read(path)?,
+            (None, Some(text)) => text.clone(),
+            (None, None) => return Ok(Table::new()),
+        };
         toml::from_str(&text).map_err(|e| refused(format!("not TOML: {}", e.to_string().trim_end())))
     }
 

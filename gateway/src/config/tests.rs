@@ -6,7 +6,7 @@ fn load(text: &str, environment: &[(&str, &str)], flags: Vec<Setting>) -> Result
     let path = folder.path().join("groupcast.toml");
     std::fs::write(&path, text).expect("the temporary folder is writable");
     let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    let sources = Sources { file: Some(path), environment, flags };
+    let sources = Sources { file: Some(path), text: None, environment, flags };
     let told = |problems: Problems| problems.0.into_iter().map(|p| (p.key, p.message)).collect();
     Config::load(&sources).map(|loaded| loaded.config).map_err(told)
 }

@@ -1,11 +1,11 @@
 //! The accept loop: takes connections, and gives each to the thread that will own it before its first byte is read.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::unix::AsyncFd;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +35,7 @@ pub(crate) struct Peer {
     pub(crate) place: Place,
 }
 
-/// Listens on an address; says which one it became.
+/// Listens on an address; says which one it became. Within a runtime.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted gateway must not wait for the old connections' last packets to be forgotten.
@@ -43,7 +43,7 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    let listener = TcpListener::from(socket);
+    let listener = TcpListener::from_std(socket.into())?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }
@@ -56,10 +56,6 @@ pub(crate) async fn accept(
     admission: Admission,
     stop: CancellationToken,
 ) {
-    let listener = match AsyncFd::new(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "the listener cannot be waited for"),
-    };
     let mut turn = 0;
     loop {
         let Some(accepted) = stop.run_until_cancelled(next(&listener)).await else { return };
@@ -84,17 +80,12 @@ pub(crate) async fn accept(
     }
 }
 
-async fn next(listener: &AsyncFd<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
-    loop {
-        let mut ready = listener.readable().await?;
-        if let Ok(accepted) = ready.try_io(|listener| listener.get_ref().accept()) {
-            let (stream, address) = accepted?;
-            stream.set_nonblocking(true)?;
-            // Small frames go out at once; what belongs together is written together.
-            stream.set_nodelay(true)?;
-            return Ok((stream, address));
-        }
-    }
+async fn next(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, address) = listener.accept().await?;
+    // Small frames go out at once; what belongs together is written together.
+    stream.set_nodelay(true)?;
+    // Taken from this thread's reactor: the shard registers it with its own.
+    Ok((stream.into_std()?, address))
 }
 
 /// The client went away before it was accepted.

@@ -76,7 +76,7 @@ impl Commands {
 
     fn publishes(&self, command: &Command) -> bool {
         match command {
-            Command::GroupSend { group, message, .. } => self.app.dispatch.is_shown(group, message),
+            Command::GroupSend { group, message, .. } => self.app.dispatch.is_broadcast(group, message),
             _ => false,
         }
     }
@@ -85,7 +85,6 @@ impl Commands {
 async fn execute(app: &App, channel: ChannelName, command: Command) -> Result<Answer, Refusal> {
     match command {
         Command::GroupSend { group, message, .. } => {
-
             app.dispatch.group_send(&group, message).await.map(Answer::Accepted)
         }
         Command::Query { name, params } => {

@@ -20,6 +20,7 @@ use super::reader::{Incoming, Reader};
 use super::socket::Socket;
 use super::upgrade::{Opening, Upgrade};
 use crate::clock;
+use crate::server::Place;
 use crate::server::shard::Local;
 
 /// From the answer to the handshake to the socket in our hands.
@@ -60,6 +61,8 @@ struct Connection {
     session: Session,
     commands: Commands,
     slot: Slot,
+    /// Held until the connection is over.
+    _place: Place,
     state: State,
     /// Since when the socket has taken nothing though there is something for it.
     stalled_since: Option<Instant>,
@@ -95,8 +98,8 @@ impl Connection {
             session.subscribe_at_open(group, after);
         }
         let commands = Commands::new(local.app.clone(), channel);
-        let state = State::Open;
-        Ok(Self { local, socket, reader, more: true, session, commands, slot, state, stalled_since: None })
+        let (state, _place) = (State::Open, opening.place);
+        Ok(Self { local, socket, reader, more: true, session, commands, slot, _place, state, stalled_since: None })
     }
 
     async fn run(mut self) {

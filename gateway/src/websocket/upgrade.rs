@@ -1,7 +1,7 @@
 //! The handshake: what a request must be to become a WebSocket, and the socket taken out of hyper.
 
 use axum::body::Body;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, Query, State};
 use axum::response::{IntoResponse, Response};
 use groupcast_protocol::envelope::Position;
 use groupcast_protocol::websocket::{self, Offer};
@@ -10,7 +10,7 @@ use http::header::{
     CONNECTION, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use hyper::upgrade::OnUpgrade;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -39,21 +39,24 @@ pub(crate) struct Opening {
 /// # Errors
 /// 400 for a malformed handshake, 403 for a foreign origin, 422 for a bad `?group=`, 426 without an upgrade, 503 when
 /// the gateway drains or has no room.
-pub async fn upgrade(
+pub(crate) async fn upgrade(
     State(app): State<App>,
     Extension(peer): Extension<Peer>,
     mut request: Request<Body>,
 ) -> Result<Response, Problem> {
     let accept = handshake(&request, &app.config.server.origins)?;
     let limit = app.config.limits.subscriptions_per_connection;
-    let groups = groups(request.uri().query().unwrap_or_default(), limit)?;
+    let groups = groups(request.uri(), limit)?;
     if app.health.is_draining() {
         return Err(Problem::new(ErrorCode::Unavailable, "the gateway is about to restart; connect again in a moment"));
     }
     let on_upgrade = hyper::upgrade::on(&mut request);
     let opening = Opening { groups, peer: peer.address.ip().to_string(), place: peer.place.clone() };
     if peer.shard.try_send(Upgrade { on_upgrade, opening }).is_err() {
-        return Err(Problem::new(ErrorCode::Overloaded, "too many handshakes are under way; connect again in a moment"));
+        return Err(Problem::new(
+            ErrorCode::Overloaded,
+            "too many handshakes are under way; connect again in a moment",
+        ));
     }
     Ok(accept)
 }
@@ -63,12 +66,14 @@ fn handshake(request: &Request<Body>, origins: &[String]) -> Result<Response, Pr
     let headers = request.headers();
     let bad = |detail: &str| Problem::new(ErrorCode::BadRequest, detail);
     if request.method() != Method::GET || request.version() != Version::HTTP_11 || !asks_for_upgrade(headers) {
-        let detail = "this is a WebSocket endpoint; open it with a WebSocket client (GET, HTTP/1.1, `Upgrade: websocket`)";
+        let detail =
+            "this is a WebSocket endpoint; open it with a WebSocket client (GET, HTTP/1.1, `Upgrade: websocket`)";
         let problem = Problem::new(ErrorCode::UpgradeRequired, detail);
         return Err(problem.with_header(UPGRADE, HeaderValue::from_static("websocket")));
     }
     if single(headers, SEC_WEBSOCKET_VERSION)? != Some("13") {
-        let problem = Problem::new(ErrorCode::UpgradeRequired, "only version 13 of the WebSocket protocol is spoken here");
+        let problem =
+            Problem::new(ErrorCode::UpgradeRequired, "only version 13 of the WebSocket protocol is spoken here");
         return Err(problem.with_header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
     }
     let key = single(headers, SEC_WEBSOCKET_KEY)?.filter(|key| websocket::is_key(key));
@@ -124,9 +129,9 @@ fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Problem> 
 }
 
 /// `?group=a&group=b&after=EPOCH:OFFSET`: an `after` belongs to the group before it.
-fn groups(query: &str, limit: usize) -> Result<Vec<(GroupName, Option<Position>)>, Problem> {
+fn groups(uri: &Uri, limit: usize) -> Result<Vec<(GroupName, Option<Position>)>, Problem> {
     let mut groups: Vec<(GroupName, Option<Position>)> = Vec::new();
-    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
         .map_err(|error| Problem::new(ErrorCode::BadRequest, format!("the query string cannot be read: {error}")))?;
     for (key, value) in pairs {
         match (key.as_str(), groups.last_mut()) {

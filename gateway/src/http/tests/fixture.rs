@@ -59,9 +59,9 @@ impl Api {
         let config = Arc::new(Config::load(&Sources::file(file)).expect("a good configuration").config);
         let jobs = Jobs::in_memory(&config.jobs);
         let queries = Arc::new(Queries::new(&config.source, &config.query).expect("good queries"));
-        let claims = Arc::new(Claims::new(&config.consumer, queries.clone()).expect("good consumers"));
+        let claims = Arc::new(Claims::new(&config.consumer, queries).expect("good consumers"));
         let (layer, inboxes) = ChannelLayer::new(LayerConfig::new(NodeId::parse("gw1").expect("a good name")));
-        let dispatch = Dispatch::new(layer.clone(), claims.clone(), jobs.clone());
+        let dispatch = Dispatch::new(layer.clone(), claims, jobs.clone());
         let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone()));
         let checked = jobs.clone();
         let check = move || -> futures_util::future::BoxFuture<'static, Result<(), String>> {
@@ -70,7 +70,7 @@ impl Api {
         };
         let health = Health::default().with_check("jobs", Arc::new(check));
         let idempotency = Idempotency::default();
-        let app = App { config, layer, jobs, queries, claims, dispatch, idempotency, metrics, health };
+        let app = App { config, layer, jobs, dispatch, idempotency, metrics, health };
         Self { router: router(app.clone(), more), app, _inboxes: inboxes }
     }
 
