@@ -81,7 +81,7 @@ pub(super) fn claim(
     let due = "select id from job where state = 0 and consumer = ?1 and run_at <= ?2 order by run_at limit ?3";
     let late = "select id from job where state < 2 and deadline_at is not null and deadline_at <= ?1 limit ?2";
     let lost = "select id from job where state = 2 and lease_until <= ?1 limit ?2";
-    let ready = "select id from job where state = 1 and consumer = ?1 order by priority desc, id limit ?2";
+    let ready = "select id from job where state = 1 and consumer = ?1 order by priority desc, rowid limit ?2";
 
     let late = ids(conn, late, params![int(now), TIDY_MAX as i64])?;
     let lost = ids(conn, lost, params![int(mono), TIDY_MAX as i64])?;
@@ -181,7 +181,7 @@ pub(super) fn redrive(
         and (?1 is null or consumer = ?1) and (?2 is null or error_code = ?2 or error_class = ?2)
         and (unique_key is null or not exists (select 1 from job as other where other.consumer = dead.consumer
             and other.unique_key = dead.unique_key and other.unique_key is not null and other.state < 3))
-        order by id limit ?3";
+        order by rowid limit ?3";
     let found = ids(conn, sql, params![filter.consumer, filter.reason, filter.limit as i64])?;
     let mut keys = std::collections::HashSet::new();
     let mut consumers = Vec::new();
@@ -217,7 +217,7 @@ pub(super) fn event_sent(conn: &Connection, sent: &[(JobId, u32)]) -> rusqlite::
 
 /// Ended jobs whose event was not sent.
 pub(super) fn events_pending(conn: &Connection, limit: usize) -> rusqlite::Result<Vec<Settled>> {
-    let mut statement = conn.prepare_cached("select * from job where event_pending = 1 order by id limit ?1")?;
+    let mut statement = conn.prepare_cached("select * from job where event_pending = 1 order by rowid limit ?1")?;
     let rows = statement.query_map([limit as i64], read)?;
     rows.map(|row| row.map(|row| row.settled())).collect()
 }
