@@ -2,6 +2,8 @@
 
 mod attempt;
 mod courier;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;

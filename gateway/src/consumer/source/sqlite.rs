@@ -137,6 +137,9 @@ fn read(conn: &Connection, execution: &Execution) -> Result<RowSet, ReadError> {
     if !statement.readonly() {
         return Err(ReadError::NotRead("it writes; named queries only read".into()));
     }
+    if statement.column_count() == 0 {
+        return Err(ReadError::NotRead("it gives no columns; write one SELECT".into()));
+    }
     bind(&mut statement, execution)?;
     let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     let width = columns.len();
