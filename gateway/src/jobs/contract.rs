@@ -272,7 +272,7 @@ async fn events_stay_pending_until_they_are_sent(rig: Rig) {
     let claimed = rig.claim_one().await;
     assert!(rig.pending().await.is_empty());
     let settled = rig.accepted(&claimed, How::Succeeded(info())).await;
-    assert_eq!(rig.pending().await, [settled.clone()]);
+    assert_eq!(rig.pending().await, std::slice::from_ref(&settled));
     rig.backend.queue.event_sent(vec![(id, claimed.attempt + 1)]).await.expect("told");
     assert_eq!(rig.pending().await, [settled], "that was another attempt's");
     rig.backend.queue.event_sent(vec![(id, claimed.attempt)]).await.expect("told");

@@ -127,10 +127,12 @@ impl State {
 
     /// A dead job whose unique key a live one has stays dead; of several dead ones with a key, the oldest comes back.
     pub(super) fn redrive(&mut self, filter: &RedriveFilter, now: u64) -> Vec<String> {
-        let dead = self.rows.values().filter(|row| row.is_redriven_by(filter));
+        let mut dead: Vec<_> = self.rows.values().filter(|row| row.is_redriven_by(filter)).collect();
+        dead.sort_by_key(|row| self.arrival(row.id));
         let mut keys = HashSet::new();
-        let free =
-            dead.filter(|row| unique_of(row).is_none_or(|key| !self.unique.contains_key(&key) && keys.insert(key)));
+        let free = dead
+            .into_iter()
+            .filter(|row| unique_of(row).is_none_or(|key| !self.unique.contains_key(&key) && keys.insert(key)));
         let found: Vec<_> = free.take(filter.limit).map(|row| (row.id, row.consumer.clone())).collect();
         for (id, _) in found.iter().filter(|_| !filter.dry_run) {
             self.change(*id, |row| row.redrive(now));
@@ -238,10 +240,8 @@ impl State {
         if row.state.is_waiting() {
             self.waiting -= 1;
         }
-        if !row.state.is_ended() {
-            if let Some(key) = unique_of(row) {
-                self.unique.remove(&key);
-            }
+        if let Some(key) = unique_of(row).filter(|_| !row.state.is_ended()) {
+            self.unique.remove(&key);
         }
     }
 }
