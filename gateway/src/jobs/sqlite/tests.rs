@@ -148,6 +148,27 @@ async fn a_reader_does_not_wait_for_the_writer() {
 }
 
 #[tokio::test]
+async fn claims_are_not_slowed_by_history() {
+    let home = tempfile::tempdir().expect("a directory");
+    let queue = open(home.path());
+    enqueue(&queue, 1, Durability::Os).await;
+    let conn = rusqlite::Connection::open(home.path().join("jobs.db")).expect("open");
+    for sql in super::ops::CLAIM_QUERIES {
+        let plan: Vec<String> = conn
+            .prepare(&format!("explain query plan {sql}"))
+            .and_then(|mut statement| {
+                let parameters = statement.parameter_count();
+                let values = rusqlite::params_from_iter((0..parameters).map(|_| 1));
+                statement.query_map(values, |row| row.get("detail"))?.collect()
+            })
+            .expect("a plan");
+        let plan = plan.join("; ");
+        assert!(plan.contains("USING") && plan.contains("INDEX job_"), "{sql}: {plan}");
+        assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{sql}: {plan}");
+    }
+}
+
+#[tokio::test]
 async fn a_directory_has_one_gateway_at_a_time() {
     let home = tempfile::tempdir().expect("a directory");
     let config = JobsConfig::default();
