@@ -170,6 +170,31 @@ async fn a_running_query_is_cancelled_within_50_ms() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_finds_a_cancellation_from_elsewhere() {
+    let rig = Rig::start().await;
+    let id = rig.send(r#"{"type":"execute_query","query":"endless"}"#).await;
+    rig.until(|| rig.sources.loads().any(|(_, load)| load == (1, 0))).await;
+    let conn = rusqlite::Connection::open(rig.home.path().join("jobs.db")).expect("open");
+    conn.execute("update job set cancel_requested = 1 where id = ?1", [id.to_bytes()]).expect("asked");
+    rig.consumers.shared.beat_once().await;
+    assert_eq!(rig.ended(id).await.state, JobState::Cancelled);
+}
+
+#[tokio::test]
+async fn a_cpu_thread_that_never_returns_is_replaced() {
+    let rig = Rig::start_with(|config| config.timeout = Time(Duration::from_millis(30))).await;
+    let (go, gate) = std::sync::mpsc::sync_channel::<()>(1);
+    *rig.act.stuck.lock() = Some(gate);
+    let id = rig.send(r#"{"type":"act","do":"never_return","max_attempts":1}"#).await;
+    assert_eq!(rig.ended(id).await.error.expect("it failed").class, ErrorClass::Timeout);
+    rig.until(|| rig.jobs.counters().threads_lost.get() == 1).await;
+    let next = rig.send(r#"{"type":"act","do":"progress"}"#).await;
+    assert_eq!(rig.ended(next).await.state, JobState::Succeeded, "on the one thread that took its place");
+    go.send(()).expect("it waits still");
+    rig.until(|| rig.consumers.cpu_load() == (0, 0)).await;
+}
+
+#[tokio::test]
 async fn a_waiting_job_is_cancelled_and_told() {
     let rig = Rig::start().await;
     let id = rig.send(r#"{"type":"act","do":"answer","delay_ms":60000}"#).await;
@@ -347,7 +372,7 @@ struct Rig {
     consumers: Consumers,
     outlet: Arc<Remembers>,
     act: Arc<Act>,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 impl Rig {
@@ -363,7 +388,8 @@ impl Rig {
         let (sources, queries) = demo(home.path());
         let mut consumers: Vec<ConsumerConfig> = CONSUMERS.map(|one| toml::from_str(one).expect("a consumer")).into();
         consumers.iter_mut().for_each(change);
-        let config = JobsConfig { retry_base: Time(Duration::from_millis(5)), ..JobsConfig::default() };
+        let config =
+            JobsConfig { retry_base: Time(Duration::from_millis(5)), cpu_threads: Some(1), ..JobsConfig::default() };
         let jobs = Jobs::open(&config, home.path()).expect("free");
         let (outlet, act) = (Arc::new(Remembers::default()), Arc::new(Act::default()));
         let setup = Setup {
@@ -377,7 +403,7 @@ impl Rig {
         };
         let claims = Claims::new(&consumers, queries).expect("valid");
         let consumers = Consumers::start(setup).expect("started");
-        Self { jobs, claims, sources, consumers, outlet, act, _home: home }
+        Self { jobs, claims, sources, consumers, outlet, act, home }
     }
 
     async fn send(&self, json: &str) -> JobId {
@@ -492,6 +518,7 @@ struct Act {
     running: AtomicU32,
     most: AtomicU32,
     gate: Notify,
+    stuck: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
 }
 
 impl Consumer for Act {
@@ -515,6 +542,10 @@ impl Act {
             "fail_for_good" => return Err(Failure::permanent("broken", "never")),
             "panic" => panic!("with a secret"),
             "panic_computing" => job.compute(|_| panic!("with a secret")).await?,
+            "never_return" => {
+                let gate = self.stuck.lock().take().expect("set by the test");
+                job.compute(move |_| gate.recv().is_ok()).await?;
+            }
             "hang" => std::future::pending().await,
             "wait_for_gate" => self.gate.notified().await,
             "meet" => tokio::task::yield_now().await,
