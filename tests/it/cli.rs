@@ -184,8 +184,8 @@ async fn serve_without_a_file_listens_on_loopback_without_consumers() {
     let mut process = Process::spawn(groupcast(&home, &["serve", "--listen", "127.0.0.1:0"]));
     let address = process.address().await;
     assert!(address.ip().is_loopback());
-    let socket = Socket::dial(address, "/ws?group=my_group", &[], None).await;
-    socket.expect("it serves").expect("subscribed").await;
+    let mut socket = Socket::dial(address, "/ws?group=my_group", &[], None).await.expect("it serves");
+    socket.expect("subscribed").await;
     let http = groupcast_tests::Http::new(address);
     let accepted = http.group_send("my_group", &json!({"type": "execute_query", "queryset_id": 7})).await;
     assert_eq!((&accepted["members"], &accepted["jobs"]), (&json!(1), &json!([])), "nobody claims it");

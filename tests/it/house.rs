@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What only the front door may use.
-const HTTP_STACK: [&str; 7] = ["axum", "hyper", "hyper_util", "http_body_util", "tower", "tower_http", "utoipa"];
+const HTTP_STACK: [&str; 6] = ["axum", "hyper", "hyper_util", "http_body_util", "tower", "tower_http"];
 /// Databases are behind `jobs` and `consumer`.
 const DATABASES: [&str; 3] = ["rusqlite", "tokio_postgres", "sqlx"];
 /// What touches a socket.

@@ -1,14 +1,18 @@
 //! Below the protocol: frames that break RFC 6455 close the socket that sent them with the right code, and only that.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt, StreamExt};
 use groupcast_tests::home::BARE;
 use groupcast_tests::socket::End;
-use groupcast_tests::wait::within;
+use groupcast_tests::wait::{within, within_time};
 use groupcast_tests::{Gateway, Raw, Socket};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 const TEXT: u8 = 0x81;
+/// A bad client is closed at once, not when it times out.
+const CLOSED: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn bad_frames_close_with_their_code_and_nobody_else_notices() {
@@ -32,7 +36,8 @@ async fn bad_frames_close_with_their_code_and_nobody_else_notices() {
     ] {
         let mut raw = Raw::websocket(gateway.address()).await;
         raw.send_frame(first, masked, payload).await;
-        assert_eq!(raw.end().await, End::Closed(code), "{what}");
+        let end = within_time(CLOSED, what, raw.end()).await;
+        assert_eq!(end, End::Closed(code), "{what}");
     }
     gateway.http().group_send("calm", &json!({"type": "still.here"})).await;
     assert_eq!(bystander.message().await["type"], "still.here");
@@ -43,13 +48,16 @@ async fn the_limit_of_a_message_is_the_configured_one() {
     let config = format!("{BARE}\n[limits]\nmessage_bytes = \"2KiB\"\n");
     let gateway = Gateway::start(&config).await;
     let mut socket = Socket::open(&gateway).await;
-    let padded = |bytes: usize| {
-        let bare = r#"{"type":"ping"}"#;
-        Message::text(format!("{bare}{}", " ".repeat(bytes - bare.len())))
+    let of_size = |bytes: usize| {
+        let message = json!({"type": "x", "p": "x".repeat(bytes - 19)});
+        assert_eq!(message.to_string().len(), bytes);
+        json!({"type": "group_send", "group": "g", "message": message})
     };
-    socket.send_raw(padded(2048)).await;
-    socket.expect("pong").await;
-    socket.send_raw(padded(2049)).await;
+    assert_eq!(socket.command(of_size(2048)).await["type"], "accepted");
+    // A command has some room beside its message, so one that is a little too large is told and survived.
+    socket.refused(of_size(2049), "too_large").await;
+    assert_eq!(socket.command(of_size(2048)).await["type"], "accepted");
+    socket.send(&of_size(4096)).await;
     assert_eq!(socket.end().await, End::Closed(1009));
 }
 

@@ -44,7 +44,7 @@ params.b = { type = "boolean" }
 id = 9
 name = "kinds"
 source = "shop"
-sql = "select nothing, whole, fraction, words from kinds order by rowid"
+sql = "select missing, whole, fraction, words from kinds order by rowid"
 
 [[consumer]]
 name = "queries"
@@ -132,7 +132,7 @@ def make_database(path: Path) -> None:
     database = sqlite3.connect(path)
     database.execute("create table goods (name text, sold integer)")
     database.executemany("insert into goods values (?, ?)", [("tea", 30), ("coffee", 42), ("mate", 0)])
-    database.execute("create table kinds (nothing, whole integer, fraction real, words text)")
+    database.execute("create table kinds (missing, whole integer, fraction real, words text)")
     rows = [(None, 2**63 - 1, 0.1, 'Grüße, "Welt"\n\t\u0001 🦀'), (None, -(2**63), 1e300, ""), (None, 0, -0.5, "null")]
     database.executemany("insert into kinds values (?, ?, ?, ?)", rows)
     database.commit()

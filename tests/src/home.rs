@@ -51,7 +51,7 @@ sql = "select abs(-9223372036854775807 - min(1, count(*))) as too_big from fligh
 id = 4
 name = "kinds"
 source = "shop"
-sql = "select nothing, whole, fraction, words, yes from kinds order by rowid"
+sql = "select missing, whole, fraction, words, yes from kinds order by rowid"
 
 [[query]]
 id = 5
@@ -160,7 +160,7 @@ fn build_source(path: &Path) {
              insert into flights values
                  ('JFK', 'LAX', 10), ('JFK', 'LAX', 21), ('JFK', 'BOS', -3), ('JFK', 'ORD', 40),
                  ('LGA', 'ORD', 7), ('EWR', 'SFO', 1);
-             create table kinds (nothing, whole integer, fraction real, words text, yes integer);
+             create table kinds (missing, whole integer, fraction real, words text, yes integer);
              insert into kinds values
                  (null, 9007199254740993, 0.1, 'Ünïcode \"quoted\", comma' || char(10) || 'line', 1),
                  (null, -9223372036854775808, -1e300, '', 0);",

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Request};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -192,7 +194,8 @@ impl Socket {
 
     /// Closes with 1000 and waits for the end.
     pub async fn close(mut self) -> End {
-        within("closing", self.stream.close(None)).await.expect("the socket is open");
+        let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        within("closing", self.stream.close(Some(normal))).await.expect("the socket is open");
         self.end().await
     }
 
