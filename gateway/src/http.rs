@@ -10,6 +10,7 @@ mod body;
 mod channels;
 mod connections;
 mod groups;
+mod head;
 mod idempotency;
 mod jobs;
 mod openapi;
@@ -60,6 +61,7 @@ fn finish(router: Router, app: App) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(PanicToProblem(app.clone())))
+        .layer(from_fn_with_state(app.clone(), head::check))
         .layer(from_fn_with_state(app, count))
 }
 
