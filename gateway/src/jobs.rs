@@ -4,6 +4,8 @@
 //! [`queue`] (the contract of every store), then this file: [`Jobs`], the handle that everybody uses.
 
 mod backend;
+#[cfg(test)]
+mod contract;
 mod counters;
 mod error;
 mod handle;

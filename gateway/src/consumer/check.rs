@@ -1,5 +1,8 @@
 //! What `groupcast check` finds out about sources, queries and consumers.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,8 @@
 //! `Claims`: which consumers a message is work for, and what jobs it becomes.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -60,12 +60,6 @@ impl Param {
         &self.name
     }
 
-    /// A value that SQL can be tried with.
-    #[cfg(test)]
-    pub(crate) fn default(&self) -> Option<&SqlValue> {
-        self.default.as_ref()
-    }
-
     fn bind(&self, given: Option<&RawValue>) -> Result<SqlValue, Refusal> {
         let refused = |why: String| Refusal::new(ErrorCode::BadParams, format!("parameter `{}` {why}", self.name));
         let Some(given) = given else {

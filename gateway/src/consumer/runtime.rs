@@ -2,6 +2,8 @@
 
 mod attempt;
 mod courier;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -60,6 +62,9 @@ pub struct Setup {
 /// The running consumers. Tasks on the runtime they were started on; dropped, they go on.
 pub struct Consumers {
     shared: Arc<Shared>,
+    /// Those that claim: they end when they are told to stop.
+    claimers: TaskTracker,
+    /// Those that look after what runs: they end after it.
     tasks: TaskTracker,
 }
 
@@ -119,15 +124,16 @@ impl Consumers {
             held: Mutex::default(),
             last_beat: Mutex::new(Instant::now()),
         });
-        let tasks = TaskTracker::new();
+        let (claimers, tasks) = (TaskTracker::new(), TaskTracker::new());
         for seat in seats {
-            tasks.spawn(Arc::clone(&shared).serve(Arc::new(seat)));
+            claimers.spawn(Arc::clone(&shared).serve(Arc::new(seat)));
         }
         tasks.spawn(Arc::clone(&shared).beat());
         tasks.spawn(Arc::clone(&shared).sweep());
         tasks.spawn(Arc::clone(&shared).resend());
+        claimers.close();
         tasks.close();
-        Ok(Self { shared, tasks })
+        Ok(Self { shared, claimers, tasks })
     }
 
     /// How many CPU threads compute, and how many pieces of work wait for one.
@@ -144,7 +150,12 @@ impl Consumers {
         let (ended_before, released_before) = (ended(), counters.released.get());
         self.shared.stop.cancel();
         self.shared.attempts.close();
-        let in_time = timeout(at_most, self.shared.attempts.wait()).await.is_ok();
+        // First those that claim: what they have in hand becomes an attempt yet.
+        let all = async {
+            self.claimers.wait().await;
+            self.shared.attempts.wait().await;
+        };
+        let in_time = timeout(at_most, all).await.is_ok();
         if !in_time {
             self.shared.interrupt.cancel();
             if timeout(RELEASE, self.shared.attempts.wait()).await.is_err() {

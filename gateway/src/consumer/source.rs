@@ -3,6 +3,8 @@
 mod encode;
 mod guard;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

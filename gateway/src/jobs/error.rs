@@ -146,3 +146,25 @@ pub enum OpenError {
     #[error("`[jobs] store = \"{0}\"` is not part of this program; use `sqlite`")]
     NotBuilt(&'static str),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_are_told_the_codes_of_the_contract() {
+        let id = JobId::new(1, 1);
+        for (error, code) in [
+            (JobsError::QueueFull { limit: 1 }, "overloaded"),
+            (JobsError::Busy, "overloaded"),
+            (JobsError::StorageFull, "storage_full"),
+            (JobsError::TimedOut, "unavailable"),
+            (JobsError::NotFound(id), "not_found"),
+            (JobsError::NotReady { id, state: JobState::Running }, "not_ready"),
+            (JobsError::NoResult { id, state: JobState::Dead }, "not_found"),
+            (JobsError::Expired(id), "expired"),
+        ] {
+            assert_eq!(Refusal::from(error).code.as_str(), code);
+        }
+    }
+}

@@ -9,6 +9,8 @@ pub(crate) mod open;
 mod ops;
 mod rows;
 mod schema;
+#[cfg(test)]
+mod tests;
 pub(crate) mod writer;
 
 pub(crate) use self::rows::{int, uint};

@@ -1,13 +1,16 @@
 //! `Watch`: who in this process waits for what happens to jobs. Hints only: everybody who waits also looks by himself
 //! now and then.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use groupcast_protocol::JobId;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+/// Cancellations that may wait for their job to start.
+const EARLY_MAX: usize = 1024;
 
 /// Wakes consumers, waiters and the sender of events.
 #[derive(Default)]
@@ -18,6 +21,8 @@ pub(crate) struct Watch {
     waiters: Mutex<HashMap<JobId, Waiter>>,
     /// The jobs that run in this process.
     running: Mutex<HashMap<JobId, CancellationToken>>,
+    /// Jobs whose cancellation came between their claim and their start here.
+    early: Mutex<HashSet<JobId>>,
     /// Wakes the sender of events.
     pub(crate) events: Notify,
 }
@@ -59,7 +64,12 @@ impl Watch {
 
     /// Notes that a job runs here until the guard is dropped; `cancel` stops it.
     pub(crate) fn runs(self: &Arc<Self>, id: JobId, cancel: CancellationToken) -> Running {
-        self.running.lock().insert(id, cancel);
+        let mut running = self.running.lock();
+        running.insert(id, cancel.clone());
+        if self.early.lock().remove(&id) {
+            cancel.cancel();
+        }
+        drop(running);
         Running { watch: Arc::clone(self), id }
     }
 
@@ -68,10 +78,19 @@ impl Watch {
         self.running.lock().contains_key(&id)
     }
 
-    /// Stops a job that runs here.
+    /// Stops a job that runs here, or is about to.
     pub(crate) fn cancel(&self, id: JobId) {
-        if let Some(cancel) = self.running.lock().get(&id) {
-            cancel.cancel();
+        let running = self.running.lock();
+        match running.get(&id) {
+            Some(cancel) => cancel.cancel(),
+            None => {
+                let mut early = self.early.lock();
+                // Those of another node never start here. What is forgotten is found by the next heartbeat.
+                if early.len() == EARLY_MAX {
+                    early.clear();
+                }
+                early.insert(id);
+            }
         }
     }
 }
@@ -104,5 +123,25 @@ pub(crate) struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.watch.running.lock().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancellation_between_claim_and_start_is_kept() {
+        let watch = Arc::new(Watch::default());
+        let (id, cancel) = (JobId::new(1, 1), CancellationToken::new());
+        watch.cancel(id);
+        let running = watch.runs(id, cancel.clone());
+        assert!(cancel.is_cancelled() && watch.is_running(id));
+        drop(running);
+        let again = CancellationToken::new();
+        let _running = watch.runs(id, again.clone());
+        assert!(!again.is_cancelled());
+        watch.cancel(id);
+        assert!(again.is_cancelled());
     }
 }

@@ -102,7 +102,7 @@ impl Chart {
     fn value_column(&self) -> Option<usize> {
         let numeric = || (0..self.columns.len()).filter(|at| self.is_numeric(*at));
         let sorted = numeric().find(|at| self.columns[*at].falls && !self.columns[*at].rises);
-        sorted.or_else(|| numeric().last())
+        sorted.or_else(|| numeric().next_back())
     }
 
     fn label(&self, row: usize, value: usize) -> String {

@@ -63,21 +63,27 @@ impl Courier {
                 Ok(pending) => pending,
                 Err(error) => return tracing::warn!(%error, "reading pending events failed; trying again"),
             };
-            let is_last = pending.len() < BATCH;
-            let mut is_stuck = false;
-            for settled in pending.iter().filter(|settled| !self.is_anothers(settled)) {
-                is_stuck |= !self.deliver_stored(settled).await;
+            let mut cleared = 0;
+            for settled in pending.iter().filter(|settled| !self.jobs.is_running(settled.record.id)) {
+                cleared += usize::from(self.settle(settled).await);
             }
-            if is_last || is_stuck {
+            // A full batch of which nothing can be cleared would be read again and again.
+            if pending.len() < BATCH || cleared == 0 {
                 return;
             }
         }
     }
 
-    /// Whether the event is on its way by the attempt that ended the job.
-    fn is_anothers(&self, settled: &Settled) -> bool {
-        let event = (settled.record.id, settled.record.attempt);
-        self.jobs.is_running(settled.record.id) || self.sent.lock().contains(&event)
+    async fn settle(&self, settled: &Settled) -> bool {
+        if self.was_sent(settled) {
+            return self.clear(settled).await;
+        }
+        self.deliver_stored(settled).await
+    }
+
+    /// Whether the event was sent by this process, though it is not cleared yet.
+    fn was_sent(&self, settled: &Settled) -> bool {
+        self.sent.lock().contains(&(settled.record.id, settled.record.attempt))
     }
 
     async fn deliver_stored(&self, settled: &Settled) -> bool {
@@ -100,15 +106,19 @@ impl Courier {
         if self.publish(&settled.reply_to, message).await.is_err() {
             return false;
         }
-        if settled.record.state.is_ended() {
-            self.remember(settled);
-            if settled.reply_to != ReplyTo::Nobody
-                && let Err(error) = self.jobs.event_sent(settled).await
-            {
-                tracing::warn!(%error, job = %settled.record.id, "a sent event could not be cleared; it may be repeated");
-            }
+        if !settled.record.state.is_ended() {
+            return true;
         }
-        true
+        self.remember(settled);
+        settled.reply_to == ReplyTo::Nobody || self.clear(settled).await
+    }
+
+    async fn clear(&self, settled: &Settled) -> bool {
+        let cleared = self.jobs.event_sent(settled).await;
+        if let Err(error) = &cleared {
+            tracing::warn!(%error, job = %settled.record.id, "a sent event could not be cleared; trying again");
+        }
+        cleared.is_ok()
     }
 
     async fn publish(&self, to: &ReplyTo, message: Message) -> Result<(), OutletError> {

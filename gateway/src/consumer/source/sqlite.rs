@@ -137,8 +137,11 @@ fn read(conn: &Connection, execution: &Execution) -> Result<RowSet, ReadError> {
     if !statement.readonly() {
         return Err(ReadError::NotRead("it writes; named queries only read".into()));
     }
+    if statement.column_count() == 0 {
+        return Err(ReadError::NotRead("it gives no columns; write one SELECT".into()));
+    }
     bind(&mut statement, execution)?;
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let width = columns.len();
     let mut rows = Rows::new(columns, execution.max_bytes);
     let mut found = statement.raw_query();

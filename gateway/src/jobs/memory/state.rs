@@ -15,13 +15,16 @@ use crate::jobs::row::Row;
 /// Every change of a row goes through [`State::change`], which keeps the indexes right.
 pub(super) struct State {
     rows: BTreeMap<JobId, Row>,
-    ready: HashMap<String, BTreeSet<(Reverse<i32>, JobId)>>,
+    /// The order of arrival: ids of one millisecond have none.
+    arrivals: HashMap<JobId, u64>,
+    arrived: u64,
+    ready: HashMap<String, BTreeSet<(Reverse<i32>, u64, JobId)>>,
     scheduled: HashMap<String, BTreeSet<(u64, JobId)>>,
     deadlines: BTreeSet<(u64, JobId)>,
     running: HashSet<JobId>,
     unique: HashMap<(String, String), JobId>,
     ended: BTreeSet<(u64, JobId)>,
-    pending: BTreeSet<JobId>,
+    pending: BTreeSet<(u64, JobId)>,
     waiting: u64,
     waiting_max: u64,
 }
@@ -30,6 +33,8 @@ impl State {
     pub(super) fn new(waiting_max: u64) -> Self {
         Self {
             rows: BTreeMap::new(),
+            arrivals: HashMap::new(),
+            arrived: 0,
             ready: HashMap::new(),
             scheduled: HashMap::new(),
             deadlines: BTreeSet::new(),
@@ -59,6 +64,8 @@ impl State {
         let id = earlier.unwrap_or(job.id);
         let durability = self.rows.get(&id).map_or(job.durability, |row| row.durability);
         if earlier.is_none() {
+            self.arrived += 1;
+            self.arrivals.insert(id, self.arrived);
             self.insert(Row::new(job, now));
         }
         Enqueued { id, consumer: job.consumer.clone(), durability, existing: earlier.is_some() }
@@ -83,7 +90,7 @@ impl State {
             self.change(id, Row::become_ready);
         }
         let next = self.ready.get(consumer).into_iter().flatten().take(max);
-        let ids: Vec<_> = next.map(|(_, id)| *id).collect();
+        let ids: Vec<_> = next.map(|(_, _, id)| *id).collect();
         ids.into_iter().filter_map(|id| self.change(id, |row| row.claim(now, lease_until))).collect()
     }
 
@@ -120,10 +127,12 @@ impl State {
 
     /// A dead job whose unique key a live one has stays dead; of several dead ones with a key, the oldest comes back.
     pub(super) fn redrive(&mut self, filter: &RedriveFilter, now: u64) -> Vec<String> {
-        let dead = self.rows.values().filter(|row| row.is_redriven_by(filter));
+        let mut dead: Vec<_> = self.rows.values().filter(|row| row.is_redriven_by(filter)).collect();
+        dead.sort_by_key(|row| self.arrival(row.id));
         let mut keys = HashSet::new();
-        let free =
-            dead.filter(|row| unique_of(row).is_none_or(|key| !self.unique.contains_key(&key) && keys.insert(key)));
+        let free = dead
+            .into_iter()
+            .filter(|row| unique_of(row).is_none_or(|key| !self.unique.contains_key(&key) && keys.insert(key)));
         let found: Vec<_> = free.take(filter.limit).map(|row| (row.id, row.consumer.clone())).collect();
         for (id, _) in found.iter().filter(|_| !filter.dry_run) {
             self.change(*id, |row| row.redrive(now));
@@ -132,7 +141,7 @@ impl State {
     }
 
     pub(super) fn events_pending(&self, limit: usize) -> Vec<Settled> {
-        self.pending.iter().take(limit).map(|id| self.rows[id].settled()).collect()
+        self.pending.iter().take(limit).map(|(_, id)| self.rows[id].settled()).collect()
     }
 
     pub(super) fn event_sent(&mut self, id: JobId, attempt: u32) {
@@ -143,7 +152,7 @@ impl State {
 
     pub(super) fn prune(&mut self, before: u64, limit: usize) -> u64 {
         let old: Vec<_> = self.ended.iter().take_while(|(at, _)| *at < before).map(|(_, id)| *id).take(limit).collect();
-        let sent: Vec<_> = old.into_iter().filter(|id| !self.pending.contains(id)).collect();
+        let sent: Vec<_> = old.into_iter().filter(|id| !self.rows[id].event_pending).collect();
         sent.iter().for_each(|id| self.remove(*id));
         sent.len() as u64
     }
@@ -180,16 +189,22 @@ impl State {
     fn remove(&mut self, id: JobId) {
         if let Some(row) = self.rows.remove(&id) {
             self.unindex(&row);
+            self.arrivals.remove(&id);
         }
     }
 
+    fn arrival(&self, id: JobId) -> u64 {
+        self.arrivals.get(&id).copied().unwrap_or(0)
+    }
+
     fn index(&mut self, row: &Row) {
+        let arrival = self.arrival(row.id);
         match row.state {
             JobState::Scheduled => {
                 self.scheduled.entry(row.consumer.clone()).or_default().insert((row.run_at, row.id));
             }
             JobState::Ready => {
-                self.ready.entry(row.consumer.clone()).or_default().insert((Reverse(row.priority), row.id));
+                self.ready.entry(row.consumer.clone()).or_default().insert((Reverse(row.priority), arrival, row.id));
             }
             JobState::Running => {
                 self.running.insert(row.id);
@@ -206,28 +221,27 @@ impl State {
             self.unique.extend(unique_of(row).map(|key| (key, row.id)));
         }
         if row.event_pending {
-            self.pending.insert(row.id);
+            self.pending.insert((arrival, row.id));
         }
     }
 
     fn unindex(&mut self, row: &Row) {
+        let arrival = self.arrival(row.id);
         if let Some(set) = self.scheduled.get_mut(&row.consumer) {
             set.remove(&(row.run_at, row.id));
         }
         if let Some(set) = self.ready.get_mut(&row.consumer) {
-            set.remove(&(Reverse(row.priority), row.id));
+            set.remove(&(Reverse(row.priority), arrival, row.id));
         }
         self.running.remove(&row.id);
         self.ended.remove(&(row.finished_at.unwrap_or(0), row.id));
-        self.pending.remove(&row.id);
+        self.pending.remove(&(arrival, row.id));
         self.deadlines.remove(&(row.deadline_at.unwrap_or(0), row.id));
         if row.state.is_waiting() {
             self.waiting -= 1;
         }
-        if !row.state.is_ended() {
-            if let Some(key) = unique_of(row) {
-                self.unique.remove(&key);
-            }
+        if let Some(key) = unique_of(row).filter(|_| !row.state.is_ended()) {
+            self.unique.remove(&key);
         }
     }
 }

@@ -18,6 +18,16 @@ use crate::jobs::row::Row;
 /// How many jobs a claim ends or readies on the way, so that no transaction grows without bound.
 const TIDY_MAX: usize = 500;
 
+const DUE: &str = "select id from job where state = 0 and consumer = ?1 and run_at <= ?2 order by run_at limit ?3";
+const LATE: &str = "select id from job where state < 2 and deadline_at is not null and deadline_at <= ?1 limit ?2";
+const LOST: &str = "select id from job where state = 2 and lease_until <= ?1 limit ?2";
+const READY: &str = "select id from job where state = 1 and consumer = ?1 order by priority desc, rowid limit ?2";
+const NEXT: &str = "select min(run_at) from job where state = 0 and consumer = ?1";
+
+/// What every claim asks.
+#[cfg(test)]
+pub(super) const CLAIM_QUERIES: [&str; 5] = [DUE, LATE, LOST, READY, NEXT];
+
 /// What the writing thread keeps in memory: a count over the file would be slow.
 pub(super) struct Waiting {
     /// Jobs that are scheduled or ready.
@@ -78,22 +88,16 @@ pub(super) fn claim(
     now: u64,
     mono: u64,
 ) -> rusqlite::Result<ClaimBatch> {
-    let due = "select id from job where state = 0 and consumer = ?1 and run_at <= ?2 order by run_at limit ?3";
-    let late = "select id from job where state < 2 and deadline_at is not null and deadline_at <= ?1 limit ?2";
-    let lost = "select id from job where state = 2 and lease_until <= ?1 limit ?2";
-    let ready = "select id from job where state = 1 and consumer = ?1 order by priority desc, id limit ?2";
-
-    let late = ids(conn, late, params![int(now), TIDY_MAX as i64])?;
-    let lost = ids(conn, lost, params![int(mono), TIDY_MAX as i64])?;
+    let late = ids(conn, LATE, params![int(now), TIDY_MAX as i64])?;
+    let lost = ids(conn, LOST, params![int(mono), TIDY_MAX as i64])?;
     change_all(conn, waiting, &late, |row| row.expire(now))?;
     change_all(conn, waiting, &lost, |row| row.lose(now))?;
-    let due = ids(conn, due, params![ask.consumer, int(now), TIDY_MAX as i64])?;
+    let due = ids(conn, DUE, params![ask.consumer, int(now), TIDY_MAX as i64])?;
     change_all(conn, waiting, &due, Row::become_ready)?;
-    let ready = ids(conn, ready, params![ask.consumer, ask.max as i64])?;
+    let ready = ids(conn, READY, params![ask.consumer, ask.max as i64])?;
     let lease_until = mono.saturating_add(u64::try_from(ask.lease.as_millis()).unwrap_or(u64::MAX));
     let jobs = change_all(conn, waiting, &ready, |row| row.claim(now, lease_until))?;
-    let next = "select min(run_at) from job where state = 0 and consumer = ?1";
-    let next_at: Option<i64> = conn.prepare_cached(next)?.query_row([&ask.consumer], |row| row.get(0))?;
+    let next_at: Option<i64> = conn.prepare_cached(NEXT)?.query_row([&ask.consumer], |row| row.get(0))?;
     Ok(ClaimBatch { jobs, next_at: next_at.map(uint), ended: !(late.is_empty() && lost.is_empty()) })
 }
 
@@ -181,7 +185,7 @@ pub(super) fn redrive(
         and (?1 is null or consumer = ?1) and (?2 is null or error_code = ?2 or error_class = ?2)
         and (unique_key is null or not exists (select 1 from job as other where other.consumer = dead.consumer
             and other.unique_key = dead.unique_key and other.unique_key is not null and other.state < 3))
-        order by id limit ?3";
+        order by rowid limit ?3";
     let found = ids(conn, sql, params![filter.consumer, filter.reason, filter.limit as i64])?;
     let mut keys = std::collections::HashSet::new();
     let mut consumers = Vec::new();
@@ -217,7 +221,7 @@ pub(super) fn event_sent(conn: &Connection, sent: &[(JobId, u32)]) -> rusqlite::
 
 /// Ended jobs whose event was not sent.
 pub(super) fn events_pending(conn: &Connection, limit: usize) -> rusqlite::Result<Vec<Settled>> {
-    let mut statement = conn.prepare_cached("select * from job where event_pending = 1 order by id limit ?1")?;
+    let mut statement = conn.prepare_cached("select * from job where event_pending = 1 order by rowid limit ?1")?;
     let rows = statement.query_map([limit as i64], read)?;
     rows.map(|row| row.map(|row| row.settled())).collect()
 }

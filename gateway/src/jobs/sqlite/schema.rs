@@ -5,7 +5,8 @@ use super::open::Migrations;
 /// `state`: 0 scheduled, 1 ready, 2 running, 3 succeeded, 4 dead, 5 cancelled. `durability`: 1 os, 2 disk. Times are
 /// milliseconds since 1970, except `lease_until`, which only means something to the process that wrote it.
 ///
-/// The indexes that claims use cover live states only, so that history does not slow them down.
+/// The indexes that claims use cover live states only, so that history does not slow them down. Each ends in the rowid,
+/// which is the order of arrival: ids of one millisecond have none.
 pub(super) const MIGRATIONS: Migrations = &["
 create table job (
     id blob not null primary key,
@@ -39,12 +40,12 @@ create table job (
     result text,
     event_pending integer not null
 ) strict;
-create index job_ready on job (consumer, priority desc, id) where state = 1;
+create index job_ready on job (consumer, priority desc) where state = 1;
 create index job_scheduled on job (consumer, run_at) where state = 0;
 create index job_running on job (lease_until) where state = 2;
 create index job_deadline on job (deadline_at) where state < 2 and deadline_at is not null;
 create unique index job_unique on job (consumer, unique_key) where state < 3 and unique_key is not null;
-create index job_event on job (id) where event_pending = 1;
+create index job_event on job (event_pending) where event_pending = 1;
 create index job_ended on job (finished_at) where state > 2;
 create index job_ended_state on job (state, id) where state > 2;
 create index job_consumer on job (consumer, id);
