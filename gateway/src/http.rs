@@ -10,6 +10,7 @@ mod body;
 mod channels;
 mod connections;
 mod groups;
+mod head;
 mod idempotency;
 mod jobs;
 mod openapi;
@@ -50,19 +51,9 @@ use problem::Problem;
 /// # Panics
 /// When the caller's router has a route of ours, or a fallback.
 pub fn router(app: App, more: Router) -> Router {
-    let (router, api) = described(app.config.server.ops_listen.is_none()).split_for_parts();
+    let (router, api) = described().split_for_parts();
     let router = router.layer(Extension(Description::new(&api))).with_state(app.clone());
     finish(router.merge(more), app)
-}
-
-/// `/metrics` and the health of the gateway alone, for `[server] ops_listen`.
-pub fn ops_router(app: App) -> Router {
-    let (router, _) = OpenApiRouter::<App>::new()
-        .routes(routes!(operations::live))
-        .routes(routes!(operations::ready))
-        .routes(routes!(operations::metrics))
-        .split_for_parts();
-    finish(router.with_state(app.clone()), app)
 }
 
 fn finish(router: Router, app: App) -> Router {
@@ -70,11 +61,12 @@ fn finish(router: Router, app: App) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(PanicToProblem(app.clone())))
+        .layer(from_fn_with_state(app.clone(), head::check))
         .layer(from_fn_with_state(app, count))
 }
 
-fn described(with_metrics: bool) -> OpenApiRouter<App> {
-    let router = OpenApiRouter::with_openapi(About::openapi())
+fn described() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(About::openapi())
         .routes(routes!(groups::send))
         .routes(routes!(groups::list))
         .routes(routes!(groups::one))
@@ -92,9 +84,9 @@ fn described(with_metrics: bool) -> OpenApiRouter<App> {
         .routes(routes!(connections::one, connections::disconnect))
         .routes(routes!(operations::live))
         .routes(routes!(operations::ready))
+        .routes(routes!(operations::metrics))
         .routes(routes!(openapi::json))
-        .routes(routes!(openapi::docs));
-    if with_metrics { router.routes(routes!(operations::metrics)) } else { router }
+        .routes(routes!(openapi::docs))
 }
 
 async fn no_route(uri: Uri) -> Problem {

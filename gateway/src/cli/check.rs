@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{CliError, output};
 use crate::config::{Config, Loaded, Problems, Run, Setting, Sources};
+use crate::consumer;
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -59,12 +60,22 @@ fn refuse_embedded(loaded: &Loaded) -> Result<(), Problems> {
     if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
 }
 
+/// Prepares every query against its source: what only the source can know.
+fn prepare(loaded: &Loaded) -> Result<(), Problems> {
+    let config = &loaded.config;
+    // Paths of sources have been made relative to the working directory by `load`.
+    let found = consumer::check(&config.source, &config.query, &config.consumer, Path::new("."));
+    let problems: Vec<_> = found.into_iter().map(|p| loaded.origins.problem(&p.key, p.message)).collect();
+    if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+}
+
 /// Checks, and prints what was found.
 ///
 /// # Errors
 /// With every problem found.
 pub fn check(args: CheckArgs, environment: Vec<(String, String)>) -> Result<(), CliError> {
     let loaded = args.file.load(environment, Vec::new())?;
+    prepare(&loaded)?;
     if args.print {
         return output::bytes(loaded.config.print().as_bytes());
     }

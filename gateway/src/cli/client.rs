@@ -142,13 +142,16 @@ impl Client {
         Ok(Ask { method, url, headers: Vec::new(), body: None, wait: Duration::ZERO })
     }
 
-    /// Begins a request to a path that the gateway gave, as in `/v1/jobs/…/result`.
+    /// Begins a request to a path that the gateway gave, as in `/v1/jobs/…/result?format=html`.
     ///
     /// # Errors
-    /// When the path is not one of this gateway.
+    /// When the address is not usable.
     pub fn ask_path(&self, method: Method, path: &str) -> Result<Ask, CliError> {
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-        self.ask(method, &segments)
+        let mut ask = self.ask(method, &segments)?;
+        ask.url.set_query(query);
+        Ok(ask)
     }
 
     /// Sends a request.

@@ -1,7 +1,6 @@
 //! What a configuration means: names used once, references that lead somewhere, bounds that can hold.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 
 use groupcast_protocol::{GroupName, NodeId, Pattern};
 
@@ -26,15 +25,10 @@ pub(super) fn check(config: &Config) -> Vec<Found> {
 
 fn check_server(config: &Config, found: &mut Vec<Found>) {
     let server = &config.server;
-    let mut loopback = |key: &str, address: SocketAddr| {
-        if !address.ip().to_canonical().is_loopback() {
-            let why = "is reachable from other machines, and without [auth] everybody could read and send everything";
-            found.push((key.to_owned(), format!("`{address}` {why}; listen on 127.0.0.1 or [::1]")));
-        }
-    };
-    loopback("server.listen", server.listen);
-    if let Some(address) = server.ops_listen {
-        loopback("server.ops_listen", address);
+    if !server.listen.ip().to_canonical().is_loopback() {
+        let why = "is reachable from other machines, and without [auth] everybody could read and send everything";
+        let message = format!("`{}` {why}; listen on 127.0.0.1 or [::1]", server.listen);
+        found.push(("server.listen".to_owned(), message));
     }
     if let Err(error) = NodeId::parse(&server.node) {
         found.push(("server.node".to_owned(), error.to_string()));

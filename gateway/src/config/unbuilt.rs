@@ -36,6 +36,7 @@ const KEYS: &[(&str, &[&str], &str)] = &[
         ],
         "redis` or `nats",
     ),
+    ("server", &["ops_listen"], "ops-listener"),
     ("jobs", &["url", "url_env", "url_file", "single_gateway"], "postgres"),
     ("source", &["url", "url_env", "url_file"], "postgres"),
     ("consumer", &["url", "allow_private"], "http-consumer"),
@@ -52,7 +53,7 @@ pub(super) fn refuse(table: &mut Table, origins: &Origins) -> Vec<Problem> {
                        take [auth] out and listen on a loopback address, behind a proxy that decides";
         problems.push(origins.problem("auth", message));
     }
-    for section in ["layer", "jobs", "source", "consumer", "group"] {
+    for section in ["server", "layer", "jobs", "source", "consumer", "group"] {
         let Some(value) = table.get_mut(section) else { continue };
         for (key, entry) in entries(section, value) {
             refuse_entry(section, &key, entry, origins, &mut problems);

@@ -6,7 +6,7 @@ mod openapi;
 
 use serde_json::{Value, json};
 
-use self::fixture::{Api, call};
+use self::fixture::{Api, call, call_without_host};
 
 #[tokio::test]
 async fn a_message_is_taken_and_reaches_the_members() {
@@ -108,6 +108,17 @@ async fn headers_are_checked() {
     let wrong = call("PATCH", "/v1/groups/g").to(&api).await;
     wrong.is(405, "method_not_allowed");
     assert_eq!(wrong.header("allow"), "GET,HEAD");
+}
+
+#[tokio::test]
+async fn heads_are_bounded_and_have_one_host() {
+    let api = Api::new().await;
+    let limit = api.app.config.limits.header_bytes.0;
+    call("GET", "/healthz").header("x", &"x".repeat(limit)).to(&api).await.is(431, "headers_too_large");
+    call("GET", &format!("/{}", "x".repeat(limit))).to(&api).await.is(431, "headers_too_large");
+    assert_eq!(call("GET", "/healthz").header("x", &"x".repeat(limit - 100)).to(&api).await.status, 200);
+    call_without_host("GET", "/healthz").to(&api).await.is(400, "bad_request");
+    call("GET", "/healthz").header("host", "other").to(&api).await.is(400, "bad_request");
 }
 
 #[tokio::test]

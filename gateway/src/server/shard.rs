@@ -131,7 +131,8 @@ async fn serve(local: Rc<Local>, stream: std::net::TcpStream, peer: Peer, router
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout.0.max(limits.idle_timeout.0))
-        .max_buf_size(limits.header_bytes.0)
+        // Twice what is allowed: a head that is a little too large gets a problem, and hyper's own 431 has no body.
+        .max_buf_size(limits.header_bytes.0 * 2)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);

@@ -89,6 +89,11 @@ pub(super) struct Call {
 }
 
 pub(super) fn call(method: &str, path: &str) -> Call {
+    Call { builder: Request::builder().method(method).uri(path).header("host", "gateway"), body: String::new() }
+}
+
+/// As `call`, without `Host`.
+pub(super) fn call_without_host(method: &str, path: &str) -> Call {
     Call { builder: Request::builder().method(method).uri(path), body: String::new() }
 }
 
