@@ -19,7 +19,7 @@ async fn bad_frames_close_with_their_code_and_nobody_else_notices() {
     let gateway = Gateway::start(BARE).await;
     let mut bystander = Socket::subscribed(&gateway, &["calm"]).await;
     let ping: &[u8] = br#"{"type":"ping"}"#;
-    let large = vec![b' '; 65 * 1024];
+    let large = vec![b' '; 80 * 1024];
     for (what, first, masked, payload, code) in [
         ("a binary message", 0x82, true, ping, 1003),
         ("text that is not UTF-8", TEXT, true, &[b'"', 0xC3, 0x28, b'"'][..], 1007),

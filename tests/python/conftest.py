@@ -70,7 +70,8 @@ class Gateway:
         self.process = subprocess.Popen(
             command, cwd=self.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True).start()
+        self.reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
+        self.reader.start()
         self.address = wait_for("the gateway to tell its address", self._address)
         wait_for("the gateway to be ready", self._ready)
 
@@ -91,8 +92,9 @@ class Gateway:
         return f"ws://{self.address}/ws"
 
     def _read(self, stream) -> None:
-        for line in stream:
-            self.lines.append(line)
+        with stream:
+            for line in stream:
+                self.lines.append(line)
 
     def _address(self):
         assert self.process.poll() is None, "the gateway ended:\n" + "".join(self.lines)
@@ -147,6 +149,9 @@ def gateway(tmp_path):
     yield running
     if running.process.poll() is None:
         running.kill()
+    running.reader.join(DEADLINE)
+    panics = [line for line in running.lines if "panicked at" in line]
+    assert not panics, f"the gateway panicked: {panics}"
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -145,6 +145,7 @@ pub struct Process {
     child: Child,
     printed: Arc<Mutex<Vec<String>>>,
     address: watch::Receiver<Option<SocketAddr>>,
+    readers: Vec<JoinHandle<()>>,
     /// Dropped before the process is waited for, so that its id is never signalled after that.
     watchdog: Option<SyncSender<()>>,
 }
@@ -158,10 +159,9 @@ impl Process {
         let (found, address) = watch::channel(None);
         let stdout = child.stdout.take().expect("it is piped");
         let stderr = child.stderr.take().expect("it is piped");
-        keep(stdout, &printed, Some(found));
-        keep(stderr, &printed, None);
+        let readers = vec![keep(stdout, &printed, Some(found)), keep(stderr, &printed, None)];
         let watchdog = Some(watch_over(pid(&child)));
-        Self { child, printed, address, watchdog }
+        Self { child, printed, address, readers, watchdog }
     }
 
     /// The address that it prints.
@@ -202,11 +202,18 @@ impl Drop for Process {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        let printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if thread::panicking() {
-            let printed = self.printed.lock().expect("no reader panics");
             let shown = &printed[printed.len().saturating_sub(SHOWN_LINES)..];
             eprintln!("--- the gateway's last lines ---\n{}\n---", shown.join("\n"));
+            return;
         }
+        // Whatever a test is about: the gateway has no business to panic.
+        let panicked: Vec<&String> = printed.iter().filter(|line| line.contains("panicked at")).collect();
+        assert!(panicked.is_empty(), "the gateway panicked: {panicked:?}");
     }
 }
 
@@ -230,7 +237,7 @@ fn keep(
     stream: impl Read + Send + 'static,
     printed: &Arc<Mutex<Vec<String>>>,
     found: Option<watch::Sender<Option<SocketAddr>>>,
-) {
+) -> JoinHandle<()> {
     let printed = Arc::clone(printed);
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -239,7 +246,7 @@ fn keep(
             }
             printed.lock().expect("no reader panics").push(line);
         }
-    });
+    })
 }
 
 /// The address of the first `http://IP:PORT` in a line.
