@@ -236,6 +236,7 @@ impl Running {
         for shard in self.shards {
             shard.join();
         }
+        self.app.jobs.close().await;
         tracing::info!(?outcome, "drained");
         outcome
     }

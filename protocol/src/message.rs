@@ -7,8 +7,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-/// How deeply arrays and objects may nest. Readers in other languages stop at a few hundred.
-pub const DEPTH_MAX: usize = 128;
+/// How deeply arrays and objects may nest: as deep as `serde_json` reads a tree. Others stop at a few hundred.
+pub const DEPTH_MAX: usize = 127;
 
 /// A JSON object with a non-empty string `type`.
 ///

@@ -1,4 +1,4 @@
-// The line that does the same from a shell and from Django.
+// The line that does the same from a shell and from Python.
 
 import { byId, el, toast } from "./dom.js";
 
@@ -6,7 +6,7 @@ import { byId, el, toast } from "./dom.js";
 export function showSnippets(what, action) {
   byId("code-what").textContent = what;
   const lines = [["curl", curl(action)]];
-  if (action.group) lines.push(["Django Channels, over a shared Redis layer", django(action)]);
+  if (action.group) lines.push(["Python, as in a Django view", python(action)]);
   byId("code").replaceChildren(...lines.map(([title, text]) => snippet(title, text)));
 }
 
@@ -36,20 +36,20 @@ function curl({ group, message, query, params }) {
   return `curl ${location.origin}${path} \\\n  -H 'content-type: application/json'${wait} \\\n  -d ${shellQuoted(body)}`;
 }
 
-function django({ group, message }) {
-  return `async_to_sync(get_channel_layer().group_send)(\n    ${JSON.stringify(group)},\n    ${python(message)},\n)`;
+function python({ group, message }) {
+  return `httpx.post(\n    "${location.origin}/v1/groups/${group}/send",\n    json=${literal(message)},\n)`;
 }
 
 const shellQuoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /** A JSON value as Python writes it. */
-function python(value) {
+function literal(value) {
   if (value === null) return "None";
   if (value === true) return "True";
   if (value === false) return "False";
-  if (Array.isArray(value)) return `[${value.map(python).join(", ")}]`;
+  if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
   if (typeof value === "object") {
-    return `{${Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}: ${python(item)}`).join(", ")}}`;
+    return `{${Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}: ${literal(item)}`).join(", ")}}`;
   }
   return JSON.stringify(value);
 }

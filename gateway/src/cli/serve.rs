@@ -1,5 +1,6 @@
 //! `groupcast serve` and `groupcast demo`: arguments, log and signals; the rest is the server's.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -135,7 +136,9 @@ async fn until_stopped(running: Running) -> Result<(), CliError> {
 
 fn start_log(filter: &str) -> Result<(), CliError> {
     let filter = EnvFilter::try_new(filter).map_err(|e| CliError::Usage(format!("[server] log: {e}")))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // Colours are for a person's terminal, not for a file.
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     // Set once for each process; a second one (in tests) keeps the first.
     drop(log.try_init());
     Ok(())
