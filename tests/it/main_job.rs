@@ -97,7 +97,7 @@ async fn work_is_not_shown_unless_the_consumer_says_both() {
     reader.skip_to("job.result").await;
 
     http.job("watched.1", &worst_routes()).await;
-    let mut seen = vec![reader.message().await, reader.message().await, reader.message().await];
+    let mut seen = [reader.message().await, reader.message().await, reader.message().await];
     seen.sort_by_key(|message| message["type"].to_string());
     assert_eq!(seen[0], worst_routes(), "both: the work is shown, and what came of it");
     assert_eq!((&seen[1]["type"], &seen[2]["type"]), (&json!("job.result"), &json!("job.started")));
