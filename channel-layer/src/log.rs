@@ -41,6 +41,11 @@ impl FrameLog {
         self.tail_start + self.tail.len() as u64
     }
 
+    /// The position of the newest frame.
+    pub fn newest(&self) -> u64 {
+        self.ends.len().checked_sub(2).map_or(self.start, |before| self.ends[before])
+    }
+
     /// How many bytes are kept.
     pub fn bytes(&self) -> usize {
         (self.end() - self.start) as usize

@@ -142,6 +142,10 @@ impl Registry {
                 continue;
             }
             let new = state.add(channel, member);
+            if new {
+                self.stats.memberships.add(1);
+                self.stats.groups.add(u64::from(state.members.len() == 1));
+            }
             return then(&group, state.next_seq, new);
         }
     }
@@ -159,6 +163,8 @@ impl Registry {
         let result = then(&group, &member);
         state.dead = state.members.is_empty();
         let dead = state.dead;
+        self.stats.memberships.sub(1);
+        self.stats.groups.sub(u64::from(dead));
         drop(state);
         if dead {
             self.groups.remove_if(name, |_, found| Arc::ptr_eq(found, &group));

@@ -23,6 +23,10 @@ pub struct Stats {
     pub bytes_written: Counter,
     /// Writes to sockets.
     pub writes: Counter,
+    /// Groups with members.
+    pub groups: Counter,
+    /// Channels in groups, each as often as it is in one.
+    pub memberships: Counter,
     /// Live connections.
     pub connections: Counter,
     /// Bytes in the logs of all shards.

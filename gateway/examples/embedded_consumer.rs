@@ -23,7 +23,7 @@ name = "primes"                       # the name that the code below is register
 group = "numbers"
 type = "count_primes"
 run = "embedded"
-durability = "memory"
+durability = "memory"                 # nothing is written, so there is no data directory either
 "#;
 
 /// Answers `{"type":"count_primes","below":100}` with how many there are.
@@ -63,10 +63,7 @@ fn count_primes(below: u64, job: &JobContext) -> u64 {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let mut config = Config::load(&Sources::text(CONFIG))?.config;
-    // An example leaves nothing behind.
-    let folder = std::env::temp_dir().join(format!("groupcast-example-{}", std::process::id()));
-    config.server.data_dir = folder.clone();
+    let config = Config::load(&Sources::text(CONFIG))?.config;
     let gateway = Groupcast::new(config).consumer("primes", Arc::new(CountPrimes)).start().await?;
 
     // A channel of our own, in the group: what a subscriber is.
@@ -92,7 +89,6 @@ async fn main() -> anyhow::Result<()> {
         }
     }
     gateway.stop().await;
-    std::fs::remove_dir_all(folder)?;
     Ok(())
 }
 

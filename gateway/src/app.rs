@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use groupcast_channel_layer::ChannelLayer;
+use groupcast_protocol::frame::Accepted;
+use groupcast_protocol::{GroupName, Message, Refusal};
 
 use crate::config::Config;
 use crate::dispatch::Dispatch;
@@ -28,4 +30,22 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Whether the gateway is ready, or about to end.
     pub health: Health,
+}
+
+impl App {
+    /// `group_send`, once for each idempotency key if there is one. HTTP and WebSocket share the keys.
+    ///
+    /// # Errors
+    /// Those of [`Dispatch::group_send`], and `idempotency_conflict`.
+    pub async fn group_send(
+        &self,
+        group: &GroupName,
+        message: Message,
+        key: Option<&str>,
+    ) -> Result<Accepted, Refusal> {
+        let Some(key) = key else { return self.dispatch.group_send(group, message).await };
+        let (dispatch, body, scope) = (self.dispatch.clone(), message.raw().clone(), format!("group {group}"));
+        let group = group.clone();
+        self.idempotency.once(&scope, key, &body, async move { dispatch.group_send(&group, message).await }).await
+    }
 }

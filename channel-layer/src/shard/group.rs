@@ -111,9 +111,10 @@ impl Shard {
         }
         let local = &self.groups[group];
         if local.cursors.is_empty() && local.waiting.is_empty() {
-            self.log_bytes -= local.log.bytes();
+            let bytes = local.log.bytes();
             let local = self.groups.remove(group);
             self.group_keys.remove(&local.group.id);
+            self.forgot(bytes);
         }
     }
 
@@ -122,8 +123,9 @@ impl Shard {
         let local = &mut self.groups[group];
         local.behind -= 1;
         if local.behind == 0 {
-            self.log_bytes -= local.log.bytes();
+            let bytes = local.log.bytes();
             local.log.clear();
+            self.forgot(bytes);
         }
     }
 
@@ -140,11 +142,17 @@ impl Shard {
         if !local.cursors.is_empty() {
             local.log.append(frame);
             self.log_bytes += frame.len();
+            self.registry.stats.log_bytes.add(frame.len() as u64);
             self.appended += frame.len();
             self.mark_behind(key);
             self.keep_bounds(key);
         }
         self.admit_waiting(key);
+    }
+
+    fn forgot(&mut self, bytes: usize) {
+        self.log_bytes -= bytes;
+        self.registry.stats.log_bytes.sub(bytes as u64);
     }
 
     fn add_group(&mut self, group: Arc<Group>, next_seq: u64) -> usize {
@@ -209,11 +217,13 @@ impl Shard {
         }
     }
 
-    /// Cuts a log to about `keep` bytes, and notes what the cursors before the cut have missed.
+    /// Cuts a log to about `keep` bytes, and notes what the cursors before the cut have missed. The newest frame is
+    /// kept, however large: nobody has had the time to read it.
     fn cut(&mut self, key: usize, keep: usize) {
         let local = &mut self.groups[key];
         let before = local.log.bytes();
-        let to = local.log.border_at_or_after(local.log.end().saturating_sub(keep as u64).max(local.log.start()));
+        let wanted = local.log.end().saturating_sub(keep as u64).max(local.log.start());
+        let to = local.log.border_at_or_after(wanted).min(local.log.newest());
         for cursor in &local.cursors {
             let cursor = &mut self.cursors[*cursor];
             if cursor.position < to {
@@ -222,6 +232,7 @@ impl Shard {
             }
         }
         local.log.cut(to);
-        self.log_bytes -= before - local.log.bytes();
+        let cut = before - local.log.bytes();
+        self.forgot(cut);
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::io::IoSlice;
 use std::rc::Rc;
 
-use groupcast_protocol::{ChannelName, GroupName, NodeId};
+use groupcast_protocol::{ChannelName, GroupName, Message, NodeId};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -97,6 +97,32 @@ async fn who_falls_off_the_log_is_told_how_much_and_the_others_notice_nothing() 
     assert_eq!(before + missed + after.len() as u64, 1000);
     assert_eq!(after, (before + missed..1000).collect::<Vec<_>>());
     assert!(before >= 1 && missed > 900);
+}
+
+#[tokio::test]
+async fn a_message_larger_than_the_log_reaches_everybody() {
+    let mut node = Node::new(|config| config.log_bytes = 1000);
+    let (room, slow, quick) = (group("room"), node.connect(), node.connect());
+    for socket in [&slow, &quick] {
+        node.shard.subscribe(socket.slot, &room);
+    }
+    slow.sink.room.set(0);
+    for n in 0..3 {
+        let padding = "x".repeat(5000);
+        let large = format!(r#"{{"type":"test","n":{n},"padding":"{padding}"}}"#);
+        let large = Message::parse(bytes::Bytes::from(large)).expect("a valid message");
+        node.layer.group_send(&room, &large).await.expect("there is room");
+        node.turn();
+    }
+    assert_eq!(quick.numbers("room"), [0, 1, 2]);
+    slow.sink.room.set(usize::MAX);
+    node.shard.unblock(slow.slot);
+    node.turn();
+    assert_eq!((slow.missed("room"), slow.numbers("room")), (2, vec![2]));
+    node.layer.group_send(&room, &message(3)).await.expect("there is room");
+    node.turn();
+    assert_eq!(slow.numbers("room"), [2, 3]);
+    assert_eq!(node.layer.stats().log_bytes.value(), 0);
 }
 
 #[tokio::test]

@@ -54,10 +54,7 @@ pub(super) async fn group_send(
     message: Message,
     key: Option<Key>,
 ) -> Result<Accepted, Refusal> {
-    let Some(Key(key)) = key else { return app.dispatch.group_send(&group, message).await };
-    let (dispatch, body) = (app.dispatch.clone(), message.raw().clone());
-    let scope = format!("group {group}");
-    app.idempotency.once(&scope, &key, &body, async move { dispatch.group_send(&group, message).await }).await
+    app.group_send(&group, message, key.as_ref().map(|Key(key)| key.as_str())).await
 }
 
 /// `send`, once for each key.

@@ -19,11 +19,9 @@ pub(super) struct LayerPart(pub(super) ChannelLayer);
 impl Collector for LayerPart {
     fn encode(&self, mut out: DescriptorEncoder) -> fmt::Result {
         let stats = self.0.stats();
-        let groups = self.0.groups("", None, usize::MAX);
-        let memberships: u64 = groups.iter().map(|(_, members)| members).sum();
         gauge(&mut out, "connections", "Live connections", stats.connections.value())?;
-        gauge(&mut out, "groups", "Groups with members", groups.len() as u64)?;
-        gauge(&mut out, "memberships", "Channels in groups, each as often as it is in one", memberships)?;
+        gauge(&mut out, "groups", "Groups with members", stats.groups.value())?;
+        gauge(&mut out, "memberships", "Channels in groups, each as often as it is in one", stats.memberships.value())?;
         gauge(&mut out, "log_bytes", "Bytes that wait in the logs of groups", stats.log_bytes.value())?;
         for (name, help, counter) in [
             ("group_sends", "Messages that group_send took", &stats.group_sends),

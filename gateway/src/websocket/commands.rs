@@ -84,8 +84,8 @@ impl Commands {
 
 async fn execute(app: &App, channel: ChannelName, command: Command) -> Result<Answer, Refusal> {
     match command {
-        Command::GroupSend { group, message, .. } => {
-            app.dispatch.group_send(&group, message).await.map(Answer::Accepted)
+        Command::GroupSend { group, message, idempotency_key } => {
+            app.group_send(&group, message, idempotency_key.as_deref()).await.map(Answer::Accepted)
         }
         Command::Query { name, params } => {
             app.dispatch.query(&name, &params, ReplyTo::Channel(channel)).await.map(Answer::Accepted)

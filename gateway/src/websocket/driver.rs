@@ -20,6 +20,7 @@ use super::reader::{Incoming, Reader};
 use super::socket::Socket;
 use super::upgrade::{Opening, Upgrade};
 use crate::clock;
+use crate::metrics::CloseLabels;
 use crate::server::Place;
 use crate::server::shard::Local;
 
@@ -64,6 +65,8 @@ struct Connection {
     /// Held until the connection is over.
     _place: Place,
     state: State,
+    /// The code it ended with, ours or the peer's; 1006 as long as nobody has said any.
+    close_code: u16,
     /// Since when the socket has taken nothing though there is something for it.
     stalled_since: Option<Instant>,
 }
@@ -98,8 +101,21 @@ impl Connection {
             session.subscribe_at_open(group, after);
         }
         let commands = Commands::new(local.app.clone(), channel);
+        local.app.metrics.websockets_opened.inc();
         let (state, _place) = (State::Open, opening.place);
-        Ok(Self { local, socket, reader, more: true, session, commands, slot, _place, state, stalled_since: None })
+        Ok(Self {
+            local,
+            socket,
+            reader,
+            more: true,
+            session,
+            commands,
+            slot,
+            _place,
+            state,
+            close_code: 1006,
+            stalled_since: None,
+        })
     }
 
     async fn run(mut self) {
@@ -109,6 +125,8 @@ impl Connection {
             self.turn();
         }
         self.local.shard.borrow_mut().disconnect(self.slot);
+        let code = CloseLabels { code: self.close_code };
+        self.local.app.metrics.websockets_closed.get_or_create(&code).inc();
         let Self { socket, reader, .. } = self;
         drop(reader);
         if let Some(socket) = Rc::into_inner(socket) {
@@ -182,6 +200,7 @@ impl Connection {
             }
             Output::Execute(ticket, command) => self.commands.start(ticket, command),
             Output::Close(code, reason) => {
+                self.close_code = code.as_u16();
                 self.push(websocket::close(code, &reason));
                 self.state = State::Closing(Instant::now() + CLOSE_TIMEOUT);
             }
@@ -251,7 +270,10 @@ impl Connection {
         let now = std::time::Instant::now();
         let closing = matches!(self.state, State::Closing(_));
         match incoming {
-            Incoming::Closed => self.state = State::PeerClosed(Instant::now() + CLOSE_TIMEOUT),
+            Incoming::Closed(code) => {
+                self.close_code = code.filter(|_| !closing).unwrap_or(self.close_code);
+                self.state = State::PeerClosed(Instant::now() + CLOSE_TIMEOUT);
+            }
             Incoming::Broken(..) if closing => self.state = State::Over,
             Incoming::Broken(code, reason) => self.session.close(code, &reason),
             Incoming::Text(_) | Incoming::Binary | Incoming::Control if closing => {}
@@ -277,6 +299,7 @@ impl Connection {
         let write_timeout = self.local.app.config.limits.write_timeout.0;
         if self.stalled_since.is_some_and(|since| now >= since + write_timeout) {
             // 3008, but a socket that takes nothing takes no close frame either.
+            self.close_code = CloseCode::Timeout.as_u16();
             self.state = State::Over;
             return;
         }

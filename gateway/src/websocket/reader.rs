@@ -22,8 +22,8 @@ pub(super) enum Incoming {
     Binary,
     /// A ping or pong: the other end lives.
     Control,
-    /// The other end has said goodbye, or hung up.
-    Closed,
+    /// The other end has said goodbye with this code (1005 for none), or hung up.
+    Closed(Option<u16>),
     /// The other end broke a rule; close with this code.
     Broken(CloseCode, String),
     /// Nothing more at the moment.
@@ -55,7 +55,7 @@ impl Reader {
             Ok(Message::Text(text)) => Incoming::Text(text),
             Ok(Message::Binary(_)) => Incoming::Binary,
             Ok(Message::Ping(_) | Message::Pong(_)) => Incoming::Control,
-            Ok(Message::Close(_)) => Incoming::Closed,
+            Ok(Message::Close(frame)) => Incoming::Closed(Some(known_code(frame.map(|frame| frame.code.into())))),
             Ok(Message::Frame(_)) => Incoming::Nothing,
             Err(error) => refused(error),
         }
@@ -73,8 +73,8 @@ impl Reader {
 fn refused(error: Error) -> Incoming {
     match error {
         Error::Io(error) if error.kind() == io::ErrorKind::WouldBlock => Incoming::Nothing,
-        Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_) => Incoming::Closed,
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Incoming::Closed,
+        Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_) => Incoming::Closed(None),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Incoming::Closed(None),
         Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
             let reason = format!("the message has {size} bytes, at most {max_size} are allowed");
             Incoming::Broken(CloseCode::TooBig, reason)
@@ -82,6 +82,15 @@ fn refused(error: Error) -> Incoming {
         Error::Capacity(error) => Incoming::Broken(CloseCode::TooBig, error.to_string()),
         Error::Utf8(_) => Incoming::Broken(CloseCode::NotUtf8, "a text message is not UTF-8".to_owned()),
         error => Incoming::Broken(CloseCode::Protocol, error.to_string()),
+    }
+}
+
+/// A client may send any code up to 4999; as a label of a metric only the registered ones are kept.
+fn known_code(code: Option<u16>) -> u16 {
+    match code {
+        Some(code @ (1000..=1015 | 3000 | 3003 | 3008)) => code,
+        Some(_) => 4000,
+        None => 1005,
     }
 }
 
