@@ -2,11 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use groupcast_tests::home::JOBS;
+use groupcast_tests::wait::{eventually, within_time};
 use groupcast_tests::{Gateway, Home, Http, Socket};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+
+/// Less than the lease of 15 s, after which anybody may take a job.
+const AT_ONCE: Duration = Duration::from_secs(8);
 
 #[tokio::test]
 async fn work_that_was_accepted_and_not_begun_runs_once_after_the_restart() {
@@ -32,6 +37,8 @@ async fn work_that_was_running_runs_again_and_answers_once() {
 
     let gateway = Gateway::start_in(home).await;
     let mut reader = Socket::subscribed(&gateway, &["my_group"]).await;
+    let again = async { eventually("the job runs again", || attempt(&gateway, &job, 2)).await };
+    within_time(AT_ONCE, "the predecessor's job is released, not left to its lease", again).await;
     check_one_result(&gateway, &mut reader, &job, 2).await;
 }
 
@@ -50,7 +57,7 @@ async fn nothing_that_was_accepted_is_lost_over_five_kills() {
             let page = http.get("/v1/jobs?limit=1000").await.expect(200);
             (page["jobs"].as_array().map(Vec::len) > Some((round + 1) * 80)).then_some(())
         };
-        groupcast_tests::wait::eventually("a few dozen jobs are stored", enough).await;
+        eventually("a few dozen jobs are stored", enough).await;
         home = gateway.kill().await;
         for jobs in senders.join_all().await {
             accepted.extend(jobs);
@@ -117,13 +124,19 @@ async fn a_poisonous_job_that_kills_its_process_is_dead_after_three_crashes() {
             let record = http.get(&format!("/v1/jobs/{id}")).await.expect(200);
             (record["state"] == "running" && record["attempt"] == crash + 1).then_some(())
         };
-        groupcast_tests::wait::eventually("the job runs", running).await;
+        eventually("the job runs", running).await;
         home = gateway.kill().await;
     }
     let gateway = Gateway::start_in(home).await;
     let job = job.expect("the first round made it");
     let record = gateway.http().ended(&job).await;
     assert_eq!(record["state"], "dead", "{record}");
+}
+
+/// `Some` once the job is at this attempt.
+async fn attempt(gateway: &Gateway, job: &str, attempt: u64) -> Option<()> {
+    let record = gateway.http().get(&format!("/v1/jobs/{job}")).await.expect(200);
+    (record["attempt"] == attempt).then_some(())
 }
 
 /// The job succeeds at this attempt, and a reader sees one result of it and no other terminal event.
