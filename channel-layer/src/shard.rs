@@ -97,7 +97,9 @@ pub enum Signal {
     Removed(GroupName),
     /// The connection has to be closed with 1008.
     Kicked,
-    /// The process is about to end: tell the client, and close with 1012 at some moment within this time.
+    /// The process is about to end: tell the client.
+    Closing,
+    /// Close with 1012 at some moment within this time.
     Drain(Duration),
 }
 
@@ -208,11 +210,14 @@ impl Shard {
         }
     }
 
+    /// Signals [`Signal::Closing`] to every connection.
+    pub fn tell_closing(&self) {
+        self.connections.iter().for_each(|(_, connection)| connection.sink.signal(Signal::Closing));
+    }
+
     /// Signals [`Signal::Drain`] to every connection.
     pub fn drain(&self, spread: Duration) {
-        for (_, connection) in &self.connections {
-            connection.sink.signal(Signal::Drain(spread));
-        }
+        self.connections.iter().for_each(|(_, connection)| connection.sink.signal(Signal::Drain(spread)));
     }
 
     /// How many connections there are.

@@ -89,13 +89,21 @@ impl Dispatch {
         }
         let shown = claimed.iter().any(|claimed| claimed.mode == Mode::Both);
         let jobs = self.store(claimed.into_iter().map(|claimed| claimed.job).collect()).await?;
-        let members = if shown {
-            self.layer.group_send(group, &message).await.map_err(refusal)?.members
-        } else {
-            self.layer.group_len(group).unwrap_or(0)
-        };
+        let members = if shown { self.show(group, &message).await } else { self.layer.group_len(group).unwrap_or(0) };
         let existing = jobs.iter().all(|job| job.existing);
         Ok(Accepted { jobs, existing, ..accepted(Some(group.clone()), Some(members)) })
+    }
+
+    /// Shows stored work to the group's sockets. That they may not have seen it is no reason to refuse what is stored:
+    /// the sender would send it again.
+    async fn show(&self, group: &GroupName, message: &Message) -> u64 {
+        match self.layer.group_send(group, message).await {
+            Ok(sent) => sent.members,
+            Err(error) => {
+                tracing::warn!(%error, "work was stored and could not be shown to its group");
+                0
+            }
+        }
     }
 
     async fn store(&self, jobs: Vec<NewJob>) -> Result<Vec<AcceptedJob>, Refusal> {

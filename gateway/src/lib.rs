@@ -16,6 +16,7 @@ pub mod http;
 pub mod idempotency;
 pub mod jobs;
 pub mod metrics;
+mod origin;
 pub mod server;
 mod threads;
 mod websocket;

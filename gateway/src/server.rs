@@ -40,6 +40,8 @@ use crate::websocket;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Sockets that are accepted and not yet taken by their shard. At the bound accepting waits.
 const HANDED_SOCKETS_MAX: usize = 1024;
+/// The part of a drain's time that running jobs may use.
+const JOBS_SHARE: f32 = 0.6;
 /// At most this long do the closings of a drain spread.
 const SPREAD_MAX: Duration = Duration::from_secs(5);
 
@@ -142,6 +144,10 @@ impl Groupcast {
             .map_err(|source| StartError::Listen { address: config.server.listen, source })?;
         let jobs = open_jobs(&config)?;
         let sources = Arc::new(Sources::open(&config.source, Path::new(".")).map_err(StartError::consumers)?);
+        // A source may come back; /readyz says when it has.
+        if let Err(problem) = sources.ready().await {
+            tracing::warn!(problem, "a source cannot be read");
+        }
         let queries = Arc::new(Queries::new(&config.source, &config.query).map_err(StartError::consumers)?);
         let claims = Claims::new(&config.consumer, queries.clone()).map_err(StartError::consumers)?;
         let (layer, inboxes) = ChannelLayer::new(layer_config(&config));
@@ -193,6 +199,8 @@ pub struct Running {
 pub(crate) struct Stop {
     /// No more connections are accepted.
     accepting: CancellationToken,
+    /// Clients are told, their commands refused.
+    taking: CancellationToken,
     /// Connections are closed.
     serving: CancellationToken,
     /// Time is over: what is left is dropped.
@@ -215,16 +223,19 @@ impl Running {
         &self.app
     }
 
-    /// Drains: `/readyz` turns to 503, no connection is accepted, clients are told and closed with 1012, jobs are
-    /// finished or released. Takes at most `[limits] drain_timeout`.
+    /// Drains: `/readyz` turns to 503, no connection is accepted, clients are told; jobs are finished or released, and
+    /// their last events still reach the sockets; then these are closed with 1012. Takes at most
+    /// `[limits] drain_timeout`.
     pub async fn stop(self) -> Drained {
         let budget = self.app.config.limits.drain_timeout.0;
         self.app.health.drain();
         self.stop.accepting.cancel();
         tracing::info!("draining");
-        self.stop.serving.cancel();
+        self.stop.taking.cancel();
         let orderly = async {
-            tokio::join!(self.consumers.drain(budget.mul_f32(0.9)), shards_ended(&self.shards));
+            self.consumers.drain(budget.mul_f32(JOBS_SHARE)).await;
+            self.stop.serving.cancel();
+            shards_ended(&self.shards).await;
         };
         let outcome = match timeout(budget, orderly).await {
             Ok(()) => Drained::Cleanly,

@@ -9,10 +9,15 @@ use http::{HeaderMap, Version};
 
 use super::problem::Problem;
 use crate::app::App;
+use crate::origin;
 
 /// Lets only well-formed heads of a bounded size pass.
 pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
-    match check_size(&request, app.config.limits.header_bytes.0).and_then(|()| check_host(&request)) {
+    let config = &app.config;
+    let checked = check_size(&request, config.limits.header_bytes.0)
+        .and_then(|()| check_host(&request))
+        .and_then(|()| origin::check(request.headers(), &config.server.origins).map_err(Problem::from));
+    match checked {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }

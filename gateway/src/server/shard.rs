@@ -39,6 +39,13 @@ pub(crate) struct Local {
     tasks: TaskTracker,
 }
 
+impl Local {
+    /// Runs something that has to be done though its connection is over.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.tasks.spawn_local(task);
+    }
+}
+
 /// The handle of a shard's thread.
 pub(crate) struct ShardThread {
     thread: JoinHandle<()>,
@@ -91,6 +98,8 @@ async fn run(
     let sweeper = tokio::task::spawn_local(sweep(local.clone(), events));
     tokio::task::spawn_local(take_upgrades(local.clone(), upgrades));
     tokio::task::spawn_local(take_sockets(local.clone(), sockets, router, way_in, stop.clone()));
+    stop.taking.cancelled().await;
+    local.shard.borrow().tell_closing();
     stop.serving.cancelled().await;
     local.shard.borrow().drain(spread(local.shard.borrow().len()));
     local.tasks.close();

@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
-use groupcast_protocol::frame::Command;
+use groupcast_protocol::frame::{Accepted, Command};
 use groupcast_protocol::session::{Answer, Ticket};
-use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Refusal};
+use groupcast_protocol::{ChannelName, ErrorCode, GroupName, JobId, Refusal};
 
 use crate::app::App;
 use crate::jobs::ReplyTo;
@@ -27,11 +27,23 @@ pub(super) struct Commands {
     /// A message is on its way to the layer. The next one waits for it, so that one sender's order is kept; jobs
     /// that are being stored are not waited for, so that they share a commit.
     publishing: bool,
+    /// The latest queries that only this connection waits for: when it goes, nobody wants them any more.
+    asked: VecDeque<JobId>,
 }
+
+/// Queries of one connection that are cancelled when it goes. Of more, the oldest have most likely ended.
+const ASKED_MAX: usize = 64;
 
 impl Commands {
     pub(super) fn new(app: App, channel: ChannelName) -> Self {
-        Self { app, channel, waiting: VecDeque::new(), running: FuturesUnordered::new(), publishing: false }
+        Self {
+            app,
+            channel,
+            waiting: VecDeque::new(),
+            running: FuturesUnordered::new(),
+            publishing: false,
+            asked: VecDeque::new(),
+        }
     }
 
     /// Whether nothing is under way.
@@ -53,6 +65,7 @@ impl Commands {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         match Pin::new(&mut self.running).poll_next(cx) {
             Poll::Ready(Some((publishing, outcome))) => {
+                self.remember(&outcome);
                 if publishing {
                     self.publishing = false;
                     self.start_waiting();
@@ -60,6 +73,30 @@ impl Commands {
                 Poll::Ready(outcome)
             }
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// What is left to do when the connection has gone: its interactive queries are cancelled.
+    pub(super) fn leave(&mut self) -> Option<impl Future<Output = ()> + use<>> {
+        let asked = std::mem::take(&mut self.asked);
+        if asked.is_empty() {
+            return None;
+        }
+        let app = self.app.clone();
+        Some(async move {
+            for job in asked {
+                // Most have ended; that is no error, and nobody is there to be told.
+                drop(app.dispatch.cancel(job).await);
+            }
+        })
+    }
+
+    fn remember(&mut self, (_, outcome): &Outcome) {
+        // Only a query has no group: a group's jobs are for the group, and are finished whoever leaves.
+        if let Ok(Answer::Accepted(Accepted { group: None, jobs, .. })) = outcome {
+            self.asked.extend(jobs.iter().map(|job| job.id));
+            let excess = self.asked.len().saturating_sub(ASKED_MAX);
+            self.asked.drain(..excess);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use groupcast_channel_layer::{LayerError, Origin, Signal, Slot, Wrote};
 use groupcast_protocol::close::CloseCode;
-use groupcast_protocol::frame::Command;
+use groupcast_protocol::frame::{Command, Recovery, Unrecovered};
 use groupcast_protocol::session::{Answer, Limits, Output, Session, Ticket};
 use groupcast_protocol::{GroupName, websocket};
 use hyper_util::rt::TokioIo;
@@ -125,6 +125,9 @@ impl Connection {
             self.turn();
         }
         self.local.shard.borrow_mut().disconnect(self.slot);
+        if let Some(leave) = self.commands.leave() {
+            self.local.spawn(leave);
+        }
         let code = CloseLabels { code: self.close_code };
         self.local.app.metrics.websockets_closed.get_or_create(&code).inc();
         let Self { socket, reader, .. } = self;
@@ -193,7 +196,9 @@ impl Connection {
         match output {
             Output::Send(text) => self.push(websocket::text(&text)),
             Output::Ping => self.push(websocket::ping(b"")),
-            Output::Execute(ticket, Command::Subscribe { group, after: _ }) => self.subscribe(ticket, &group),
+            Output::Execute(ticket, Command::Subscribe { group, after }) => {
+                self.subscribe(ticket, &group, after.is_some());
+            }
             Output::Execute(ticket, Command::Unsubscribe { group }) => {
                 self.local.shard.borrow_mut().unsubscribe(self.slot, &group);
                 self.session.complete(ticket, Ok(Answer::Unsubscribed));
@@ -208,9 +213,11 @@ impl Connection {
     }
 
     /// The cursor is set and `subscribed` queued in the same turn, so no message can come before it.
-    fn subscribe(&mut self, ticket: Ticket, group: &GroupName) {
+    fn subscribe(&mut self, ticket: Ticket, group: &GroupName, recover: bool) {
         self.local.shard.borrow_mut().subscribe(self.slot, group);
-        self.session.complete(ticket, Ok(Answer::Subscribed { position: None, recovery: None }));
+        // No history is kept, so whatever was missed is gone; and that is always said.
+        let recovery = recover.then_some(Recovery::Unrecovered(Unrecovered::Trimmed));
+        self.session.complete(ticket, Ok(Answer::Subscribed { position: None, recovery }));
     }
 
     fn push(&self, frame: bytes::Bytes) {
@@ -228,6 +235,7 @@ impl Connection {
                 Signal::Added(group) => self.session.added(group),
                 Signal::Removed(group) => self.session.removed(&group),
                 Signal::Kicked => self.session.close(CloseCode::Policy, "disconnected by an operator"),
+                Signal::Closing => self.tell_closing(),
                 Signal::Drain(spread) => self.drain(spread),
             }
         }
@@ -315,11 +323,15 @@ impl Connection {
         }
     }
 
-    /// Tells the client, and closes at a moment within `spread`: a thousand clients shall not come back at once.
+    fn tell_closing(&mut self) {
+        let retry_after = RETRY_AFTER_MAX.mul_f64(clock::random_fraction());
+        self.session.drain(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// Closes at a moment within `spread`: a thousand clients shall not come back at once.
     fn drain(&mut self, spread: Duration) {
         if self.state == State::Open {
-            let retry_after = RETRY_AFTER_MAX.mul_f64(clock::random_fraction());
-            self.session.drain(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));
+            self.tell_closing();
             self.state = State::Draining(Instant::now() + spread.mul_f64(clock::random_fraction()));
         }
     }

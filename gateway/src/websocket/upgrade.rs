@@ -7,8 +7,8 @@ use groupcast_protocol::envelope::Position;
 use groupcast_protocol::websocket::{self, Offer};
 use groupcast_protocol::{ErrorCode, GroupName, Refusal};
 use http::header::{
-    CONNECTION, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use hyper::upgrade::OnUpgrade;
@@ -44,7 +44,7 @@ pub(crate) async fn upgrade(
     Extension(peer): Extension<Peer>,
     mut request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let accept = handshake(&request, &app.config.server.origins)?;
+    let accept = handshake(&request)?;
     let limit = app.config.limits.subscriptions_per_connection;
     let groups = groups(request.uri(), limit)?;
     if app.health.is_draining() {
@@ -61,8 +61,9 @@ pub(crate) async fn upgrade(
     Ok(accept)
 }
 
-/// Checks the handshake (RFC 6455, section 4.2.1) and makes the answer.
-fn handshake(request: &Request<Body>, origins: &[String]) -> Result<Response, Problem> {
+/// Checks the handshake (RFC 6455, section 4.2.1) and makes the answer. Where the page comes from has been checked as
+/// for every request.
+fn handshake(request: &Request<Body>) -> Result<Response, Problem> {
     let headers = request.headers();
     let bad = |detail: &str| Problem::new(ErrorCode::BadRequest, detail);
     if request.method() != Method::GET || request.version() != Version::HTTP_11 || !asks_for_upgrade(headers) {
@@ -78,7 +79,6 @@ fn handshake(request: &Request<Body>, origins: &[String]) -> Result<Response, Pr
     }
     let key = single(headers, SEC_WEBSOCKET_KEY)?.filter(|key| websocket::is_key(key));
     let key = key.ok_or_else(|| bad("`Sec-WebSocket-Key` has to be 16 bytes in base64"))?;
-    check_origin(headers, origins)?;
     let mut response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(UPGRADE, "websocket")
@@ -111,21 +111,6 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Problem
         return Err(bad("is there twice; send it once"));
     }
     value.to_str().map(Some).map_err(|_| bad("has characters outside of ASCII"))
-}
-
-/// A browser tells where a page came from, and does not ask before it opens a WebSocket: so a foreign page must be
-/// refused here (cross-site WebSocket hijacking). A client that is no browser sends no `Origin` and is let in.
-fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Problem> {
-    let Some(origin) = single(headers, ORIGIN)? else { return Ok(()) };
-    let same = single(headers, HOST)?.is_some_and(|host| {
-        let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
-        authority.eq_ignore_ascii_case(host)
-    });
-    if same || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {
-        return Ok(());
-    }
-    let detail = format!("pages of `{origin}` may not connect; add it to [server] origins if they should");
-    Err(Problem::new(ErrorCode::Forbidden, detail))
 }
 
 /// `?group=a&group=b&after=EPOCH:OFFSET`: an `after` belongs to the group before it.

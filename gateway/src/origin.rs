@@ -1,0 +1,98 @@
+//! Which web pages may talk to the gateway. One rule for HTTP and WebSocket.
+//!
+//! A browser lets any page open a WebSocket to this machine, or send it a POST, and only tells where the page came from;
+//! so a foreign page has to be refused here. A program that is no browser sends no `Origin` and is let in: what it may
+//! do is decided by who it is, not by where it comes from.
+
+use std::net::IpAddr;
+
+use groupcast_protocol::{ErrorCode, Refusal};
+use http::header::{HOST, HeaderName, ORIGIN, USER_AGENT};
+use http::{HeaderMap, Uri};
+
+/// Sent by browsers alone.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Checks where a request comes from.
+///
+/// # Errors
+/// `forbidden` for a page that is neither of this gateway nor among `allowed`, and for a browser that calls the gateway
+/// by a foreign name: a page whose own name was made to point to this machine (DNS rebinding) would pass for ours.
+pub(crate) fn check(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refusal> {
+    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(&HOST).unwrap_or_default();
+    let ours = is_own_name(host) || allowed.iter().any(|origin| authority(origin).eq_ignore_ascii_case(host));
+    if let Some(value) = headers.get(ORIGIN) {
+        let origin = value.to_str().unwrap_or("?");
+        let same = ours && authority(origin).eq_ignore_ascii_case(host);
+        let listed = allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
+        if same || listed {
+            return Ok(());
+        }
+        let why = format!("pages of `{origin}` may not use this gateway; add it to [server] origins if they should");
+        return Err(Refusal::new(ErrorCode::Forbidden, why));
+    }
+    let browser =
+        headers.contains_key(SEC_FETCH_SITE) || text(&USER_AGENT).is_some_and(|ua| ua.starts_with("Mozilla/"));
+    if browser && !ours {
+        let why =
+            format!("`{host}` is not a name of this gateway; use its address, or add the page to [server] origins");
+        return Err(Refusal::new(ErrorCode::Forbidden, why));
+    }
+    Ok(())
+}
+
+/// Host and port of an origin.
+fn authority(origin: &str) -> &str {
+    origin.split_once("://").map_or("", |(_, authority)| authority)
+}
+
+/// Whether nobody else can make a name mean this gateway: an address, or `localhost`.
+fn is_own_name(host: &str) -> bool {
+    let Ok(uri) = host.parse::<Uri>() else { return false };
+    let name = uri.host().unwrap_or_default();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    address.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn let_in(lines: &[(&'static str, &str)]) -> bool {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.insert(*name, value.parse().expect("a valid value"));
+        }
+        check(&headers, &["https://app.example".to_owned()]).is_ok()
+    }
+
+    #[test]
+    fn programs_are_let_in_whatever_they_call_us() {
+        assert!(let_in(&[("host", "127.0.0.1:8000")]));
+        assert!(let_in(&[("host", "gateway.internal"), ("user-agent", "python-httpx/0.28")]));
+    }
+
+    #[test]
+    fn our_own_pages_and_the_listed_ones_are_let_in() {
+        for host in ["127.0.0.1:8000", "localhost:8000", "[::1]:8000"] {
+            assert!(let_in(&[("host", host), ("origin", &format!("http://{host}"))]), "{host}");
+        }
+        assert!(let_in(&[("host", "127.0.0.1:8000"), ("origin", "https://app.example")]));
+        assert!(let_in(&[("host", "app.example"), ("user-agent", "Mozilla/5.0")]));
+    }
+
+    #[test]
+    fn foreign_pages_are_refused() {
+        for origin in ["http://evil.example", "null", "http://127.0.0.1:9999", "https://app.example.evil.example"] {
+            assert!(!let_in(&[("host", "127.0.0.1:8000"), ("origin", origin)]), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_rebound_name_is_refused() {
+        assert!(!let_in(&[("host", "evil.example:8000"), ("origin", "http://evil.example:8000")]));
+        assert!(!let_in(&[("host", "evil.example:8000"), ("user-agent", "Mozilla/5.0")]));
+        assert!(!let_in(&[("host", "evil.example:8000"), ("sec-fetch-site", "same-origin")]));
+    }
+}
