@@ -1,9 +1,14 @@
 //! HTTP: every bad request gets its status, its code and a problem of RFC 9457, and changes nothing.
 
+use std::time::Duration;
+
 use groupcast_tests::home::{BARE, JOBS};
+use groupcast_tests::wait::within_time;
 use groupcast_tests::{Gateway, Http, Raw, Reply, Socket};
 use serde_json::{Value, json};
 
+/// Well over the deadlines of the test, well under the default ones.
+const DOOR: Duration = Duration::from_secs(4);
 const JSON: (&str, &str) = ("content-type", "application/json");
 const SEND: &str = "/v1/groups/my_group/send";
 
@@ -144,6 +149,32 @@ async fn a_head_that_is_too_large_or_ambiguous_is_refused() {
         assert_eq!(reply.status, 400, "{what}: {reply:?} {}", reply.text());
     }
     gateway.http().get("/healthz").await.expect(200);
+}
+
+#[tokio::test]
+async fn who_dawdles_is_shown_the_door() {
+    let config =
+        format!("{BARE}\n[limits]\nheader_timeout = \"300ms\"\nbody_timeout = \"300ms\"\nidle_timeout = \"300ms\"\n");
+    let gateway = Gateway::start(&config).await;
+    let good = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (what, sent, answers) in [
+        ("nothing at all", "", 0),
+        ("half a head", "GET /healthz HTTP/1.1\r\nHost: a\r\n", 0),
+        ("silence after an answer", good, 1),
+        ("half a head after an answer", &format!("{good}GET /he"), 1),
+    ] {
+        let mut raw = Raw::connect(gateway.address()).await;
+        raw.write(sent.as_bytes()).await;
+        for _ in 0..answers {
+            assert_eq!(raw.reply().await.status, 200, "{what}");
+        }
+        // With or without a 408: the connection ends.
+        within_time(DOOR, what, raw.hung_up()).await;
+    }
+    let half = format!("POST {SEND} HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{{\"ty");
+    let reply = within_time(DOOR, "half a body", raw(&gateway, &half)).await;
+    assert_eq!(reply.status, 408, "{}", reply.text());
+    Socket::open(&gateway).await;
 }
 
 #[tokio::test]
