@@ -94,7 +94,7 @@ async function steps() {
     assert.ok(routes.every((route) => route.startsWith("LGA-")), routes.join());
     assert.equal(await page.locator("#chart .bar").count(), Math.min(15, routes.length));
     assert.match(await page.locator("#result-meta").textContent(), /sent to everybody in my_group.*origin LGA/);
-    assert.match(await page.locator("#code").textContent(), /"query":"worst_routes".*group_send\)\(\s+"my_group"/s);
+    assert.match(await page.locator("#code").textContent(), /"query":"worst_routes".*httpx\.post\(\s+".*my_group\/send"/s);
     await job(page, "done").first().waitFor();
   });
 
