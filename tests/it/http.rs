@@ -1,9 +1,14 @@
 //! HTTP: every bad request gets its status, its code and a problem of RFC 9457, and changes nothing.
 
+use std::time::Duration;
+
 use groupcast_tests::home::{BARE, JOBS};
+use groupcast_tests::wait::within_time;
 use groupcast_tests::{Gateway, Http, Raw, Reply, Socket};
 use serde_json::{Value, json};
 
+/// Well over the deadlines of the test, well under the default ones.
+const DOOR: Duration = Duration::from_secs(4);
 const JSON: (&str, &str) = ("content-type", "application/json");
 const SEND: &str = "/v1/groups/my_group/send";
 
@@ -147,73 +152,29 @@ async fn a_head_that_is_too_large_or_ambiguous_is_refused() {
 }
 
 #[tokio::test]
-async fn a_batch_is_answered_item_by_item_in_order() {
-    let gateway = Gateway::start(JOBS).await;
-    let mut reader = Socket::subscribed(&gateway, &["a", "my_group"]).await;
-    let http = gateway.http();
-    let batch = json!([
-        {"group": "a", "message": {"type": "first"}},
-        {"channel": reader.channel, "message": {"type": "second"}},
-        {"group": "not a name", "message": {"type": "x"}},
-        {"group": "a", "message": {"no": "type"}},
-        {"group": "a", "channel": "b", "message": {"type": "x"}},
-        {"message": {"type": "x"}},
-        {"group": "my_group", "message": {"type": "execute_query", "queryset_id": 99}},
-        {"group": "my_group", "message": {"type": "execute_query", "queryset_id": 7}},
-        {"group": "a", "message": {"type": "last"}},
-    ]);
-    let answer = http.post("/v1/send", &batch).await.expect(202);
-    let results = answer["results"].as_array().expect("results");
-    let statuses: Vec<u64> = results.iter().map(|result| result["status"].as_u64().expect("a status")).collect();
-    assert_eq!(statuses, [202, 202, 422, 422, 400, 400, 422, 202, 202], "{answer}");
-    let codes: Vec<&Value> = results[2..7].iter().map(|result| &result["code"]).collect();
-    assert_eq!(codes, ["invalid_name", "invalid_message", "bad_request", "bad_request", "unknown_query"], "{answer}");
-    assert_eq!(results[7]["jobs"].as_array().map(Vec::len), Some(1), "{answer}");
-    http.ended(results[7]["jobs"][0]["id"].as_str().expect("an id")).await;
-
-    let pushes = reader.pending().await;
-    let kinds: Vec<&str> = pushes.iter().filter_map(|push| push["message"]["type"].as_str()).collect();
-    let of_batch: Vec<&&str> = kinds.iter().filter(|kind| !kind.starts_with("job.")).collect();
-    assert_eq!(of_batch.len(), 3, "{kinds:?}");
-    assert!(kinds.contains(&"second"), "{kinds:?}");
-    let at = |name: &str| kinds.iter().position(|kind| *kind == name);
-    assert!(at("first") < at("last"), "{kinds:?}");
-}
-
-#[tokio::test]
-async fn a_batch_has_a_form_and_a_size() {
-    let gateway = Gateway::start(BARE).await;
-    let http = gateway.http();
-    let item = json!({"group": "g", "message": {"type": "x"}});
-    for bad in
-        [json!({}), json!([]), json!([7]), json!([{"group": 7, "message": {"type": "x"}}]), json!(vec![&item; 1001])]
-    {
-        http.post("/v1/send", &bad).await.problem(400, "bad_request");
+async fn who_dawdles_is_shown_the_door() {
+    let config =
+        format!("{BARE}\n[limits]\nheader_timeout = \"300ms\"\nbody_timeout = \"300ms\"\nidle_timeout = \"300ms\"\n");
+    let gateway = Gateway::start(&config).await;
+    let good = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (what, sent, answers) in [
+        ("nothing at all", "", 0),
+        ("half a head", "GET /healthz HTTP/1.1\r\nHost: a\r\n", 0),
+        ("silence after an answer", good, 1),
+        ("half a head after an answer", &format!("{good}GET /he"), 1),
+    ] {
+        let mut raw = Raw::connect(gateway.address()).await;
+        raw.write(sent.as_bytes()).await;
+        for _ in 0..answers {
+            assert_eq!(raw.reply().await.status, 200, "{what}");
+        }
+        // With or without a 408: the connection ends.
+        within_time(DOOR, what, raw.hung_up()).await;
     }
-    let answer = http.post("/v1/send", &json!(vec![&item; 1000])).await.expect(202);
-    assert_eq!(answer["results"].as_array().map(Vec::len), Some(1000));
-}
-
-#[tokio::test]
-async fn a_repeat_with_the_same_key_does_nothing_again() {
-    let gateway = Gateway::start(JOBS).await;
-    let mut reader = Socket::subscribed(&gateway, &["g"]).await;
-    let http = gateway.http();
-    for (group, body) in [("g", r#"{"type":"x"}"#), ("my_group", r#"{"type":"execute_query","queryset_id":7}"#)] {
-        let path = format!("/v1/groups/{group}/send");
-        let send = async |key: &str, body: &str| {
-            http.request("POST", &path, &[JSON, ("idempotency-key", key)], body.as_bytes().to_vec()).await
-        };
-        let first = send("once", body).await.expect(202);
-        let again = send("once", body).await.expect(202);
-        assert_eq!((&first["existing"], &again["existing"]), (&json!(false), &json!(true)), "{again}");
-        assert_eq!(first["message_id"], again["message_id"]);
-        assert_eq!(first["jobs"][0]["id"], again["jobs"][0]["id"]);
-        send("once", r#"{"type":"other"}"#).await.problem(409, "idempotency_conflict");
-        send(&"k".repeat(256), body).await.problem(400, "bad_request");
-    }
-    assert_eq!(reader.pending().await.len(), 1, "sent once");
-    assert_eq!(http.get("/v1/jobs").await.expect(200)["jobs"].as_array().map(Vec::len), Some(1), "stored once");
+    let half = format!("POST {SEND} HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{{\"ty");
+    let reply = within_time(DOOR, "half a body", raw(&gateway, &half)).await;
+    assert_eq!(reply.status, 408, "{}", reply.text());
+    Socket::open(&gateway).await;
 }
 
 #[tokio::test]

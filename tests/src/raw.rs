@@ -104,9 +104,14 @@ impl Raw {
         End::Unclean
     }
 
-    /// Whether the other end hangs up without another byte.
-    pub async fn hung_up(&mut self) -> bool {
-        self.fill(1).await.is_none()
+    /// Reads on until the other end hangs up.
+    pub async fn hung_up(&mut self) {
+        loop {
+            self.read.clear();
+            if self.fill(1).await.is_none() {
+                return;
+            }
+        }
     }
 
     async fn head(&mut self) -> Reply {
