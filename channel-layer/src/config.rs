@@ -17,7 +17,7 @@ pub struct LayerConfig {
     pub expiry: Duration,
     /// How long a mailbox stays in a group without being added again.
     pub group_expiry: Duration,
-    /// Channels that exist at once, connections included; at the bound a `send` to a new name is refused.
+    /// Channels that exist at once beside those of connections; at the bound a `send` to a new name is refused.
     pub channels_max: usize,
     /// Threads that own connections.
     pub shards: usize,

@@ -1,6 +1,6 @@
 //! The layer as its callers see it: `send`, `receive`, `new_channel`, `group_add`, `group_discard`, `group_send`.
 //!
-//! The promises are in the crate's documentation. Connections join and leave by their [`Shard`].
+//! The promises are in the crate's documentation. Connections join and leave by their shard.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,14 +110,15 @@ impl ChannelLayer {
     pub async fn group_add(&self, group: &GroupName, channel: &ChannelName) -> Result<(), LayerError> {
         let mailbox = self.registry.open_mailbox(channel)?;
         let Some(owner) = mailbox.owner else {
-            self.registry.join(group, channel, Member::Mailbox(mailbox, Instant::now()), |_, _, _| ());
+            self.registry.join(group, channel, Member::Mailbox(mailbox, Instant::now()), |_, _, _, _| ());
             return Ok(());
         };
         let room = self.room(owner, channel).await?;
-        self.registry.join(group, channel, Member::Connection(owner), |group, from_seq, new| {
+        let member = Member::Connection(owner, self.registry.next_number());
+        self.registry.join(group, channel, member, |group, from_seq, number, new| {
             // Under the group's lock: no message can come between the membership and the event.
             if new {
-                room.send(Event(EventKind::Attach { to: owner, group: group.clone(), from_seq }));
+                room.send(Event(EventKind::Attach { to: owner, group: group.clone(), from_seq, number }));
             }
         });
         Ok(())
@@ -133,9 +134,9 @@ impl ChannelLayer {
             Some(owner) => Some((owner, self.room(owner, channel).await?)),
             None => None,
         };
-        self.registry.leave(group, channel, |group, _| {
-            if let Some((to, room)) = room {
-                room.send(Event(EventKind::Detach { to, group: group.clone() }));
+        self.registry.leave(group, channel, |group, member| {
+            if let (Some((to, room)), Member::Connection(_, number)) = (room, member) {
+                room.send(Event(EventKind::Detach { to, group: group.clone(), number: *number }));
             }
         });
         Ok(())
@@ -270,7 +271,7 @@ impl ChannelLayer {
     }
 
     fn own_name(&self, prefix: &str) -> ChannelName {
-        let name = format!("{prefix}.{}!c{}", self.registry.config.node, self.registry.next_channel());
+        let name = format!("{prefix}.{}!c{}", self.registry.config.node, self.registry.next_number());
         ChannelName::parse(&name).expect("a short prefix, a checked node name and a number make a channel name")
     }
 
@@ -367,7 +368,7 @@ impl GroupState {
             return Vec::new();
         }
         let expired = |member: &Member| match member {
-            Member::Connection(_) => false,
+            Member::Connection(..) => false,
             Member::Mailbox(_, added) => added.elapsed() >= group_expiry,
         };
         self.members.iter().filter(|(_, member)| expired(member)).map(|(name, _)| name.clone()).collect()

@@ -29,7 +29,7 @@ pub(crate) struct Registry {
     groups: DashMap<GroupName, Arc<Group>>,
     channels: DashMap<ChannelName, Arc<Mailbox>>,
     next_group: AtomicU64,
-    next_channel: AtomicU64,
+    next_number: AtomicU64,
 }
 
 /// One group of this node. It exists while it has members.
@@ -57,8 +57,9 @@ pub(crate) struct GroupState {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Member {
-    /// A live connection: its shard has a cursor for it.
-    Connection(Address),
+    /// A live connection: its shard has a cursor for it. The number tells this membership from earlier ones, of which
+    /// the shard may still hear.
+    Connection(Address, u64),
     /// A mailbox, and when it was last added.
     Mailbox(Arc<Mailbox>, Instant),
 }
@@ -72,7 +73,7 @@ impl Registry {
             groups: DashMap::new(),
             channels: DashMap::new(),
             next_group: AtomicU64::new(1),
-            next_channel: AtomicU64::new(1),
+            next_number: AtomicU64::new(1),
         }
     }
 
@@ -104,7 +105,9 @@ impl Registry {
     }
 
     pub(crate) fn make_mailbox(&self, name: ChannelName, owner: Option<Address>) -> Result<Arc<Mailbox>, LayerError> {
-        if self.channels.len() >= self.config.channels_max {
+        // Connections have a bound of their own, at the door; senders to made-up names must not use it up.
+        let connections = usize::try_from(self.stats.connections.value()).unwrap_or(usize::MAX);
+        if owner.is_none() && self.channels.len().saturating_sub(connections) >= self.config.channels_max {
             return Err(LayerError::TooManyChannels { channel: name, max: self.config.channels_max });
         }
         let capacity = self.config.capacity_of(name.as_str());
@@ -119,19 +122,20 @@ impl Registry {
         }
     }
 
-    /// A fresh number for the channel of a connection or caller.
-    pub(crate) fn next_channel(&self) -> u64 {
-        self.next_channel.fetch_add(1, Ordering::Relaxed)
+    /// A fresh number for the channel of a connection or caller, or for a membership.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Makes a channel a member. Under the group's lock, `then` learns the number of the first message that is for
-    /// the member and whether it is new; so nothing can be sent between joining and what `then` does.
+    /// the member, the membership's own number, and whether it is new; so nothing can be sent between joining and what
+    /// `then` does.
     pub(crate) fn join<T>(
         &self,
         name: &GroupName,
         channel: &ChannelName,
         member: Member,
-        then: impl FnOnce(&Arc<Group>, u64, bool) -> T,
+        then: impl FnOnce(&Arc<Group>, u64, u64, bool) -> T,
     ) -> T {
         loop {
             let group = self.group_or_new(name);
@@ -142,11 +146,12 @@ impl Registry {
                 continue;
             }
             let new = state.add(channel, member);
+            let number = state.connection_number(channel).unwrap_or_default();
             if new {
                 self.stats.memberships.add(1);
                 self.stats.groups.add(u64::from(state.members.len() == 1));
             }
-            return then(&group, state.next_seq, new);
+            return then(&group, state.next_seq, number, new);
         }
     }
 
@@ -213,13 +218,24 @@ impl GroupState {
         }
     }
 
+    /// The number of a connection's membership.
+    pub(crate) fn connection_number(&self, channel: &ChannelName) -> Option<u64> {
+        match self.members.get(channel)? {
+            Member::Connection(_, number) => Some(*number),
+            Member::Mailbox(..) => None,
+        }
+    }
+
     fn add(&mut self, channel: &ChannelName, member: Member) -> bool {
-        let before = self.members.insert(channel.clone(), member.clone());
-        if before.is_some() {
+        if let Some(Member::Connection(..)) = self.members.get(channel) {
+            return false;
+        }
+        // A mailbox that is added again is as young as if it were new.
+        if self.members.insert(channel.clone(), member.clone()).is_some() {
             return false;
         }
         match member {
-            Member::Connection(address) => self.per_shard[address.shard] += 1,
+            Member::Connection(address, _) => self.per_shard[address.shard] += 1,
             Member::Mailbox(mailbox, _) => {
                 mailbox.joined();
                 self.mailboxes += 1;
@@ -231,7 +247,7 @@ impl GroupState {
     fn remove(&mut self, channel: &ChannelName) -> Option<Member> {
         let member = self.members.remove(channel)?;
         match &member {
-            Member::Connection(address) => self.per_shard[address.shard] -= 1,
+            Member::Connection(address, _) => self.per_shard[address.shard] -= 1,
             Member::Mailbox(mailbox, _) => {
                 mailbox.left();
                 self.mailboxes -= 1;

@@ -51,9 +51,9 @@ pub(crate) enum EventKind {
     /// Something is in a connection's mailbox.
     Mail { to: Address },
     /// A connection was added to a group from outside.
-    Attach { to: Address, group: Arc<Group>, from_seq: u64 },
+    Attach { to: Address, group: Arc<Group>, from_seq: u64, number: u64 },
     /// A connection was taken out of a group from outside.
-    Detach { to: Address, group: Arc<Group> },
+    Detach { to: Address, group: Arc<Group>, number: u64 },
     /// A connection has to go.
     Kick { to: Address },
     /// Somebody wants to know about a connection.
@@ -132,6 +132,7 @@ impl ShardInbox {
             ready: VecDeque::new(),
             log_bytes: 0,
             appended: 0,
+            sweep: 0,
         };
         (shard, self.events)
     }
@@ -151,6 +152,8 @@ pub struct Shard {
     log_bytes: usize,
     /// Bytes appended to logs since `ready` was last empty.
     appended: usize,
+    /// How often `ready` has become empty.
+    sweep: u64,
 }
 
 impl Shard {
@@ -159,7 +162,7 @@ impl Shard {
     /// # Errors
     /// [`LayerError::TooManyChannels`] at the bound.
     pub fn connect(&mut self, sink: Rc<dyn Sink>, origin: Origin) -> Result<(Slot, ChannelName), LayerError> {
-        let number = self.registry.next_channel();
+        let number = self.registry.next_number();
         let name = format!("specific.{}!c{number}", self.registry.config.node);
         let channel = ChannelName::parse(&name).expect("a checked node name and a number make a channel name");
         let entry = self.connections.vacant_entry();
@@ -171,13 +174,22 @@ impl Shard {
         Ok((Slot(slot), channel))
     }
 
-    /// Lets a connection go: it leaves its groups, and its channel is gone.
-    pub fn disconnect(&mut self, slot: Slot) {
+    /// Ends what comes to a connection by itself: it leaves its groups, and its messages wait no more. What is in the
+    /// outbox is still written; a close frame has to be the last.
+    pub fn end(&mut self, slot: Slot) {
         while let Some(cursor) = self.connections[slot.0].cursors.last().copied() {
             let name = self.groups[self.cursors[cursor].group].group.name.clone();
             self.registry.leave(&name, self.connections[slot.0].channel(), |_, _| ());
             self.drop_cursor(cursor);
         }
+        let connection = &mut self.connections[slot.0];
+        connection.ended = true;
+        connection.mail = false;
+    }
+
+    /// Lets a connection go: it leaves its groups, and its channel is gone.
+    pub fn disconnect(&mut self, slot: Slot) {
+        self.end(slot);
         let connection = self.connections.remove(slot.0);
         if connection.queued {
             self.ready.retain(|ready| *ready != slot.0);
@@ -189,15 +201,16 @@ impl Shard {
     /// Adds a connection to a group. Messages that are taken from here on reach it; the caller queues `subscribed`
     /// in the same turn, and so before any of them.
     pub fn subscribe(&mut self, slot: Slot, group: &GroupName) {
-        if self.cursor_of(slot.0, |name| name == group).is_some() {
+        let connection = &self.connections[slot.0];
+        if connection.ended || self.cursor_of(slot.0, |name| name == group).is_some() {
             return;
         }
-        let connection = &self.connections[slot.0];
-        let member = Member::Connection(connection.address);
+        let member = Member::Connection(connection.address, self.registry.next_number());
         let registry = self.registry.clone();
         let channel = connection.channel().clone();
-        let (group, from_seq) = registry.join(group, &channel, member, |group, from_seq, _| (group.clone(), from_seq));
-        self.add_cursor(slot.0, group, from_seq);
+        let joined = |group: &Arc<Group>, from_seq, number, _| (group.clone(), from_seq, number);
+        let (group, from_seq, number) = registry.join(group, &channel, member, joined);
+        self.add_cursor(slot.0, group, from_seq, number);
     }
 
     /// Takes a connection out of a group. Nothing of the group is written after it, but the rest of a frame that is
@@ -235,13 +248,13 @@ impl Shard {
         match event.0 {
             EventKind::Deliver { group, seq, frame } => self.deliver(&group, seq, &frame),
             EventKind::Mail { to } => {
-                if let Some(connection) = self.connection_at(to) {
+                if let Some(connection) = self.connection_at(to).filter(|connection| !connection.ended) {
                     connection.mail = true;
                     self.make_ready(to.slot);
                 }
             }
-            EventKind::Attach { to, group, from_seq } => self.attach(to, group, from_seq),
-            EventKind::Detach { to, group } => self.detach(to, &group),
+            EventKind::Attach { to, group, from_seq, number } => self.attach(to, group, from_seq, number),
+            EventKind::Detach { to, group, number } => self.detach(to, &group, number),
             EventKind::Kick { to } => {
                 if let Some(connection) = self.connection_at(to) {
                     connection.sink.signal(Signal::Kicked);
@@ -264,7 +277,7 @@ impl Shard {
         self.connections.get_mut(address.slot).filter(|connection| connection.address == address)
     }
 
-    fn attach(&mut self, to: Address, group: Arc<Group>, from_seq: u64) {
+    fn attach(&mut self, to: Address, group: Arc<Group>, from_seq: u64, number: u64) {
         let Some(connection) = self.connection_at(to) else {
             // The connection ended between the membership and this event, and did not know of it.
             let channel = format!("specific.{}!c{}", self.registry.config.node, to.number);
@@ -273,7 +286,13 @@ impl Shard {
             return;
         };
         let name = group.name.clone();
-        if !group.lock().members.contains_key(connection.channel()) {
+        if connection.ended {
+            let channel = connection.channel().clone();
+            self.registry.leave(&name, &channel, |_, _| ());
+            return;
+        }
+        // The client may have left by itself meanwhile, and even come back.
+        if group.lock().connection_number(connection.channel()) != Some(number) {
             return;
         }
         self.rewind(&group, from_seq);
@@ -283,17 +302,19 @@ impl Shard {
         }
         let told = ServerFrame::Subscribed { id: None, group: name.clone(), position: None, recovery: None };
         self.push_server_frame(to.slot, &told);
-        self.add_cursor(to.slot, group, from_seq);
+        self.add_cursor(to.slot, group, from_seq, number);
         self.connections[to.slot].sink.signal(Signal::Added(name));
     }
 
-    fn detach(&mut self, to: Address, group: &Group) {
+    fn detach(&mut self, to: Address, group: &Group, number: u64) {
         if self.connection_at(to).is_none() {
             return;
         }
         let key = self.group_keys.get(&group.id).copied();
         let cursors = &self.connections[to.slot].cursors;
-        let Some(cursor) = cursors.iter().copied().find(|c| Some(self.cursors[*c].group) == key) else { return };
+        // Of this membership: the client may have left by itself meanwhile, and come back.
+        let is_meant = |c: &usize| Some(self.cursors[*c].group) == key && self.cursors[*c].number == number;
+        let Some(cursor) = cursors.iter().copied().find(is_meant) else { return };
         self.drop_cursor(cursor);
         self.push_server_frame(to.slot, &ServerFrame::Unsubscribed { id: None, group: group.name.clone() });
         self.connections[to.slot].sink.signal(Signal::Removed(group.name.clone()));

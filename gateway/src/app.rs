@@ -1,16 +1,17 @@
 //! What every front door (HTTP, WebSocket) works with: one cheap handle over the parts of the gateway.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use groupcast_channel_layer::ChannelLayer;
 use groupcast_protocol::frame::Accepted;
-use groupcast_protocol::{GroupName, Message, Refusal};
+use groupcast_protocol::{GroupName, JobId, Message, Refusal};
 
 use crate::config::Config;
 use crate::dispatch::Dispatch;
 use crate::health::Health;
 use crate::idempotency::Idempotency;
-use crate::jobs::Jobs;
+use crate::jobs::{JobRecord, Jobs, JobsError};
 use crate::metrics::Metrics;
 
 /// The gateway, as its front doors see it. Cheap to clone.
@@ -47,5 +48,16 @@ impl App {
         let (dispatch, body, scope) = (self.dispatch.clone(), message.raw().clone(), format!("group {group}"));
         let group = group.clone();
         self.idempotency.once(&scope, key, &body, async move { dispatch.group_send(&group, message).await }).await
+    }
+
+    /// Waits for the end of a job: at most so long, and not into the end of the gateway.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn wait(&self, job: JobId, at_most: Duration) -> Result<Option<JobRecord>, JobsError> {
+        match self.health.unless_draining(self.jobs.wait(job, at_most)).await {
+            Some(record) => record,
+            None => self.jobs.get(job).await,
+        }
     }
 }

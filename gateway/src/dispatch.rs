@@ -40,9 +40,14 @@ impl Dispatch {
         self.route(group, message).await
     }
 
-    /// Whether a message of this group goes to its sockets and to nobody else.
-    pub fn is_broadcast(&self, group: &GroupName, message: &Message) -> bool {
-        !self.claims.is_work(group, message)
+    /// Whether consumers claim a message of this group.
+    pub fn is_work(&self, group: &GroupName, message: &Message) -> bool {
+        self.claims.is_work(group, message)
+    }
+
+    /// Whether the group's sockets see a message: then it has its place in the sender's order.
+    pub fn is_shown(&self, group: &GroupName, message: &Message) -> bool {
+        self.claims.is_shown(group, message)
     }
 
     /// `send` to one channel.

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// How long one check may take; what does not answer by then is not ready.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -17,7 +17,7 @@ pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send +
 /// The state of the gateway as a whole. Cheap to clone; clones share the state.
 #[derive(Clone, Default)]
 pub struct Health {
-    draining: Arc<AtomicBool>,
+    draining: CancellationToken,
     checks: Vec<(String, Check)>,
 }
 
@@ -31,12 +31,17 @@ impl Health {
 
     /// Begins the end: `/readyz` says so, and nobody new is let in.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.cancel();
     }
 
     /// Whether the end has begun.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.is_cancelled()
+    }
+
+    /// Waits for something, or until the end has begun: `None` then.
+    pub async fn unless_draining<T>(&self, something: impl Future<Output = T>) -> Option<T> {
+        self.draining.run_until_cancelled(something).await
     }
 
     /// Asks every part at once. Gives the name of each, and what is the matter with it.

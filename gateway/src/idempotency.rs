@@ -1,6 +1,6 @@
 //! Remembers answers by idempotency key, so that a repeated request does nothing again.
 //!
-//! Kept in memory: a restart forgets. How long is [`BROADCAST_MEMORY`] or [`WORK_MEMORY`].
+//! Kept in memory: a restart forgets. How long is `BROADCAST_MEMORY` or `WORK_MEMORY`.
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -265,6 +265,11 @@ impl Session {
         self.commands.holds_events()
     }
 
+    /// Whether a command that was started has not been answered, or its answer waits for its turn.
+    pub fn is_open(&self, ticket: Ticket) -> bool {
+        self.state != State::Closed && self.commands.is_open(ticket)
+    }
+
     /// Whether every command so far is answered.
     pub fn is_idle(&self) -> bool {
         self.commands.len() == 0

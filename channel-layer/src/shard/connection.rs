@@ -49,6 +49,8 @@ pub(super) struct Connection {
     pub(super) queued: bool,
     /// The socket took no more bytes.
     pub(super) blocked: bool,
+    /// Only what is in the outbox is still for it.
+    pub(super) ended: bool,
     /// An answer has to go before any event: only the outbox is written.
     pub(super) held: bool,
 }
@@ -68,6 +70,7 @@ impl Connection {
             mail: false,
             queued: false,
             blocked: false,
+            ended: false,
             held: false,
         }
     }

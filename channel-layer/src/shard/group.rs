@@ -18,6 +18,8 @@ pub(super) struct LocalGroup {
     pub(super) cursors: Vec<usize>,
     /// Cursors whose first message has not come by yet.
     waiting: Vec<usize>,
+    /// In which sweep something was last added, and where the log ended before that.
+    fresh: (u64, u64),
     /// How many cursors are not at the end of the log. At 0 the log is forgotten.
     pub(super) behind: usize,
 }
@@ -27,6 +29,8 @@ pub(super) struct LocalGroup {
 pub(super) struct Cursor {
     pub(super) connection: usize,
     pub(super) group: usize,
+    /// The number of its membership.
+    pub(super) number: u64,
     /// The number of the first message that is for it.
     from_seq: u64,
     /// Where it is in the log; always on a frame's border.
@@ -49,7 +53,7 @@ pub(super) enum CursorState {
 }
 
 impl Shard {
-    pub(super) fn add_cursor(&mut self, connection: usize, group: Arc<Group>, from_seq: u64) {
+    pub(super) fn add_cursor(&mut self, connection: usize, group: Arc<Group>, from_seq: u64, number: u64) {
         let key = match self.group_keys.get(&group.id) {
             Some(key) => *key,
             None => self.add_group(group, from_seq),
@@ -58,7 +62,7 @@ impl Shard {
         let ready = from_seq <= local.next_seq;
         let state = if ready { CursorState::AtEnd } else { CursorState::Waiting };
         let position = local.log.end();
-        let cursor = Cursor { connection, group: key, from_seq, position, missed: 0, index: 0, state };
+        let cursor = Cursor { connection, group: key, number, from_seq, position, missed: 0, index: 0, state };
         let cursor = self.cursors.insert(cursor);
         self.connections[connection].cursors.push(cursor);
         let list = if ready { &mut local.cursors } else { &mut local.waiting };
@@ -140,6 +144,9 @@ impl Shard {
         let local = &mut self.groups[key];
         local.next_seq = seq + 1;
         if !local.cursors.is_empty() {
+            if local.fresh.0 != self.sweep {
+                local.fresh = (self.sweep, local.log.end());
+            }
             local.log.append(frame);
             self.log_bytes += frame.len();
             self.registry.stats.log_bytes.add(frame.len() as u64);
@@ -158,7 +165,15 @@ impl Shard {
     fn add_group(&mut self, group: Arc<Group>, next_seq: u64) -> usize {
         let id = group.id;
         let log = FrameLog::default();
-        let key = self.groups.insert(LocalGroup { group, log, next_seq, cursors: vec![], waiting: vec![], behind: 0 });
+        let key = self.groups.insert(LocalGroup {
+            group,
+            log,
+            next_seq,
+            cursors: vec![],
+            waiting: vec![],
+            fresh: (0, 0),
+            behind: 0,
+        });
         self.group_keys.insert(id, key);
         key
     }
@@ -210,20 +225,33 @@ impl Shard {
         }
         let shard_bytes = self.registry.config.shard_log_bytes;
         if self.log_bytes > shard_bytes {
-            // One pass over all, to half of the budget, so that passes stay rare.
-            let share = shard_bytes / 2 / self.groups.len();
-            let long: Vec<_> = self.groups.iter().filter(|(_, g)| g.log.bytes() > share).map(|(key, _)| key).collect();
-            long.into_iter().for_each(|key| self.cut(key, share));
+            self.cut_longest(shard_bytes / 4 * 3);
         }
     }
 
-    /// Cuts a log to about `keep` bytes, and notes what the cursors before the cut have missed. The newest frame is
-    /// kept, however large: nobody has had the time to read it.
+    /// Cuts the longest logs, which have the readers that are farthest behind, until all are within `bytes`: so far
+    /// below the budget that this stays rare.
+    fn cut_longest(&mut self, bytes: usize) {
+        let mut logs: Vec<_> = self.groups.iter().map(|(key, local)| (local.log.bytes(), key)).collect();
+        logs.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        for (length, key) in logs {
+            if self.log_bytes <= bytes {
+                return;
+            }
+            self.cut(key, length / 4);
+        }
+    }
+
+    /// Cuts a log to about `keep` bytes, and notes what the cursors before the cut have missed. What came in the present
+    /// sweep is kept, however large: nobody has had the time to read it. ([`Shard::may_apply`] bounds how much that is.)
     fn cut(&mut self, key: usize, keep: usize) {
+        let sweep = self.sweep;
         let local = &mut self.groups[key];
+        // Never the newest frame: a cursor that is behind has something to read.
+        let fresh = if local.fresh.0 == sweep { local.fresh.1.max(local.log.start()) } else { local.log.newest() };
         let before = local.log.bytes();
         let wanted = local.log.end().saturating_sub(keep as u64).max(local.log.start());
-        let to = local.log.border_at_or_after(wanted).min(local.log.newest());
+        let to = local.log.border_at_or_after(wanted).min(fresh);
         for cursor in &local.cursors {
             let cursor = &mut self.cursors[*cursor];
             if cursor.position < to {

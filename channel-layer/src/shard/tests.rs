@@ -233,6 +233,37 @@ async fn a_subscription_joins_an_addition_that_is_on_its_way() {
 }
 
 #[tokio::test]
+async fn a_removal_that_comes_late_does_not_end_a_newer_subscription() {
+    let mut node = Node::new(|_| ());
+    let (room, socket) = (group("room"), node.connect());
+    node.shard.subscribe(socket.slot, &room);
+    node.layer.group_discard(&room, &socket.channel).await.expect("it lives");
+    node.shard.unsubscribe(socket.slot, &room);
+    node.shard.subscribe(socket.slot, &room);
+    node.layer.group_send(&room, &message(0)).await.expect("there is room");
+    node.turn();
+    assert_eq!(socket.numbers("room"), [0]);
+    node.shard.disconnect(socket.slot);
+    assert_eq!(node.layer.group_len(&room), None);
+}
+
+#[tokio::test]
+async fn an_ended_connection_gets_its_outbox_and_nothing_else() {
+    let mut node = Node::new(|_| ());
+    let (room, socket) = (group("room"), node.connect());
+    node.shard.subscribe(socket.slot, &room);
+    node.layer.group_send(&room, &message(0)).await.expect("there is room");
+    node.layer.send(&socket.channel, message(1)).await.expect("there is room");
+    node.shard.push(socket.slot, websocket::text(br#"{"type":"last"}"#));
+    node.shard.end(socket.slot);
+    node.layer.group_add(&room, &socket.channel).await.expect("it lives");
+    node.layer.group_send(&room, &message(2)).await.expect("there is room");
+    node.turn();
+    assert_eq!(socket.frames().len(), 1);
+    assert_eq!(node.layer.group_len(&room), None, "an addition to it is undone");
+}
+
+#[tokio::test]
 async fn a_connection_that_ends_leaves_nothing_behind() {
     let mut node = Node::new(|_| ());
     let (room, one, two) = (group("room"), node.connect(), node.connect());

@@ -25,6 +25,7 @@ impl Shard {
         let slot = self.ready.pop_front();
         if slot.is_none() {
             self.appended = 0;
+            self.sweep += 1;
         }
         let slot = slot?;
         self.connections[slot].queued = false;

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::check::ConfigFile;
@@ -73,9 +73,10 @@ pub fn serve(args: ServeArgs, environment: Vec<(String, String)>) -> Result<(), 
     let config = args.file.load(environment, flags)?.config;
     start_log(&config.server.log)?;
     block_on(async {
+        let signals = Signals::new()?;
         let running = start(Groupcast::new(config)).await?;
         output::line(&format!("groupcast listens on http://{}", running.address()))?;
-        until_stopped(running).await
+        until_stopped(running, signals).await
     })
 }
 
@@ -91,6 +92,7 @@ pub fn demo(args: DemoArgs, environment: Vec<(String, String)>) -> Result<(), Cl
     let loaded = data::load(&folder.database(), &source, demo::Progress::stderr());
     loaded.map_err(|error| CliError::Failed(with_causes(&error)))?;
     block_on(async {
+        let signals = Signals::new()?;
         let routes = demo::routes(&config.query);
         let running = start(Groupcast::new(config).routes(routes)).await?;
         if args.once {
@@ -99,7 +101,7 @@ pub fn demo(args: DemoArgs, environment: Vec<(String, String)>) -> Result<(), Cl
             return outcome;
         }
         output::line(&demo::welcome(running.address()))?;
-        until_stopped(running).await
+        until_stopped(running, signals).await
     })
 }
 
@@ -111,25 +113,38 @@ async fn start(gateway: Groupcast) -> Result<Running, CliError> {
 }
 
 /// Serves until the first SIGTERM or Ctrl-C, then drains; the second one ends at once.
-async fn until_stopped(running: Running) -> Result<(), CliError> {
-    let no_signals = |e| CliError::Failed(format!("signals cannot be listened for: {e}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+async fn until_stopped(running: Running, mut signals: Signals) -> Result<(), CliError> {
+    signals.next().await;
     output::note("draining; once more to stop at once");
     let drained = tokio::select! {
         drained = running.stop() => drained,
-        _ = terminate.recv() => return Err(CliError::Failed("stopped before the drain was over".to_owned())),
-        _ = interrupt.recv() => return Err(CliError::Failed("stopped before the drain was over".to_owned())),
+        () = signals.next() => return Err(CliError::Failed("stopped before the drain was over".to_owned())),
     };
     match drained {
         Drained::Cleanly => Ok(()),
         Drained::Cut => {
             let why = "the drain took longer than [limits] drain_timeout; what was left was cut, jobs run again at the next start";
             Err(CliError::Failed(why.to_owned()))
+        }
+    }
+}
+
+/// SIGTERM and Ctrl-C. Listened for before the address is told: whoever reads it may send one at once.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, CliError> {
+        let listen = |kind| signal(kind).map_err(|e| CliError::Failed(format!("signals cannot be listened for: {e}")));
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }

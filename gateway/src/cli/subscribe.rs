@@ -1,6 +1,6 @@
 //! `groupcast subscribe GROUP…`: one line of JSON for each push, across reconnects.
 //!
-//! What a frame means for the connection is decided in [`follow`]; here are the arguments and the loop around it.
+//! What a frame means for the connection is decided in `follow`; here are the arguments and the loop around it.
 
 mod follow;
 mod socket;

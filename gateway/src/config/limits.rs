@@ -28,7 +28,7 @@ pub struct LimitsConfig {
     pub log_bytes: Size,
     /// Bytes of all logs of one shard; at the bound the farthest-behind readers get a `gap`. Default 64 MiB.
     pub log_bytes_per_shard: Size,
-    /// Channels that exist at once, connections included; more are refused with `overloaded`. Default 1,000,000.
+    /// Channels that exist at once beside those of connections; more are refused with `overloaded`. Default 1,000,000.
     pub channels: usize,
     /// Publications on their way to one shard; at the bound publishers wait. Default 4096.
     pub shard_queue: usize,

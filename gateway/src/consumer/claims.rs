@@ -86,6 +86,12 @@ impl Claims {
         self.consumers.iter().any(|listener| listener.claims(group, message))
     }
 
+    /// Whether the group's sockets see this message: no consumer claims it, or one with `mode = "both"` does.
+    pub fn is_shown(&self, group: &GroupName, message: &Message) -> bool {
+        let mut claiming = self.consumers.iter().filter(|listener| listener.claims(group, message)).peekable();
+        claiming.peek().is_none() || claiming.any(|listener| listener.config.mode == Mode::Both)
+    }
+
     /// The jobs that a message of a group becomes: one for each consumer that claims it; none if it is no work.
     ///
     /// `default_reply` gets the events unless the message names a `reply_to`, which the caller has to allow.

@@ -147,7 +147,7 @@ fn check(item: BatchItem<'_>) -> Result<Sending, Refusal> {
 
 fn is_work(app: &App, sending: &Sending) -> bool {
     match &sending.target {
-        Target::Group(group) => !app.dispatch.is_broadcast(group, &sending.message),
+        Target::Group(group) => !app.dispatch.is_shown(group, &sending.message),
         Target::Channel(_) => false,
     }
 }

@@ -100,7 +100,7 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Result<Json<JobLis
 pub(super) async fn one(State(app): State<App>, OfJob(id): OfJob, uri: Uri) -> Result<Json<JobRecord>, Problem> {
     let params = Params::parse(&uri, &["wait"])?;
     let wait = asked_wait(&params, app.config.limits.wait_timeout.0)?;
-    let record = app.jobs.wait(id, wait).await.map_err(Refusal::from)?;
+    let record = app.wait(id, wait).await.map_err(Refusal::from)?;
     record.map(Json).ok_or_else(|| no_such_job(id))
 }
 

@@ -56,7 +56,7 @@ pub(super) async fn run(
     let id = accepted.jobs.first().ok_or_else(lost)?.id;
     let wait = preferred_wait(&headers, app.config.limits.wait_timeout.0);
     let record = match wait {
-        Some(wait) => app.jobs.wait(id, wait).await,
+        Some(wait) => app.wait(id, wait).await,
         None => app.jobs.get(id).await,
     };
     let record = record.map_err(Refusal::from)?.ok_or_else(lost)?;

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -30,6 +31,9 @@ use crate::websocket::{self, Upgrade};
 const UPGRADES_MAX: usize = 1024;
 /// Writes before other tasks of the thread get their turn, and further messages may join the sweep: 0.3 ms or so.
 const WRITES_PER_TURN: usize = 128;
+
+/// What a request that is under way when a drain has come this far may still take.
+const HTTP_GRACE: Duration = Duration::from_secs(5);
 
 /// What the tasks of one shard share. Never leaves its thread.
 pub(crate) struct Local {
@@ -149,7 +153,11 @@ async fn serve(local: Rc<Local>, stream: std::net::TcpStream, peer: Peer, router
         outcome = connection.as_mut() => outcome,
         () = stop.serving.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            // Whoever has not even finished his request's head by then is not waited for.
+            match tokio::time::timeout(HTTP_GRACE, connection).await {
+                Ok(outcome) => outcome,
+                Err(_elapsed) => return,
+            }
         }
     };
     if let Err(error) = outcome {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use groupcast_protocol::frame::{Accepted, Command};
-use groupcast_protocol::session::{Answer, Ticket};
+use groupcast_protocol::session::{Answer, Session, Ticket};
 use groupcast_protocol::{ChannelName, ErrorCode, GroupName, JobId, Refusal};
 
 use crate::app::App;
@@ -29,6 +29,8 @@ pub(super) struct Commands {
     publishing: bool,
     /// The latest queries that only this connection waits for: when it goes, nobody wants them any more.
     asked: VecDeque<JobId>,
+    /// Commands that make jobs: until `accepted` has left, no event may.
+    working: VecDeque<Ticket>,
 }
 
 /// Queries of one connection that are cancelled when it goes. Of more, the oldest have most likely ended.
@@ -43,6 +45,7 @@ impl Commands {
             running: FuturesUnordered::new(),
             publishing: false,
             asked: VecDeque::new(),
+            working: VecDeque::new(),
         }
     }
 
@@ -51,8 +54,17 @@ impl Commands {
         self.running.is_empty() && self.waiting.is_empty()
     }
 
+    /// Whether all but answers has to wait: a command that makes jobs has not been answered.
+    pub(super) fn hold(&mut self, session: &Session) -> bool {
+        self.working.retain(|ticket| session.is_open(*ticket));
+        !self.working.is_empty()
+    }
+
     /// Takes a command; its outcome comes by [`Commands::next`].
     pub(super) fn start(&mut self, ticket: Ticket, command: Command) {
+        if self.makes_jobs(&command) {
+            self.working.push_back(ticket);
+        }
         self.waiting.push_back((ticket, command));
         self.start_waiting();
     }
@@ -113,7 +125,15 @@ impl Commands {
 
     fn publishes(&self, command: &Command) -> bool {
         match command {
-            Command::GroupSend { group, message, .. } => self.app.dispatch.is_broadcast(group, message),
+            Command::GroupSend { group, message, .. } => self.app.dispatch.is_shown(group, message),
+            _ => false,
+        }
+    }
+
+    fn makes_jobs(&self, command: &Command) -> bool {
+        match command {
+            Command::GroupSend { group, message, .. } => self.app.dispatch.is_work(group, message),
+            Command::Query { .. } => true,
             _ => false,
         }
     }

@@ -59,6 +59,8 @@ struct Connection {
     reader: Reader,
     /// There may be more to read, of which the socket's readiness tells nothing: tungstenite has a buffer of its own.
     more: bool,
+    /// The stream makes no sense any more: what comes is not read, only its end waited for.
+    broken: bool,
     session: Session,
     commands: Commands,
     slot: Slot,
@@ -108,6 +110,7 @@ impl Connection {
             socket,
             reader,
             more: true,
+            broken: false,
             session,
             commands,
             slot,
@@ -119,6 +122,10 @@ impl Connection {
     }
 
     async fn run(mut self) {
+        // Whoever is told to go has been told before this connection was there to hear it.
+        if self.local.app.health.is_draining() {
+            self.drain(Duration::ZERO);
+        }
         self.turn();
         while self.state != State::Over {
             self.wait().await;
@@ -170,7 +177,7 @@ impl Connection {
         }
         self.act_all();
         let mut shard = self.local.shard.borrow_mut();
-        shard.hold(self.slot, self.session.holds_events());
+        shard.hold(self.slot, self.commands.hold(&self.session));
         while shard.write(self.slot) == Wrote::Part {}
         let (flushed, blocked) = (shard.is_flushed(self.slot), shard.is_blocked(self.slot));
         drop(shard);
@@ -181,7 +188,11 @@ impl Connection {
         if blocked {
             self.stalled_since.get_or_insert_with(Instant::now);
         }
-        if flushed && matches!(self.state, State::PeerClosed(_)) {
+        if flushed && self.broken && matches!(self.state, State::Closing(_)) {
+            self.state = State::Over;
+        }
+        // What the client asked before it closed is still done.
+        if flushed && matches!(self.state, State::PeerClosed(_)) && self.session.is_idle() {
             self.state = State::Over;
         }
     }
@@ -194,6 +205,8 @@ impl Connection {
 
     fn act(&mut self, output: Output) {
         match output {
+            // Nothing may follow a close frame, ours or the answer to the peer's.
+            Output::Send(_) | Output::Ping if self.has_closed() => {}
             Output::Send(text) => self.push(websocket::text(&text)),
             Output::Ping => self.push(websocket::ping(b"")),
             Output::Execute(ticket, Command::Subscribe { group, after }) => {
@@ -206,6 +219,10 @@ impl Connection {
             Output::Execute(ticket, command) => self.commands.start(ticket, command),
             Output::Close(code, reason) => {
                 self.close_code = code.as_u16();
+                self.local.shard.borrow_mut().end(self.slot);
+                if self.has_closed() {
+                    return;
+                }
                 self.push(websocket::close(code, &reason));
                 self.state = State::Closing(Instant::now() + CLOSE_TIMEOUT);
             }
@@ -218,6 +235,10 @@ impl Connection {
         // No history is kept, so whatever was missed is gone; and that is always said.
         let recovery = recover.then_some(Recovery::Unrecovered(Unrecovered::Trimmed));
         self.session.complete(ticket, Ok(Answer::Subscribed { position: None, recovery }));
+    }
+
+    fn has_closed(&self) -> bool {
+        matches!(self.state, State::Closing(_) | State::PeerClosed(_) | State::Over)
     }
 
     fn push(&self, frame: bytes::Bytes) {
@@ -246,7 +267,7 @@ impl Connection {
             State::Open | State::Draining(_) => {
                 self.session.wants_input() && self.local.shard.borrow().has_room(self.slot)
             }
-            State::Closing(_) => true,
+            State::Closing(_) => !self.broken,
             State::PeerClosed(_) | State::Over => false,
         }
     }
@@ -280,10 +301,14 @@ impl Connection {
         match incoming {
             Incoming::Closed(code) => {
                 self.close_code = code.filter(|_| !closing).unwrap_or(self.close_code);
+                self.local.shard.borrow_mut().end(self.slot);
                 self.state = State::PeerClosed(Instant::now() + CLOSE_TIMEOUT);
             }
             Incoming::Broken(..) if closing => self.state = State::Over,
-            Incoming::Broken(code, reason) => self.session.close(code, &reason),
+            Incoming::Broken(code, reason) => {
+                self.broken = true;
+                self.session.close(code, &reason);
+            }
             Incoming::Text(_) | Incoming::Binary | Incoming::Control if closing => {}
             Incoming::Text(text) => self.session.on_text(&text, now),
             Incoming::Binary => self.session.on_binary(),

@@ -80,6 +80,11 @@ impl InFlight {
         }
     }
 
+    /// Whether the command's answer has not left yet.
+    pub(super) fn is_open(&self, ticket: Ticket) -> bool {
+        self.index(ticket).is_some_and(|at| at < self.row.len())
+    }
+
     /// Answers a running command.
     pub(super) fn answer(&mut self, ticket: Ticket, reply: Bytes) {
         let Some(entry) = self.index(ticket).and_then(|at| self.row.get_mut(at)) else { return };
