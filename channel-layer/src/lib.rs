@@ -8,7 +8,7 @@
 //!
 //! A **channel** is a named, bounded, first-in-first-out mailbox; a **group** is a named set of channels; a
 //! **message** is a JSON object with a `type`. Every layer, whatever broker is behind it, keeps these rules, and
-//! [`contract`] is the list of tests that it has to pass.
+//! `contract` (feature `contract-tests`) is the list of tests that it has to pass.
 //!
 //! | operation | promise |
 //! |---|---|
