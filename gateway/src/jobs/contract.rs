@@ -11,7 +11,7 @@ use super::counters::Counters;
 use super::error::JobsError;
 use super::new_job::{NewJob, ReplyTo};
 use super::queue::{
-    CancelOutcome, ClaimAsk, Claimed, Filter, Finish, Finished, How, LeaseState, RedriveFilter, Settled,
+    CancelOutcome, ClaimAsk, Claimed, Filter, Finish, Finished, How, Lease, LeaseState, RedriveFilter, Settled,
 };
 use super::record::{ErrorClass, JobError, JobRecord, JobState, Progress, ResultInfo};
 use super::results::{Chunk, Content, FileSet, ResultFile, ResultKey, RowSet, StoredResult};
@@ -39,6 +39,7 @@ contract!(
     a_lost_lease_is_a_crash_and_the_third_is_the_end,
     a_lost_lease_ends_a_job_without_attempts,
     an_extended_lease_holds,
+    a_lease_in_hand_is_not_lost,
     a_deadline_ends_what_waits,
     cancelling_depends_on_the_state,
     a_cancelled_attempt_is_not_repeated,
@@ -167,6 +168,19 @@ async fn an_extended_lease_holds(rig: Rig) {
     let note = (claimed.lease, Progress { done: 1, total: Some(2), unit: "rows".into() });
     assert_eq!(rig.backend.queue.progress(vec![note.clone()]).await.expect("told"), [LeaseState::Held]);
     assert_eq!(rig.record(claimed.lease.id).await.progress, Some(note.1));
+}
+
+async fn a_lease_in_hand_is_not_lost(rig: Rig) {
+    rig.enqueue(job()).await;
+    let claimed = rig.claim_one().await;
+    rig.clock.advance(2 * LEASE);
+    let holding = |held| ClaimAsk { held, ..ask(9) };
+    let batch = rig.backend.queue.claim(holding(vec![claimed.lease])).await.expect("a batch");
+    assert!(batch.jobs.is_empty() && !batch.ended);
+    assert_eq!(rig.state(claimed.lease.id).await, JobState::Running);
+    let older = Lease { token: claimed.lease.token - 1, ..claimed.lease };
+    let batch = rig.backend.queue.claim(holding(vec![older])).await.expect("a batch");
+    assert_eq!((batch.jobs[0].attempt, batch.jobs[0].crashes), (2, 1), "an older lease does not count");
 }
 
 async fn a_deadline_ends_what_waits(rig: Rig) {
@@ -498,7 +512,7 @@ fn job() -> NewJob {
 }
 
 fn ask(max: usize) -> ClaimAsk {
-    ClaimAsk { consumer: "workers".into(), max, lease: LEASE }
+    ClaimAsk { consumer: "workers".into(), max, lease: LEASE, held: Vec::new() }
 }
 
 fn error(code: &str, class: ErrorClass) -> JobError {

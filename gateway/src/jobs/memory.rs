@@ -61,7 +61,7 @@ impl WorkQueue for MemoryQueue {
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, ClaimBatch> {
         self.done(|state| {
             let (now, mono) = (self.clock.wall_ms(), self.clock.mono_ms());
-            let ended = state.tidy(now, mono);
+            let ended = state.tidy(&ask.held, now, mono);
             let lease_until = mono.saturating_add(u64::try_from(ask.lease.as_millis()).unwrap_or(u64::MAX));
             let jobs = state.claim(&ask.consumer, ask.max, now, lease_until);
             self.counters.claimed.add(jobs.len());

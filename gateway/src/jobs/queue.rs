@@ -23,8 +23,8 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, JobsError>>;
 /// - **Fencing.** A claim gives a [`Lease`] with a token. `extend`, `progress` and `finish` do something only while
 ///   that token is the job's last one; later they answer `Lost` or [`Finished::Fenced`] and change nothing.
 /// - **Attempts.** `claim` adds one to `attempt`, and nothing ever takes one away.
-/// - **Lost leases.** A job whose lease ran out, or whose process died, is released by the store: `crashes` goes up by
-///   one, and the job is dead (class `crash`) at the third, or when it has no attempt left.
+/// - **Lost leases.** A job whose lease ran out and is not among those that the one who asks holds, or whose process
+///   died, is released by the store: `crashes` goes up by one, and the job is dead (class `crash`) at the third, or when it has no attempt left.
 /// - **Events.** A commit that ends a job sets its event as pending. `event_sent` clears it; `events_pending` lists
 ///   what was not cleared, also after a restart.
 /// - **The bound.** When `max_queued` jobs wait, `enqueue` refuses with [`JobsError::QueueFull`].
@@ -91,6 +91,9 @@ pub struct ClaimAsk {
     pub max: usize,
     /// How long the claim holds without being extended.
     pub lease: Duration,
+    /// What the process works on at this moment. These leases are not lost, however late their heartbeat is: what held
+    /// the heartbeat up may have been the store itself.
+    pub held: Vec<Lease>,
 }
 
 /// What a consumer gets.

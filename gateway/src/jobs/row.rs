@@ -168,6 +168,15 @@ impl Row {
         self.state = JobState::Ready;
     }
 
+    /// As [`Row::lose`], but not what somebody has in hand still; answers whether it is lost.
+    pub(crate) fn lose_unless_held(&mut self, held: &[Lease], now: u64) -> bool {
+        let is_lost = !held.iter().any(|lease| lease.id == self.id && lease.token == self.token);
+        if is_lost {
+            self.lose(now);
+        }
+        is_lost
+    }
+
     /// `Scheduled => Ready`
     pub(crate) fn become_ready(&mut self) {
         self.state = JobState::Ready;

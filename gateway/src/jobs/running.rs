@@ -44,19 +44,22 @@ impl Jobs {
         Ok(all)
     }
 
-    /// Prolongs leases; answers those that are lost or whose job is to be cancelled.
-    pub(crate) async fn extend(&self, leases: Vec<Lease>, by: Duration) -> Vec<(Lease, LeaseState)> {
-        let mut told = Vec::new();
+    /// Prolongs leases; answers the state of each, and whether every store answered.
+    pub(crate) async fn extend(&self, leases: Vec<Lease>, by: Duration) -> (Vec<(Lease, LeaseState)>, bool) {
+        let (mut told, mut all_answered) = (Vec::new(), true);
         let (memory, durable): (Vec<_>, Vec<_>) =
             leases.into_iter().partition(|lease| lease.durability == Durability::Memory);
         for (backend, leases) in [(Some(&self.inner.memory), memory), (self.inner.durable.as_ref(), durable)] {
             let Some(backend) = backend.filter(|_| !leases.is_empty()) else { continue };
             match backend.queue.extend(leases.clone(), by).await {
                 Ok(states) => told.extend(leases.into_iter().zip(states)),
-                Err(error) => tracing::warn!(%error, "prolonging leases failed"),
+                Err(error) => {
+                    tracing::warn!(%error, "prolonging leases failed");
+                    all_answered = false;
+                }
             }
         }
-        told
+        (told, all_answered)
     }
 
     /// Notes how far a running job is.

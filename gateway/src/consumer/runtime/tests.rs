@@ -181,6 +181,23 @@ async fn a_heartbeat_finds_a_cancellation_from_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_that_the_store_did_not_take_is_none() {
+    let rig = Rig::start().await;
+    rig.send(r#"{"type":"execute_query","query":"endless"}"#).await;
+    rig.until(|| rig.sources.loads().any(|(_, load)| load == (1, 0))).await;
+    let conn = rusqlite::Connection::open(rig.home.path().join("jobs.db")).expect("open");
+    conn.execute_batch("alter table job rename to gone").expect("broken");
+    let shared = &rig.consumers.shared;
+    *shared.last_beat.lock() -= super::LEASE;
+    let before = *shared.last_beat.lock();
+    assert!(!shared.beat_if_late().await, "nothing may be claimed now");
+    assert_eq!(*shared.last_beat.lock(), before);
+    conn.execute_batch("alter table gone rename to job").expect("mended");
+    assert!(shared.beat_if_late().await);
+    assert!(*shared.last_beat.lock() > before);
+}
+
+#[tokio::test]
 async fn a_cpu_thread_that_never_returns_is_replaced() {
     let rig = Rig::start_with(|config| config.timeout = Time(Duration::from_millis(30))).await;
     let (go, gate) = std::sync::mpsc::sync_channel::<()>(1);
@@ -303,7 +320,7 @@ async fn a_terminal_event_survives_the_process() {
         .iter()
         .map(|told| told.id)
         .collect();
-    let ask = super::ClaimAsk { consumer: "act".into(), max: 3, lease: super::LEASE };
+    let ask = super::ClaimAsk { consumer: "act".into(), max: 3, lease: super::LEASE, held: Vec::new() };
     let claimed = jobs.claim(ask).await.expect("a batch").jobs;
     let info =
         jobs.store_result(&claimed[0], Arc::new(Content::Json(Bytes::from_static(b"[4]")))).await.expect("stored");

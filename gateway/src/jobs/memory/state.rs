@@ -72,16 +72,17 @@ impl State {
     }
 
     /// Ends or readies what its time did; answers whether something ended.
-    pub(super) fn tidy(&mut self, now: u64, mono: u64) -> bool {
+    pub(super) fn tidy(&mut self, held: &[Lease], now: u64, mono: u64) -> bool {
         let late: Vec<_> = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
         let lost: Vec<_> = self.running.iter().filter(|id| self.rows[*id].lease_until <= mono).copied().collect();
         for id in &late {
             self.change(*id, |row| row.expire(now));
         }
-        for id in &lost {
-            self.change(*id, |row| row.lose(now));
+        let mut ended = !late.is_empty();
+        for id in lost {
+            ended |= self.change(id, |row| row.lose_unless_held(held, now)).unwrap_or(false);
         }
-        !(late.is_empty() && lost.is_empty())
+        ended
     }
 
     pub(super) fn claim(&mut self, consumer: &str, max: usize, now: u64, lease_until: u64) -> Vec<Claimed> {

@@ -91,14 +91,14 @@ pub(super) fn claim(
     let late = ids(conn, LATE, params![int(now), TIDY_MAX as i64])?;
     let lost = ids(conn, LOST, params![int(mono), TIDY_MAX as i64])?;
     change_all(conn, waiting, &late, |row| row.expire(now))?;
-    change_all(conn, waiting, &lost, |row| row.lose(now))?;
+    let lost = change_all(conn, waiting, &lost, |row| row.lose_unless_held(&ask.held, now))?;
     let due = ids(conn, DUE, params![ask.consumer, int(now), TIDY_MAX as i64])?;
     change_all(conn, waiting, &due, Row::become_ready)?;
     let ready = ids(conn, READY, params![ask.consumer, ask.max as i64])?;
     let lease_until = mono.saturating_add(u64::try_from(ask.lease.as_millis()).unwrap_or(u64::MAX));
     let jobs = change_all(conn, waiting, &ready, |row| row.claim(now, lease_until))?;
     let next_at: Option<i64> = conn.prepare_cached(NEXT)?.query_row([&ask.consumer], |row| row.get(0))?;
-    Ok(ClaimBatch { jobs, next_at: next_at.map(uint), ended: !(late.is_empty() && lost.is_empty()) })
+    Ok(ClaimBatch { jobs, next_at: next_at.map(uint), ended: !late.is_empty() || lost.contains(&true) })
 }
 
 /// Releases the running jobs of a process that died; answers how many.

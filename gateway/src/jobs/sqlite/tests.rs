@@ -257,7 +257,7 @@ async fn enqueue(queue: &SqliteQueue, n: usize, durability: Durability) -> Vec<J
 }
 
 fn ask(max: usize) -> ClaimAsk {
-    ClaimAsk { consumer: "workers".into(), max, lease: Duration::from_secs(15) }
+    ClaimAsk { consumer: "workers".into(), max, lease: Duration::from_secs(15), held: Vec::new() }
 }
 
 async fn synchronous(queue: &SqliteQueue) -> i64 {
