@@ -11,7 +11,7 @@ use super::counters::Counters;
 use super::error::JobsError;
 use super::new_job::{NewJob, ReplyTo};
 use super::queue::{
-    CancelOutcome, ClaimAsk, Claimed, Filter, Finish, Finished, How, Lease, LeaseState, RedriveFilter, Settled,
+    CancelOutcome, ClaimAsk, Claimed, Filter, Finish, Finished, How, Lease, LeaseState, RedriveFilter, Sent, Settled,
 };
 use super::record::{ErrorClass, JobError, JobRecord, JobState, Progress, ResultInfo};
 use super::results::{Chunk, Content, FileSet, ResultFile, ResultKey, RowSet, StoredResult};
@@ -47,6 +47,7 @@ contract!(
     a_released_job_has_an_attempt_more,
     dead_jobs_are_redriven,
     redriving_keeps_unique_keys_unique,
+    a_job_whose_event_is_pending_stays_dead,
     events_stay_pending_until_they_are_sent,
     nobody_is_sent_nothing,
     lists_are_newest_first,
@@ -252,6 +253,7 @@ async fn dead_jobs_are_redriven(rig: Rig) {
     let slow = rig.dead(job(), "slow").await;
     let bad = rig.dead(job(), "bad").await;
     let other = rig.dead(NewJob { deadline_at: Some(1 << 60), ..job() }, "bad").await;
+    rig.sent_all().await;
     let filter = |reason: &str, limit, dry_run| RedriveFilter {
         consumer: Some("workers".into()),
         reason: Some(reason.into()),
@@ -275,10 +277,20 @@ async fn redriving_keeps_unique_keys_unique(rig: Rig) {
     let keyed = || NewJob { unique_key: Some("k".into()), ..job() };
     let first = rig.dead(keyed(), "bad").await;
     let second = rig.dead(keyed(), "bad").await;
+    rig.sent_all().await;
     let all = || RedriveFilter { consumer: None, reason: None, limit: 9, dry_run: false };
     assert_eq!(rig.backend.queue.redrive(all()).await.expect("told").len(), 1);
     assert_eq!(rig.backend.queue.redrive(all()).await.expect("told").len(), 0);
     assert_eq!((rig.state(first).await, rig.state(second).await), (JobState::Ready, JobState::Dead));
+}
+
+async fn a_job_whose_event_is_pending_stays_dead(rig: Rig) {
+    let id = rig.dead(job(), "bad").await;
+    let all = || RedriveFilter { consumer: None, reason: None, limit: 9, dry_run: false };
+    assert_eq!(rig.backend.queue.redrive(all()).await.expect("told").len(), 0);
+    assert_eq!((rig.state(id).await, rig.pending().await.len()), (JobState::Dead, 1));
+    rig.sent_all().await;
+    assert_eq!(rig.backend.queue.redrive(all()).await.expect("told").len(), 1);
 }
 
 async fn events_stay_pending_until_they_are_sent(rig: Rig) {
@@ -287,9 +299,12 @@ async fn events_stay_pending_until_they_are_sent(rig: Rig) {
     assert!(rig.pending().await.is_empty());
     let settled = rig.accepted(&claimed, How::Succeeded(info())).await;
     assert_eq!(rig.pending().await, std::slice::from_ref(&settled));
-    rig.backend.queue.event_sent(vec![(id, claimed.attempt + 1)]).await.expect("told");
-    assert_eq!(rig.pending().await, [settled], "that was another attempt's");
-    rig.backend.queue.event_sent(vec![(id, claimed.attempt)]).await.expect("told");
+    let sent = Sent { id, attempt: claimed.attempt, state: JobState::Succeeded };
+    rig.backend.queue.event_sent(vec![Sent { attempt: claimed.attempt + 1, ..sent }]).await.expect("told");
+    assert_eq!(rig.pending().await, std::slice::from_ref(&settled), "that was another attempt's");
+    rig.backend.queue.event_sent(vec![Sent { state: JobState::Dead, ..sent }]).await.expect("told");
+    assert_eq!(rig.pending().await, [settled], "that was another end's");
+    rig.backend.queue.event_sent(vec![sent]).await.expect("told");
     assert!(rig.pending().await.is_empty());
     let waiting = rig.enqueue(job()).await;
     rig.backend.queue.cancel(vec![waiting]).await.expect("told");
@@ -491,6 +506,11 @@ impl Rig {
 
     async fn pending(&self) -> Vec<Settled> {
         self.backend.queue.events_pending(9).await.expect("told")
+    }
+
+    async fn sent_all(&self) {
+        let sent = self.pending().await.iter().map(|settled| Sent::from(&settled.record)).collect();
+        self.backend.queue.event_sent(sent).await.expect("told");
     }
 
     async fn store(&self, key: ResultKey, content: Content) {

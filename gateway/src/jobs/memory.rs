@@ -16,7 +16,7 @@ use super::error::JobsError;
 use super::new_job::{Enqueued, NewJob};
 use super::queue::{
     Answer, CancelOutcome, ClaimAsk, ClaimBatch, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter,
-    Settled, WorkQueue,
+    Sent, Settled, WorkQueue,
 };
 use super::record::{JobRecord, Progress};
 use super::results::ResultKey;
@@ -115,8 +115,8 @@ impl WorkQueue for MemoryQueue {
         self.done(|state| state.events_pending(limit))
     }
 
-    fn event_sent(&self, sent: Vec<(JobId, u32)>) -> Answer<'_, ()> {
-        self.done(|state| sent.into_iter().for_each(|(id, attempt)| state.event_sent(id, attempt)))
+    fn event_sent(&self, sent: Vec<Sent>) -> Answer<'_, ()> {
+        self.done(|state| sent.into_iter().for_each(|one| state.event_sent(one)))
     }
 
     fn refers_to(&self, keys: Vec<ResultKey>) -> Answer<'_, Vec<bool>> {

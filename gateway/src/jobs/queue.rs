@@ -54,14 +54,15 @@ pub trait WorkQueue: Send + Sync + 'static {
     /// Lists records, newest first: those that are older than `after`.
     fn list(&self, filter: Filter, after: Option<JobId>, limit: usize) -> Answer<'_, Vec<JobRecord>>;
 
-    /// Makes dead jobs ready again, oldest first, with as many further attempts as they had; answers their consumers.
+    /// Makes dead jobs ready again, oldest first, with as many further attempts as they had; answers their consumers. A
+    /// job whose `job.failed` is still to be sent stays dead: the event would be lost.
     fn redrive(&self, filter: RedriveFilter) -> Answer<'_, Vec<String>>;
 
     /// Ended jobs whose event was not sent, oldest first.
     fn events_pending(&self, limit: usize) -> Answer<'_, Vec<Settled>>;
 
-    /// Clears pending events; only where the job's attempt is still the one given.
-    fn event_sent(&self, sent: Vec<(JobId, u32)>) -> Answer<'_, ()>;
+    /// Clears pending events; only where the job's attempt and state are still the ones given.
+    fn event_sent(&self, sent: Vec<Sent>) -> Answer<'_, ()>;
 
     /// Which of these results belong to a job that ended well.
     fn refers_to(&self, keys: Vec<ResultKey>) -> Answer<'_, Vec<bool>>;
@@ -205,6 +206,23 @@ pub struct Settled {
     pub result: Option<ResultKey>,
     /// When it is tried again, in milliseconds since 1970.
     pub retry_at: Option<u64>,
+}
+
+/// A terminal event that was sent. A job that is redriven and then cancelled ends twice at one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// The job.
+    pub id: JobId,
+    /// Its attempt then.
+    pub attempt: u32,
+    /// How it had ended.
+    pub state: JobState,
+}
+
+impl From<&JobRecord> for Sent {
+    fn from(record: &JobRecord) -> Self {
+        Self { id: record.id, attempt: record.attempt, state: record.state }
+    }
 }
 
 /// What a cancellation did.

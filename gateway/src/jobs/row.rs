@@ -215,7 +215,6 @@ impl Row {
         self.deadline_at = None;
         self.cancel_requested = false;
         self.finished_at = None;
-        self.event_pending = false;
     }
 
     /// Whether a filter means this job.
@@ -224,7 +223,7 @@ impl Row {
         let reason = filter.reason.as_ref().is_none_or(|reason| {
             self.error.as_ref().is_some_and(|error| error.code == *reason || error.class.as_str() == reason)
         });
-        self.state == JobState::Dead && consumer && reason
+        self.state == JobState::Dead && !self.event_pending && consumer && reason
     }
 
     /// Where its result is.

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::backend::Backend;
 use super::error::JobsError;
 use super::handle::Jobs;
-use super::queue::{ClaimAsk, ClaimBatch, Claimed, Finish, Finished, How, Lease, LeaseState, Settled};
+use super::queue::{ClaimAsk, ClaimBatch, Claimed, Finish, Finished, How, Lease, LeaseState, Sent, Settled};
 use super::record::{Progress, ResultInfo};
 use super::results::{Content, ResultKey, StoredResult};
 use super::watch::Watch;
@@ -102,7 +102,7 @@ impl Jobs {
     pub(crate) async fn event_sent(&self, settled: &Settled) -> Result<(), JobsError> {
         let record = &settled.record;
         self.inner.watch.ended(record.id);
-        self.of(record.durability)?.queue.event_sent(vec![(record.id, record.attempt)]).await
+        self.of(record.durability)?.queue.event_sent(vec![Sent::from(record)]).await
     }
 
     /// Reads a whole result, for its event.

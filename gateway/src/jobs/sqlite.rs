@@ -32,7 +32,7 @@ use super::error::{JobsError, OpenError};
 use super::new_job::{Enqueued, NewJob};
 use super::queue::{
     Answer, CancelOutcome, ClaimAsk, ClaimBatch, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter,
-    Settled, WorkQueue,
+    Sent, Settled, WorkQueue,
 };
 use super::record::{JobRecord, Progress};
 use super::results::ResultKey;
@@ -172,7 +172,7 @@ impl WorkQueue for SqliteQueue {
         self.reader.read(move |conn| ops::events_pending(conn, limit)).boxed()
     }
 
-    fn event_sent(&self, sent: Vec<(JobId, u32)>) -> Answer<'_, ()> {
+    fn event_sent(&self, sent: Vec<Sent>) -> Answer<'_, ()> {
         self.writer.call(Sync::Os, move |conn, _| Ok(ops::event_sent(conn, &sent)?)).boxed()
     }
 

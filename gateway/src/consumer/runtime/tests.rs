@@ -121,6 +121,24 @@ async fn a_permanent_failure_is_a_dead_letter_and_can_be_redriven() {
 }
 
 #[tokio::test]
+async fn each_end_at_one_attempt_is_told() {
+    let rig = Rig::start().await;
+    let id = rig.send(r#"{"type":"act","do":"fail_for_good"}"#).await;
+    rig.events(id, "job.failed").await;
+    rig.no_events_are_pending().await;
+    // Both slots are taken, so what is redriven waits.
+    for _ in 0..2 {
+        rig.send(r#"{"type":"act","do":"hang"}"#).await;
+    }
+    rig.until(|| rig.act.running.load(Ordering::SeqCst) == 2).await;
+    let all = RedriveFilter { consumer: None, reason: None, limit: 9, dry_run: false };
+    assert_eq!(rig.jobs.redrive(all).await.expect("told"), 1);
+    assert_eq!(rig.jobs.cancel(id).await.expect("told"), CancelOutcome::Cancelled);
+    assert_eq!(rig.events(id, "job.cancelled").await.last().expect("an event")["attempt"], json!(1));
+    rig.no_events_are_pending().await;
+}
+
+#[tokio::test]
 async fn a_panic_fails_its_own_job_alone() {
     let rig = Rig::start().await;
     let bad = rig.send(r#"{"type":"act","do":"panic"}"#).await;

@@ -8,7 +8,7 @@ use groupcast_protocol::JobId;
 use super::ENDED_MAX;
 use crate::jobs::error::JobsError;
 use crate::jobs::new_job::{Enqueued, NewJob};
-use crate::jobs::queue::{Claimed, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Settled};
+use crate::jobs::queue::{Claimed, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Sent, Settled};
 use crate::jobs::record::{JobRecord, JobState};
 use crate::jobs::row::Row;
 
@@ -145,9 +145,9 @@ impl State {
         self.pending.iter().take(limit).map(|(_, id)| self.rows[id].settled()).collect()
     }
 
-    pub(super) fn event_sent(&mut self, id: JobId, attempt: u32) {
-        if self.row(id).is_some_and(|row| row.attempt == attempt) {
-            self.change(id, |row| row.event_pending = false);
+    pub(super) fn event_sent(&mut self, sent: Sent) {
+        if self.row(sent.id).is_some_and(|row| (row.attempt, row.state) == (sent.attempt, sent.state)) {
+            self.change(sent.id, |row| row.event_pending = false);
         }
     }
 

@@ -10,7 +10,8 @@ use super::writer::Failed;
 use crate::jobs::error::JobsError;
 use crate::jobs::new_job::{Enqueued, NewJob};
 use crate::jobs::queue::{
-    CancelOutcome, ClaimAsk, ClaimBatch, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Settled,
+    CancelOutcome, ClaimAsk, ClaimBatch, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Sent,
+    Settled,
 };
 use crate::jobs::record::{JobRecord, JobState};
 use crate::jobs::row::Row;
@@ -29,6 +30,7 @@ const NEXT: &str = "select min(run_at) from job where state = 0 and consumer = ?
 pub(super) const CLAIM_QUERIES: [&str; 5] = [DUE, LATE, LOST, READY, NEXT];
 
 /// What the writing thread keeps in memory: a count over the file would be slow.
+#[derive(Debug, Clone)]
 pub(super) struct Waiting {
     /// Jobs that are scheduled or ready.
     pub(super) jobs: u64,
@@ -181,7 +183,7 @@ pub(super) fn redrive(
     now: u64,
 ) -> rusqlite::Result<Vec<String>> {
     // A dead job whose unique key a live one has stays dead; of several dead ones with a key, the oldest comes back.
-    let sql = "select id from job as dead where state = 4 and state > 2
+    let sql = "select id from job as dead where state = 4 and state > 2 and event_pending = 0
         and (?1 is null or consumer = ?1) and (?2 is null or error_code = ?2 or error_class = ?2)
         and (unique_key is null or not exists (select 1 from job as other where other.consumer = dead.consumer
             and other.unique_key = dead.unique_key and other.unique_key is not null and other.state < 3))
@@ -213,10 +215,11 @@ pub(super) fn prune(conn: &Connection, before: u64, limit: usize) -> rusqlite::R
 }
 
 /// Clears pending events.
-pub(super) fn event_sent(conn: &Connection, sent: &[(JobId, u32)]) -> rusqlite::Result<()> {
-    let sql = "update job set event_pending = 0 where id = ?1 and attempt = ?2 and event_pending = 1";
+pub(super) fn event_sent(conn: &Connection, sent: &[Sent]) -> rusqlite::Result<()> {
+    let sql = "update job set event_pending = 0 where id = ?1 and attempt = ?2 and state = ?3 and event_pending = 1";
     let mut statement = conn.prepare_cached(sql)?;
-    sent.iter().try_for_each(|(id, attempt)| statement.execute(params![id.to_bytes(), attempt]).map(drop))
+    let mut clear = |one: &Sent| statement.execute(params![one.id.to_bytes(), one.attempt, state_code(one.state)]);
+    sent.iter().try_for_each(|one| clear(one).map(drop))
 }
 
 /// Ended jobs whose event was not sent.
