@@ -2,13 +2,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use groupcast_protocol::{GroupName, JobId, Message};
 
 use super::lock::DirLock;
-use super::writer::Sync;
+use super::open::open_writer;
+use super::writer::{Failed, Sync, Writer};
 use super::{SqliteQueue, WorkQueue};
 use crate::config::consumer::{Durability, JobsConfig};
 use crate::jobs::queue::{ClaimAsk, Finish, Finished, How};
@@ -110,8 +112,39 @@ async fn a_full_disk_is_told_and_nothing_is_lost() {
     assert!(matches!(refused, Err(JobsError::StorageFull)), "{refused:?}");
     let left = queue.get(vec![before[0], job.id]).await.expect("read");
     assert_eq!(left.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false]);
-    // Opened anew after the failure, the file may grow again, as after somebody made space.
-    queue.enqueue(vec![job]).await.expect("stored");
+    let again = queue.enqueue(vec![job.clone()]).await;
+    assert!(matches!(again, Err(JobsError::StorageFull)), "{again:?}");
+    set_page_limit(&queue, 1 << 30).await;
+    queue.enqueue(vec![job]).await.expect("stored, as somebody made space");
+    assert_eq!(queue.writer.call(Sync::Os, |_, waiting| Ok(waiting.jobs)).await.expect("told"), 2);
+}
+
+#[tokio::test]
+async fn a_full_disk_that_lets_nobody_open_is_told_as_such_until_there_is_space() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("x.db");
+    let has_space = Arc::new(AtomicBool::new(true));
+    let (space, file) = (Arc::clone(&has_space), path.clone());
+    let open = move || match space.load(Ordering::SeqCst) {
+        true => Ok((open_writer(&file, &["create table a (x blob) strict"])?, ())),
+        false => Err(OpenError::Sqlite { path: file.clone(), source: of_code(rusqlite::ffi::SQLITE_CANTOPEN) }),
+    };
+    let writer = Writer::start("test", Box::new(open), Arc::default()).expect("a file");
+    has_space.store(false, Ordering::SeqCst);
+    let fail = async |code| writer.call(Sync::Os, move |_, ()| Err::<(), _>(Failed::Sqlite(of_code(code)))).await;
+    let write = || writer.call(Sync::Os, |conn, ()| Ok(conn.execute("insert into a values (x'00')", [])?));
+    for harmless in [rusqlite::ffi::SQLITE_FULL, rusqlite::ffi::SQLITE_BUSY] {
+        fail(harmless).await.expect_err("it failed");
+        assert_eq!(write().await.expect("a rollback is enough"), 1);
+    }
+    let refused = fail(rusqlite::ffi::SQLITE_FULL).await;
+    assert!(matches!(refused, Err(JobsError::StorageFull)), "{refused:?}");
+    let broken = fail(rusqlite::ffi::SQLITE_IOERR).await;
+    assert!(matches!(broken, Err(JobsError::Unavailable { .. })), "{broken:?}");
+    let refused = write().await;
+    assert!(matches!(refused, Err(JobsError::StorageFull)), "{refused:?}");
+    has_space.store(true, Ordering::SeqCst);
+    assert_eq!(write().await.expect("open again"), 1);
 }
 
 #[tokio::test]
@@ -234,6 +267,10 @@ fn open(dir: &Path) -> SqliteQueue {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
     let lock = Arc::new(DirLock::take(dir).expect("free"));
     SqliteQueue::open(dir, lock, clock, Arc::new(Counters::default()), 1000).expect("a store")
+}
+
+fn of_code(code: i32) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)
 }
 
 /// A copy of the files of a store that is in use.
