@@ -125,12 +125,15 @@ impl Consumers {
             held: Mutex::default(),
             last_beat: Mutex::new(Instant::now()),
         });
+        // Before the first claim: what is written later belongs to what runs.
+        let began_ms = shared.jobs.now_ms();
         let (claimers, tasks) = (TaskTracker::new(), TaskTracker::new());
         for seat in seats {
             claimers.spawn(Arc::clone(&shared).serve(Arc::new(seat)));
         }
         tasks.spawn(Arc::clone(&shared).beat());
-        tasks.spawn(Arc::clone(&shared).sweep());
+        tasks.spawn(Arc::clone(&shared).sweep(began_ms));
+        tasks.spawn(Arc::clone(&shared).tidy());
         tasks.spawn(Arc::clone(&shared).resend());
         claimers.close();
         tasks.close();
@@ -305,16 +308,30 @@ impl Shared {
         all_answered
     }
 
-    /// Removes what is old.
-    async fn sweep(self: Arc<Self>) {
-        let mut at_start = true;
+    /// Ends what its time did, also while no slot is free and so nobody claims.
+    async fn tidy(self: Arc<Self>) {
         loop {
-            match self.jobs.sweep(at_start).await {
+            tokio::select! {
+                () = sleep(POLL) => {}
+                () = self.stop.cancelled() => return,
+            }
+            if !self.beat_if_late().await {
+                continue;
+            }
+            if let Err(error) = self.jobs.tidy(self.held_leases()).await {
+                tracing::debug!(%error, "jobs whose time is over could not be ended; trying again");
+            }
+        }
+    }
+
+    /// Removes what is old.
+    async fn sweep(self: Arc<Self>, began_ms: u64) {
+        loop {
+            match self.jobs.sweep(began_ms).await {
                 Ok((0, 0)) => {}
                 Ok((jobs, results)) => tracing::info!(jobs, results, "old jobs and orphaned results are removed"),
                 Err(error) => tracing::warn!(%error, "removing old jobs failed; trying again later"),
             }
-            at_start = false;
             tokio::select! {
                 () = sleep(SWEEP) => {}
                 () = self.stop.cancelled() => return,

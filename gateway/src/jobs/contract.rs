@@ -40,6 +40,7 @@ contract!(
     a_lost_lease_ends_a_job_without_attempts,
     an_extended_lease_holds,
     a_lease_in_hand_is_not_lost,
+    tidying_needs_no_claim,
     a_deadline_ends_what_waits,
     cancelling_depends_on_the_state,
     a_cancelled_attempt_is_not_repeated,
@@ -182,6 +183,19 @@ async fn a_lease_in_hand_is_not_lost(rig: Rig) {
     let older = Lease { token: claimed.lease.token - 1, ..claimed.lease };
     let batch = rig.backend.queue.claim(holding(vec![older])).await.expect("a batch");
     assert_eq!((batch.jobs[0].attempt, batch.jobs[0].crashes), (2, 1), "an older lease does not count");
+}
+
+async fn tidying_needs_no_claim(rig: Rig) {
+    let late = rig.enqueue(NewJob { deadline_at: Some(rig.clock.wall_ms() + 1000), priority: -1, ..job() }).await;
+    let lost = rig.enqueue(job()).await;
+    let lease = rig.claim_one().await.lease;
+    assert!(!rig.backend.queue.tidy(Vec::new()).await.expect("told"));
+    rig.clock.advance(LEASE);
+    assert!(rig.backend.queue.tidy(vec![lease]).await.expect("told"));
+    assert_eq!((rig.state(late).await, rig.state(lost).await), (JobState::Dead, JobState::Running));
+    assert!(!rig.backend.queue.tidy(vec![lease]).await.expect("told"));
+    assert!(rig.backend.queue.tidy(Vec::new()).await.expect("told"));
+    assert_eq!(rig.state(lost).await, JobState::Ready);
 }
 
 async fn a_deadline_ends_what_waits(rig: Rig) {

@@ -69,6 +69,10 @@ impl WorkQueue for MemoryQueue {
         })
     }
 
+    fn tidy(&self, held: Vec<Lease>) -> Answer<'_, bool> {
+        self.done(|state| state.tidy(&held, self.clock.wall_ms(), self.clock.mono_ms()))
+    }
+
     fn extend(&self, leases: Vec<Lease>, by: Duration) -> Answer<'_, Vec<LeaseState>> {
         let mono = self.clock.mono_ms();
         self.done(|state| leases.iter().map(|lease| state.with_lease(lease, |row| row.extend(mono, by))).collect())

@@ -36,6 +36,10 @@ pub trait WorkQueue: Send + Sync + 'static {
     /// Hands out ready jobs of one consumer: higher priority first, then older first.
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, ClaimBatch>;
 
+    /// Ends or releases what its time did, of all consumers: deadlines that passed, leases that are lost and not held by
+    /// the one who asks. A claim does the same on the way. Answers whether there was any.
+    fn tidy(&self, held: Vec<Lease>) -> Answer<'_, bool>;
+
     /// Prolongs leases from the present moment.
     fn extend(&self, leases: Vec<Lease>, by: Duration) -> Answer<'_, Vec<LeaseState>>;
 

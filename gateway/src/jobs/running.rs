@@ -44,6 +44,16 @@ impl Jobs {
         Ok(all)
     }
 
+    /// Ends or releases what its time did, in every store.
+    pub(crate) async fn tidy(&self, held: Vec<Lease>) -> Result<(), JobsError> {
+        for backend in self.backends() {
+            if backend.queue.tidy(held.clone()).await? {
+                self.inner.watch.events.notify_one();
+            }
+        }
+        Ok(())
+    }
+
     /// Prolongs leases; answers the state of each, and whether every store answered.
     pub(crate) async fn extend(&self, leases: Vec<Lease>, by: Duration) -> (Vec<(Lease, LeaseState)>, bool) {
         let (mut told, mut all_answered) = (Vec::new(), true);
@@ -111,12 +121,12 @@ impl Jobs {
         self.of(settled.record.durability)?.results.read(key, 0, u64::MAX).await
     }
 
-    /// Removes what is older than the retention, and results that nobody refers to. `at_start`: nothing runs yet, so an
-    /// orphan of any age is one for good.
-    pub(crate) async fn sweep(&self, at_start: bool) -> Result<(u64, u64), JobsError> {
+    /// Removes what is older than the retention, and results that nobody refers to: such as have been there for long,
+    /// and all from before `began_ms`, when nothing ran here yet.
+    pub(crate) async fn sweep(&self, began_ms: u64) -> Result<(u64, u64), JobsError> {
         let now = self.inner.clock.wall_ms();
         let ago = |age: Duration| now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        let orphans_before = if at_start { now } else { ago(ORPHAN_AGE) };
+        let orphans_before = ago(ORPHAN_AGE).max(began_ms);
         let (mut jobs, mut results) = (0, 0);
         for backend in self.backends() {
             jobs += prune(backend, ago(self.inner.retention)).await?;

@@ -43,6 +43,9 @@ use crate::threads::{Pool, PoolError};
 /// Reads that wait for a reading thread; more are refused with [`JobsError::Busy`].
 pub(crate) const READS_MAX: usize = 1024;
 
+/// Threads that read a file, so that a long list does not hold up every look at a job.
+const READERS: usize = 2;
+
 /// Jobs in a SQLite file.
 pub(crate) struct SqliteQueue {
     writer: Writer<Waiting>,
@@ -115,6 +118,14 @@ impl WorkQueue for SqliteQueue {
             Ok(batch)
         }
         .boxed()
+    }
+
+    fn tidy(&self, held: Vec<Lease>) -> Answer<'_, bool> {
+        let clock = Arc::clone(&self.clock);
+        let tidy = move |conn: &Connection, waiting: &mut Waiting| {
+            Ok(ops::tidy(conn, waiting, &held, clock.wall_ms(), clock.mono_ms())?)
+        };
+        self.writer.call(Sync::Os, tidy).boxed()
     }
 
     fn extend(&self, leases: Vec<Lease>, by: Duration) -> Answer<'_, Vec<LeaseState>> {
@@ -225,11 +236,11 @@ struct ReadState {
 }
 
 impl Reader {
-    /// Starts one thread; it opens the file when it first has something to read.
+    /// Starts the threads; each opens the file when it first has something to read.
     pub(crate) fn start(name: &str, path: PathBuf) -> Result<Self, OpenError> {
         let file = path.clone();
         let make = move || ReadState { path: file.clone(), conn: None };
-        let pool = Pool::start(name, 1, READS_MAX, make).map_err(|source| OpenError::Io { path, source })?;
+        let pool = Pool::start(name, READERS, READS_MAX, make).map_err(|source| OpenError::Io { path, source })?;
         Ok(Self { pool: Arc::new(pool) })
     }
 
@@ -243,7 +254,7 @@ impl Reader {
         answer.map_err(JobsError::from)?.map_err(explain)
     }
 
-    /// Ends the thread.
+    /// Ends the threads.
     pub(crate) async fn close(&self) {
         self.pool.close();
         let pool = Arc::clone(&self.pool);

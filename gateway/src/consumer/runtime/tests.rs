@@ -164,6 +164,18 @@ async fn an_attempt_that_takes_too_long_is_tried_once_more() {
 }
 
 #[tokio::test]
+async fn a_deadline_ends_a_job_that_waits_for_a_slot() {
+    let rig = Rig::start().await;
+    for _ in 0..2 {
+        rig.send(r#"{"type":"act","do":"hang"}"#).await;
+    }
+    rig.until(|| rig.act.running.load(Ordering::SeqCst) == 2).await;
+    let id = rig.send(r#"{"type":"act","do":"answer","deadline_ms":1}"#).await;
+    assert_eq!(rig.events(id, "job.failed").await[0]["error"]["code"], json!("deadline"));
+    assert_eq!(rig.record(id).await.attempt, 0);
+}
+
+#[tokio::test]
 async fn a_deadline_ends_a_running_job() {
     let rig = Rig::start().await;
     let id = rig.send(r#"{"type":"act","do":"hang","deadline_ms":50}"#).await;

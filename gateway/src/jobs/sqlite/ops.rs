@@ -82,6 +82,21 @@ fn live_with_key(conn: &Connection, consumer: &str, key: &str) -> rusqlite::Resu
     conn.prepare_cached(sql)?.query_row([consumer, key], read).optional()
 }
 
+/// Ends and releases what its time did.
+pub(super) fn tidy(
+    conn: &Connection,
+    waiting: &mut Waiting,
+    held: &[Lease],
+    now: u64,
+    mono: u64,
+) -> rusqlite::Result<bool> {
+    let late = ids(conn, LATE, params![int(now), TIDY_MAX as i64])?;
+    let lost = ids(conn, LOST, params![int(mono), TIDY_MAX as i64])?;
+    change_all(conn, waiting, &late, |row| row.expire(now))?;
+    let lost = change_all(conn, waiting, &lost, |row| row.lose_unless_held(held, now))?;
+    Ok(!late.is_empty() || lost.contains(&true))
+}
+
 /// Ends and readies what its time did, then hands out.
 pub(super) fn claim(
     conn: &Connection,
@@ -90,17 +105,14 @@ pub(super) fn claim(
     now: u64,
     mono: u64,
 ) -> rusqlite::Result<ClaimBatch> {
-    let late = ids(conn, LATE, params![int(now), TIDY_MAX as i64])?;
-    let lost = ids(conn, LOST, params![int(mono), TIDY_MAX as i64])?;
-    change_all(conn, waiting, &late, |row| row.expire(now))?;
-    let lost = change_all(conn, waiting, &lost, |row| row.lose_unless_held(&ask.held, now))?;
+    let ended = tidy(conn, waiting, &ask.held, now, mono)?;
     let due = ids(conn, DUE, params![ask.consumer, int(now), TIDY_MAX as i64])?;
     change_all(conn, waiting, &due, Row::become_ready)?;
     let ready = ids(conn, READY, params![ask.consumer, ask.max as i64])?;
     let lease_until = mono.saturating_add(u64::try_from(ask.lease.as_millis()).unwrap_or(u64::MAX));
     let jobs = change_all(conn, waiting, &ready, |row| row.claim(now, lease_until))?;
     let next_at: Option<i64> = conn.prepare_cached(NEXT)?.query_row([&ask.consumer], |row| row.get(0))?;
-    Ok(ClaimBatch { jobs, next_at: next_at.map(uint), ended: !late.is_empty() || lost.contains(&true) })
+    Ok(ClaimBatch { jobs, next_at: next_at.map(uint), ended })
 }
 
 /// Releases the running jobs of a process that died; answers how many.
@@ -236,24 +248,28 @@ pub(super) fn list(
     after: Option<JobId>,
     limit: usize,
 ) -> rusqlite::Result<Vec<JobRecord>> {
-    let mut sql = "select * from job where id < ?1".to_owned();
     let after = after.map_or([0xFF; 16], JobId::to_bytes);
     let limit = limit as i64;
     let mut values: Vec<&dyn ToSql> = vec![&after, &limit];
-    if let Some(state) = filter.state {
-        let code = state_code(state);
-        sql.push_str(&format!(" and state = {code}"));
-        // Repeats what the state implies, so that the partial index can be used.
-        sql.push_str(if state.is_ended() { " and state > 2" } else { "" });
-    }
     if let Some(consumer) = &filter.consumer {
-        sql.push_str(" and consumer = ?3");
         values.push(consumer);
     }
-    sql.push_str(" order by id desc limit ?2");
-    let mut statement = conn.prepare_cached(&sql)?;
+    let mut statement = conn.prepare_cached(&list_sql(filter))?;
     let rows = statement.query_map(&values[..], read)?;
     rows.map(|row| row.map(|row| row.record())).collect()
+}
+
+/// What a list asks.
+pub(super) fn list_sql(filter: &Filter) -> String {
+    // The range of states repeats what the state implies, so that a partial index can be used.
+    let (index, state) = match filter.state.map(|state| (state_code(state), state.is_ended())) {
+        None => ("", String::new()),
+        Some((code, true)) => ("", format!(" and state = {code} and state > 2")),
+        // Named, because the index of the consumer leads through its whole history.
+        Some((code, false)) => (" indexed by job_live_state", format!(" and state = {code} and state < 3")),
+    };
+    let consumer = if filter.consumer.is_some() { " and consumer = ?3" } else { "" };
+    format!("select * from job{index} where id < ?1{state}{consumer} order by id desc limit ?2")
 }
 
 /// Counts live jobs.

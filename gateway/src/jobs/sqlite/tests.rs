@@ -13,7 +13,7 @@ use super::open::open_writer;
 use super::writer::{Failed, Sync, Writer};
 use super::{SqliteQueue, WorkQueue};
 use crate::config::consumer::{Durability, JobsConfig};
-use crate::jobs::queue::{ClaimAsk, Finish, Finished, How};
+use crate::jobs::queue::{ClaimAsk, Filter, Finish, Finished, How};
 use crate::jobs::results::Content;
 use crate::jobs::time::{Clock, ManualClock};
 use crate::jobs::{Counters, ErrorClass, JobState, Jobs, JobsError, NewJob, OpenError, ReplyTo};
@@ -187,18 +187,41 @@ async fn claims_are_not_slowed_by_history() {
     enqueue(&queue, 1, Durability::Os).await;
     let conn = rusqlite::Connection::open(home.path().join("jobs.db")).expect("open");
     for sql in super::ops::CLAIM_QUERIES {
-        let plan: Vec<String> = conn
-            .prepare(&format!("explain query plan {sql}"))
-            .and_then(|mut statement| {
-                let parameters = statement.parameter_count();
-                let values = rusqlite::params_from_iter((0..parameters).map(|_| 1));
-                statement.query_map(values, |row| row.get("detail"))?.collect()
-            })
-            .expect("a plan");
-        let plan = plan.join("; ");
+        let plan = plan(&conn, sql);
         assert!(plan.contains("USING") && plan.contains("INDEX job_"), "{sql}: {plan}");
         assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{sql}: {plan}");
     }
+}
+
+#[tokio::test]
+async fn lists_of_live_jobs_are_not_slowed_by_history() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("jobs.db");
+    // A file as the first version made it.
+    drop(open_writer(&path, &super::schema::MIGRATIONS[..1]).expect("made"));
+    let queue = open(home.path());
+    let ids = enqueue(&queue, 1, Durability::Os).await;
+    let conn = rusqlite::Connection::open(path).expect("open");
+    for state in [JobState::Scheduled, JobState::Ready, JobState::Running] {
+        for consumer in [None, Some("workers".to_owned())] {
+            let filter = Filter { state: Some(state), consumer };
+            let plan = plan(&conn, &super::ops::list_sql(&filter));
+            assert!(plan.contains("SEARCH job USING INDEX job_live_state (state=? AND id<?)"), "{plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+            let listed = queue.list(filter, None, 9).await.expect("read");
+            assert_eq!(listed.iter().any(|record| record.id == ids[0]), state == JobState::Ready);
+        }
+    }
+}
+
+fn plan(conn: &rusqlite::Connection, sql: &str) -> String {
+    let plan: rusqlite::Result<Vec<String>> =
+        conn.prepare(&format!("explain query plan {sql}")).and_then(|mut statement| {
+            let parameters = statement.parameter_count();
+            let values = rusqlite::params_from_iter((0..parameters).map(|_| 1));
+            statement.query_map(values, |row| row.get("detail"))?.collect()
+        });
+    plan.expect("a plan").join("; ")
 }
 
 #[tokio::test]
@@ -243,12 +266,14 @@ async fn results_that_nobody_refers_to_are_swept() {
     let info = jobs.store_result(&claimed[0], Arc::clone(&content)).await.expect("stored");
     jobs.finish(claimed[0].lease, How::Succeeded(info)).await.expect("told");
     jobs.store_result(&claimed[1], content).await.expect("stored");
+    let written = clock.wall_ms();
     clock.advance(Duration::from_secs(60));
-    assert_eq!(jobs.sweep(false).await.expect("swept"), (0, 0), "its job may be about to refer to it");
-    assert_eq!(jobs.sweep(true).await.expect("swept"), (0, 1));
+    assert_eq!(jobs.sweep(written).await.expect("swept"), (0, 0), "it was written after the start");
+    assert_eq!(jobs.sweep(0).await.expect("swept"), (0, 0), "its job may be about to refer to it");
+    assert_eq!(jobs.sweep(written + 1).await.expect("swept"), (0, 1));
     clock.advance(Duration::from_secs(8 * 86_400));
     jobs.event_sent(&jobs.events_pending(1).await.expect("read")[0]).await.expect("told");
-    assert_eq!(jobs.sweep(false).await.expect("swept"), (1, 1), "retention ends both");
+    assert_eq!(jobs.sweep(0).await.expect("swept"), (1, 1), "retention ends both");
     assert!(matches!(jobs.read_result(claimed[0].lease.id, 0, 1).await, Err(JobsError::NotFound(_))));
 }
 
