@@ -242,6 +242,8 @@ async fn a_full_queue_refuses_and_stores_nothing(rig: Rig) {
         rig.enqueue(job()).await;
     }
     let two = vec![rig.at_level(job()), rig.at_level(job())];
+    assert!(matches!(rig.backend.queue.has_room(2).await, Err(JobsError::QueueFull { limit: QUEUED_MAX })));
+    rig.backend.queue.has_room(1).await.expect("room for one");
     let refused = rig.backend.queue.enqueue(two).await;
     assert!(matches!(refused, Err(JobsError::QueueFull { limit: QUEUED_MAX })), "{refused:?}");
     rig.enqueue(job()).await;

@@ -77,11 +77,15 @@ impl Jobs {
     ///
     /// # Errors
     /// Nothing was stored, with two exceptions: after [`JobsError::TimedOut`] it may have been, and in a batch that mixes
-    /// `memory` with other jobs, the others are stored although the `memory` ones were refused.
+    /// `memory` with other jobs, the others are stored although the `memory` ones are refused, if somebody else took the
+    /// room in memory meanwhile.
     pub async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, JobsError> {
         let in_memory: Vec<bool> = jobs.iter().map(|job| job.durability == Durability::Memory).collect();
         let (memory, durable): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|job| job.durability == Durability::Memory);
+        if !memory.is_empty() && !durable.is_empty() {
+            self.inner.memory.queue.has_room(memory.len()).await?;
+        }
         let mut durable = match durable.is_empty() {
             true => Vec::new(),
             false => self.durable()?.queue.enqueue(durable).await?,

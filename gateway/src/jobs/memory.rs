@@ -58,6 +58,10 @@ impl WorkQueue for MemoryQueue {
         })
     }
 
+    fn has_room(&self, jobs: usize) -> Answer<'_, ()> {
+        self.attempt(|state| state.has_room(jobs))
+    }
+
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, ClaimBatch> {
         self.done(|state| {
             let (now, mono) = (self.clock.wall_ms(), self.clock.mono_ms());

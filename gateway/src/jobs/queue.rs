@@ -33,6 +33,9 @@ pub trait WorkQueue: Send + Sync + 'static {
     /// Stores jobs. A live job of the same consumer and unique key is answered in place of a new one.
     fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'_, Vec<Enqueued>>;
 
+    /// Refuses with [`JobsError::QueueFull`] when so many jobs more would be refused at this moment.
+    fn has_room(&self, jobs: usize) -> Answer<'_, ()>;
+
     /// Hands out ready jobs of one consumer: higher priority first, then older first.
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, ClaimBatch>;
 

@@ -107,6 +107,10 @@ impl WorkQueue for SqliteQueue {
         .boxed()
     }
 
+    fn has_room(&self, jobs: usize) -> Answer<'_, ()> {
+        self.writer.call(Sync::Os, move |_, waiting| waiting.has_room(jobs)).boxed()
+    }
+
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, ClaimBatch> {
         let clock = Arc::clone(&self.clock);
         let claim = move |conn: &Connection, waiting: &mut Waiting| {

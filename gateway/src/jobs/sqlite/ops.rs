@@ -47,6 +47,12 @@ impl Waiting {
         Ok(Self { jobs: uint(one(0)? + one(1)?), max })
     }
 
+    /// Refuses what is too much.
+    pub(super) fn has_room(&self, jobs: usize) -> Result<(), Failed> {
+        let is_full = self.jobs + jobs as u64 > self.max;
+        if is_full { Err(Failed::Refused(JobsError::QueueFull { limit: self.max })) } else { Ok(()) }
+    }
+
     fn moved(&mut self, from: JobState, to: JobState) {
         self.jobs = self.jobs + u64::from(to.is_waiting()) - u64::from(from.is_waiting());
     }
@@ -59,9 +65,7 @@ pub(super) fn enqueue(
     jobs: &[NewJob],
     now: u64,
 ) -> Result<Vec<Enqueued>, Failed> {
-    if waiting.jobs + jobs.len() as u64 > waiting.max {
-        return Err(Failed::Refused(JobsError::QueueFull { limit: waiting.max }));
-    }
+    waiting.has_room(jobs.len())?;
     jobs.iter().map(|job| enqueue_one(conn, waiting, job, now).map_err(Failed::from)).collect()
 }
 

@@ -239,6 +239,18 @@ async fn a_directory_has_one_gateway_at_a_time() {
 }
 
 #[tokio::test]
+async fn a_mixed_batch_for_which_memory_has_no_room_stores_nothing() {
+    let home = tempfile::tempdir().expect("a directory");
+    let config = JobsConfig { max_queued: 1, ..JobsConfig::default() };
+    let jobs = Jobs::open(&config, home.path()).expect("free");
+    let first = jobs.enqueue(vec![job(Durability::Memory)]).await.expect("stored")[0].id;
+    let mixed = jobs.enqueue(vec![job(Durability::Disk), job(Durability::Memory)]).await;
+    assert!(matches!(mixed, Err(JobsError::QueueFull { limit: 1 })), "{mixed:?}");
+    let listed = jobs.list(Filter::default(), None, 9).await.expect("read");
+    assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), [first]);
+}
+
+#[tokio::test]
 async fn damaged_results_are_not_served() {
     let home = tempfile::tempdir().expect("a directory");
     let jobs = Jobs::open(&JobsConfig::default(), home.path()).expect("free");
