@@ -26,6 +26,23 @@ pub(crate) struct Ask<'a> {
     fields: HashMap<Cow<'a, str>, &'a RawValue>,
 }
 
+const REPLY_TO: &str = "the name of a group or channel, or one of both as in {\"channel\":\"name\"}";
+
+/// Who is to get the events: by a name alone, or with its kind.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Target {
+    Name(String),
+    Kind(Kind),
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Channel(String),
+    Group(String),
+}
+
 /// What every job may ask for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wishes {
@@ -65,7 +82,7 @@ impl<'a> Ask<'a> {
     /// What every job may ask for.
     pub(crate) fn wishes(&self) -> Result<Wishes, Refusal> {
         Ok(Wishes {
-            reply_to: self.field::<String>("reply_to", "the name of a group or channel")?.map(reply_to).transpose()?,
+            reply_to: self.field("reply_to", REPLY_TO)?.map(reply_to).transpose()?,
             unique_key: self.field("unique_key", "a text")?.map(unique_key).transpose()?,
             priority: self.field("priority", "a whole number within 32 bits")?.unwrap_or(0),
             delay_ms: self.within("delay_ms", 0, MS_MAX)?,
@@ -125,10 +142,15 @@ impl<'a> Ask<'a> {
 }
 
 /// A name with a `!` is a channel's; every other one is taken for a group's.
-fn reply_to(name: String) -> Result<ReplyTo, Refusal> {
-    let parsed = match name.contains('!') {
-        true => ChannelName::parse(&name).map(ReplyTo::Channel),
-        false => GroupName::parse(&name).map(ReplyTo::Group),
+fn reply_to(target: Target) -> Result<ReplyTo, Refusal> {
+    let kind = match target {
+        Target::Name(name) if name.contains('!') => Kind::Channel(name),
+        Target::Name(name) => Kind::Group(name),
+        Target::Kind(kind) => kind,
+    };
+    let parsed = match kind {
+        Kind::Channel(name) => ChannelName::parse(&name).map(ReplyTo::Channel),
+        Kind::Group(name) => GroupName::parse(&name).map(ReplyTo::Group),
     };
     parsed.map_err(|error| bad("reply_to", &format!("is not a name: {error}")))
 }
@@ -142,4 +164,27 @@ fn unique_key(key: String) -> Result<String, Refusal> {
 
 fn bad(field: &str, why: &str) -> Refusal {
     Refusal::new(ErrorCode::BadParams, format!("`{field}` {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::testing::message;
+
+    #[test]
+    fn a_reply_goes_to_a_group_unless_it_is_said_otherwise() {
+        let told = |json: &str| {
+            let message = message(&format!(r#"{{"type":"x","reply_to":{json}}}"#));
+            Ask::parse(&message).expect("an object").wishes().map(|wishes| wishes.reply_to)
+        };
+        let channel = |name| Some(ReplyTo::Channel(ChannelName::parse(name).expect("a name")));
+        let group = |name| Some(ReplyTo::Group(GroupName::parse(name).expect("a name")));
+        assert_eq!(told(r#""chan""#).expect("valid"), group("chan"));
+        assert_eq!(told(r#""specific.a!b""#).expect("valid"), channel("specific.a!b"));
+        assert_eq!(told(r#"{"channel":"chan"}"#).expect("valid"), channel("chan"));
+        assert_eq!(told(r#"{"group":"chan"}"#).expect("valid"), group("chan"));
+        for bad in ["7", "{}", r#"{"user":"x"}"#, r#"{"group":"a","channel":"b"}"#, r#"{"group":"a!b"}"#] {
+            assert!(told(bad).is_err(), "{bad}");
+        }
+    }
 }

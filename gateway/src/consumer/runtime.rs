@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::attempt::Held;
 use self::courier::Courier;
 use super::cpu::CpuPool;
 use super::outlet::Outlet;
@@ -124,12 +125,15 @@ impl Consumers {
             held: Mutex::default(),
             last_beat: Mutex::new(Instant::now()),
         });
+        // Before the first claim: what is written later belongs to what runs.
+        let began_ms = shared.jobs.now_ms();
         let (claimers, tasks) = (TaskTracker::new(), TaskTracker::new());
         for seat in seats {
             claimers.spawn(Arc::clone(&shared).serve(Arc::new(seat)));
         }
         tasks.spawn(Arc::clone(&shared).beat());
-        tasks.spawn(Arc::clone(&shared).sweep());
+        tasks.spawn(Arc::clone(&shared).sweep(began_ms));
+        tasks.spawn(Arc::clone(&shared).tidy());
         tasks.spawn(Arc::clone(&shared).resend());
         claimers.close();
         tasks.close();
@@ -201,8 +205,20 @@ impl Shared {
     async fn serve(self: Arc<Self>, seat: Arc<Seat>) {
         let wake = self.jobs.wake_of(&seat.config.name);
         while let Some(slots) = self.free_slots(&seat).await {
-            self.beat_if_late().await;
-            let ask = ClaimAsk { consumer: seat.config.name.clone(), max: slots.len(), lease: LEASE };
+            if !self.beat_if_late().await {
+                // A store that takes no heartbeat takes no claim either.
+                drop(slots);
+                tokio::select! {
+                    () = sleep(POLL) => continue,
+                    () = self.stop.cancelled() => return,
+                }
+            }
+            let ask = ClaimAsk {
+                consumer: seat.config.name.clone(),
+                max: slots.len(),
+                lease: LEASE,
+                held: self.held_leases(),
+            };
             let batch = match self.jobs.claim(ask).await {
                 Ok(batch) => batch,
                 Err(error) => {
@@ -238,8 +254,10 @@ impl Shared {
     fn begin(self: &Arc<Self>, seat: &Arc<Seat>, jobs: Vec<Claimed>, slots: Vec<OwnedSemaphorePermit>) {
         for (claimed, slot) in jobs.into_iter().zip(slots) {
             let (shared, seat) = (Arc::clone(self), Arc::clone(seat));
+            // Held from now on, not only from when the task first runs.
+            let held = Held::new(Arc::clone(self), claimed.lease);
             self.attempts.spawn(async move {
-                shared.attempt(&seat, claimed).await;
+                shared.attempt(&seat, claimed, held).await;
                 drop(slot);
             });
         }
@@ -255,24 +273,29 @@ impl Shared {
     async fn beat(self: Arc<Self>) {
         loop {
             tokio::select! {
-                () = sleep(LEASE / 3) => self.beat_once().await,
+                () = sleep(LEASE / 3) => drop(self.beat_once().await),
                 () = self.interrupt.cancelled() => return,
             }
         }
     }
 
-    /// After the process stood still, what runs here must not be taken for lost by the next claim.
-    async fn beat_if_late(&self) {
+    /// After the process or a store stood still, what runs here comes before the next claim. Answers whether the
+    /// heartbeat is in time.
+    async fn beat_if_late(&self) -> bool {
         let is_late = self.last_beat.lock().elapsed() > LEASE / 2;
-        if is_late {
-            self.beat_once().await;
-        }
+        !is_late || self.beat_once().await
     }
 
-    async fn beat_once(&self) {
-        let leases: Vec<_> = self.held.lock().keys().copied().collect();
-        let told = if leases.is_empty() { Vec::new() } else { self.jobs.extend(leases, LEASE).await };
-        *self.last_beat.lock() = Instant::now();
+    fn held_leases(&self) -> Vec<Lease> {
+        self.held.lock().keys().copied().collect()
+    }
+
+    /// Answers whether every store took it.
+    async fn beat_once(&self) -> bool {
+        let (told, all_answered) = self.jobs.extend(self.held_leases(), LEASE).await;
+        if all_answered {
+            *self.last_beat.lock() = Instant::now();
+        }
         let held = self.held.lock();
         for (lease, state) in told {
             match state {
@@ -282,18 +305,33 @@ impl Shared {
                 }
             }
         }
+        all_answered
+    }
+
+    /// Ends what its time did, also while no slot is free and so nobody claims.
+    async fn tidy(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = sleep(POLL) => {}
+                () = self.stop.cancelled() => return,
+            }
+            if !self.beat_if_late().await {
+                continue;
+            }
+            if let Err(error) = self.jobs.tidy(self.held_leases()).await {
+                tracing::debug!(%error, "jobs whose time is over could not be ended; trying again");
+            }
+        }
     }
 
     /// Removes what is old.
-    async fn sweep(self: Arc<Self>) {
-        let mut at_start = true;
+    async fn sweep(self: Arc<Self>, began_ms: u64) {
         loop {
-            match self.jobs.sweep(at_start).await {
+            match self.jobs.sweep(began_ms).await {
                 Ok((0, 0)) => {}
                 Ok((jobs, results)) => tracing::info!(jobs, results, "old jobs and orphaned results are removed"),
                 Err(error) => tracing::warn!(%error, "removing old jobs failed; trying again later"),
             }
-            at_start = false;
             tokio::select! {
                 () = sleep(SWEEP) => {}
                 () = self.stop.cancelled() => return,

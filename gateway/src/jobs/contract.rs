@@ -11,7 +11,7 @@ use super::counters::Counters;
 use super::error::JobsError;
 use super::new_job::{NewJob, ReplyTo};
 use super::queue::{
-    CancelOutcome, ClaimAsk, Claimed, Filter, Finish, Finished, How, LeaseState, RedriveFilter, Settled,
+    CancelOutcome, ClaimAsk, Claimed, Filter, Finish, Finished, How, Lease, LeaseState, RedriveFilter, Sent, Settled,
 };
 use super::record::{ErrorClass, JobError, JobRecord, JobState, Progress, ResultInfo};
 use super::results::{Chunk, Content, FileSet, ResultFile, ResultKey, RowSet, StoredResult};
@@ -39,6 +39,8 @@ contract!(
     a_lost_lease_is_a_crash_and_the_third_is_the_end,
     a_lost_lease_ends_a_job_without_attempts,
     an_extended_lease_holds,
+    a_lease_in_hand_is_not_lost,
+    tidying_needs_no_claim,
     a_deadline_ends_what_waits,
     cancelling_depends_on_the_state,
     a_cancelled_attempt_is_not_repeated,
@@ -46,6 +48,7 @@ contract!(
     a_released_job_has_an_attempt_more,
     dead_jobs_are_redriven,
     redriving_keeps_unique_keys_unique,
+    a_job_whose_event_is_pending_stays_dead,
     events_stay_pending_until_they_are_sent,
     nobody_is_sent_nothing,
     lists_are_newest_first,
@@ -169,6 +172,32 @@ async fn an_extended_lease_holds(rig: Rig) {
     assert_eq!(rig.record(claimed.lease.id).await.progress, Some(note.1));
 }
 
+async fn a_lease_in_hand_is_not_lost(rig: Rig) {
+    rig.enqueue(job()).await;
+    let claimed = rig.claim_one().await;
+    rig.clock.advance(2 * LEASE);
+    let holding = |held| ClaimAsk { held, ..ask(9) };
+    let batch = rig.backend.queue.claim(holding(vec![claimed.lease])).await.expect("a batch");
+    assert!(batch.jobs.is_empty() && !batch.ended);
+    assert_eq!(rig.state(claimed.lease.id).await, JobState::Running);
+    let older = Lease { token: claimed.lease.token - 1, ..claimed.lease };
+    let batch = rig.backend.queue.claim(holding(vec![older])).await.expect("a batch");
+    assert_eq!((batch.jobs[0].attempt, batch.jobs[0].crashes), (2, 1), "an older lease does not count");
+}
+
+async fn tidying_needs_no_claim(rig: Rig) {
+    let late = rig.enqueue(NewJob { deadline_at: Some(rig.clock.wall_ms() + 1000), priority: -1, ..job() }).await;
+    let lost = rig.enqueue(job()).await;
+    let lease = rig.claim_one().await.lease;
+    assert!(!rig.backend.queue.tidy(Vec::new()).await.expect("told"));
+    rig.clock.advance(LEASE);
+    assert!(rig.backend.queue.tidy(vec![lease]).await.expect("told"));
+    assert_eq!((rig.state(late).await, rig.state(lost).await), (JobState::Dead, JobState::Running));
+    assert!(!rig.backend.queue.tidy(vec![lease]).await.expect("told"));
+    assert!(rig.backend.queue.tidy(Vec::new()).await.expect("told"));
+    assert_eq!(rig.state(lost).await, JobState::Ready);
+}
+
 async fn a_deadline_ends_what_waits(rig: Rig) {
     let deadline_at = Some(rig.clock.wall_ms() + 1000);
     let ready = rig.enqueue(NewJob { deadline_at, ..job() }).await;
@@ -213,6 +242,8 @@ async fn a_full_queue_refuses_and_stores_nothing(rig: Rig) {
         rig.enqueue(job()).await;
     }
     let two = vec![rig.at_level(job()), rig.at_level(job())];
+    assert!(matches!(rig.backend.queue.has_room(2).await, Err(JobsError::QueueFull { limit: QUEUED_MAX })));
+    rig.backend.queue.has_room(1).await.expect("room for one");
     let refused = rig.backend.queue.enqueue(two).await;
     assert!(matches!(refused, Err(JobsError::QueueFull { limit: QUEUED_MAX })), "{refused:?}");
     rig.enqueue(job()).await;
@@ -238,6 +269,7 @@ async fn dead_jobs_are_redriven(rig: Rig) {
     let slow = rig.dead(job(), "slow").await;
     let bad = rig.dead(job(), "bad").await;
     let other = rig.dead(NewJob { deadline_at: Some(1 << 60), ..job() }, "bad").await;
+    rig.sent_all().await;
     let filter = |reason: &str, limit, dry_run| RedriveFilter {
         consumer: Some("workers".into()),
         reason: Some(reason.into()),
@@ -261,10 +293,20 @@ async fn redriving_keeps_unique_keys_unique(rig: Rig) {
     let keyed = || NewJob { unique_key: Some("k".into()), ..job() };
     let first = rig.dead(keyed(), "bad").await;
     let second = rig.dead(keyed(), "bad").await;
+    rig.sent_all().await;
     let all = || RedriveFilter { consumer: None, reason: None, limit: 9, dry_run: false };
     assert_eq!(rig.backend.queue.redrive(all()).await.expect("told").len(), 1);
     assert_eq!(rig.backend.queue.redrive(all()).await.expect("told").len(), 0);
     assert_eq!((rig.state(first).await, rig.state(second).await), (JobState::Ready, JobState::Dead));
+}
+
+async fn a_job_whose_event_is_pending_stays_dead(rig: Rig) {
+    let id = rig.dead(job(), "bad").await;
+    let all = || RedriveFilter { consumer: None, reason: None, limit: 9, dry_run: false };
+    assert_eq!(rig.backend.queue.redrive(all()).await.expect("told").len(), 0);
+    assert_eq!((rig.state(id).await, rig.pending().await.len()), (JobState::Dead, 1));
+    rig.sent_all().await;
+    assert_eq!(rig.backend.queue.redrive(all()).await.expect("told").len(), 1);
 }
 
 async fn events_stay_pending_until_they_are_sent(rig: Rig) {
@@ -273,9 +315,12 @@ async fn events_stay_pending_until_they_are_sent(rig: Rig) {
     assert!(rig.pending().await.is_empty());
     let settled = rig.accepted(&claimed, How::Succeeded(info())).await;
     assert_eq!(rig.pending().await, std::slice::from_ref(&settled));
-    rig.backend.queue.event_sent(vec![(id, claimed.attempt + 1)]).await.expect("told");
-    assert_eq!(rig.pending().await, [settled], "that was another attempt's");
-    rig.backend.queue.event_sent(vec![(id, claimed.attempt)]).await.expect("told");
+    let sent = Sent { id, attempt: claimed.attempt, state: JobState::Succeeded };
+    rig.backend.queue.event_sent(vec![Sent { attempt: claimed.attempt + 1, ..sent }]).await.expect("told");
+    assert_eq!(rig.pending().await, std::slice::from_ref(&settled), "that was another attempt's");
+    rig.backend.queue.event_sent(vec![Sent { state: JobState::Dead, ..sent }]).await.expect("told");
+    assert_eq!(rig.pending().await, [settled], "that was another end's");
+    rig.backend.queue.event_sent(vec![sent]).await.expect("told");
     assert!(rig.pending().await.is_empty());
     let waiting = rig.enqueue(job()).await;
     rig.backend.queue.cancel(vec![waiting]).await.expect("told");
@@ -479,6 +524,11 @@ impl Rig {
         self.backend.queue.events_pending(9).await.expect("told")
     }
 
+    async fn sent_all(&self) {
+        let sent = self.pending().await.iter().map(|settled| Sent::from(&settled.record)).collect();
+        self.backend.queue.event_sent(sent).await.expect("told");
+    }
+
     async fn store(&self, key: ResultKey, content: Content) {
         self.backend.results.store(key, Arc::new(content), false).await.expect("stored");
     }
@@ -498,7 +548,7 @@ fn job() -> NewJob {
 }
 
 fn ask(max: usize) -> ClaimAsk {
-    ClaimAsk { consumer: "workers".into(), max, lease: LEASE }
+    ClaimAsk { consumer: "workers".into(), max, lease: LEASE, held: Vec::new() }
 }
 
 fn error(code: &str, class: ErrorClass) -> JobError {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use groupcast_protocol::JobId;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::backend::Backend;
 use super::counters::Counters;
 use super::error::{JobsError, OpenError};
 use super::new_job::{Enqueued, NewJob};
 use super::queue::{CancelOutcome, Depth, Filter, RedriveFilter};
-use super::record::JobRecord;
+use super::record::{JobRecord, JobState};
 use super::results::{ResultFile, ResultKey, StoredResult};
 use super::time::{Clock, SystemClock};
 use super::watch::Watch;
@@ -20,6 +20,9 @@ use crate::config::consumer::{Durability, JobsConfig, StoreKind};
 
 /// Records in one answer of [`Jobs::list`].
 pub const LIST_MAX: usize = 1000;
+
+/// How long a redrive waits for events that are under way.
+const EVENTS_LEAVE: Duration = Duration::from_millis(500);
 
 /// Work that is kept: enqueue, look at, wait for, cancel, redrive. Cheap to clone.
 ///
@@ -74,11 +77,15 @@ impl Jobs {
     ///
     /// # Errors
     /// Nothing was stored, with two exceptions: after [`JobsError::TimedOut`] it may have been, and in a batch that mixes
-    /// `memory` with other jobs, the others are stored although the `memory` ones were refused.
+    /// `memory` with other jobs, the others are stored although the `memory` ones are refused, if somebody else took the
+    /// room in memory meanwhile.
     pub async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, JobsError> {
         let in_memory: Vec<bool> = jobs.iter().map(|job| job.durability == Durability::Memory).collect();
         let (memory, durable): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|job| job.durability == Durability::Memory);
+        if !memory.is_empty() && !durable.is_empty() {
+            self.inner.memory.queue.has_room(memory.len()).await?;
+        }
         let mut durable = match durable.is_empty() {
             true => Vec::new(),
             false => self.durable()?.queue.enqueue(durable).await?,
@@ -169,11 +176,13 @@ impl Jobs {
         Ok(CancelOutcome::NotFound)
     }
 
-    /// Makes dead jobs ready again; answers how many.
+    /// Makes dead jobs ready again; answers how many. One whose `job.failed` is still to be sent is left for the next
+    /// time.
     ///
     /// # Errors
     /// When the store cannot be written.
     pub async fn redrive(&self, filter: RedriveFilter) -> Result<u64, JobsError> {
+        self.let_events_leave(&filter).await?;
         let mut left = filter.clone();
         let mut redriven = 0;
         for backend in self.backends() {
@@ -243,6 +252,22 @@ impl Jobs {
         for backend in self.backends() {
             backend.queue.close().await;
             backend.results.close().await;
+        }
+    }
+
+    /// Lets the events of jobs that are to be redriven leave; they are under way as a rule.
+    async fn let_events_leave(&self, filter: &RedriveFilter) -> Result<(), JobsError> {
+        let is_meant = |consumer: &str| filter.consumer.as_ref().is_none_or(|name| name == consumer);
+        let until = Instant::now() + EVENTS_LEAVE;
+        loop {
+            let pending = self.events_pending(LIST_MAX).await?;
+            let mut records = pending.iter().map(|settled| &settled.record);
+            let one_is = records.any(|record| record.state == JobState::Dead && is_meant(&record.consumer));
+            if !one_is || Instant::now() >= until {
+                return Ok(());
+            }
+            self.inner.watch.events.notify_one();
+            sleep(Duration::from_millis(10)).await;
         }
     }
 

@@ -16,7 +16,7 @@ use super::error::JobsError;
 use super::new_job::{Enqueued, NewJob};
 use super::queue::{
     Answer, CancelOutcome, ClaimAsk, ClaimBatch, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter,
-    Settled, WorkQueue,
+    Sent, Settled, WorkQueue,
 };
 use super::record::{JobRecord, Progress};
 use super::results::ResultKey;
@@ -58,15 +58,23 @@ impl WorkQueue for MemoryQueue {
         })
     }
 
+    fn has_room(&self, jobs: usize) -> Answer<'_, ()> {
+        self.attempt(|state| state.has_room(jobs))
+    }
+
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, ClaimBatch> {
         self.done(|state| {
             let (now, mono) = (self.clock.wall_ms(), self.clock.mono_ms());
-            let ended = state.tidy(now, mono);
+            let ended = state.tidy(&ask.held, now, mono);
             let lease_until = mono.saturating_add(u64::try_from(ask.lease.as_millis()).unwrap_or(u64::MAX));
             let jobs = state.claim(&ask.consumer, ask.max, now, lease_until);
             self.counters.claimed.add(jobs.len());
             ClaimBatch { jobs, next_at: state.next_at(&ask.consumer), ended }
         })
+    }
+
+    fn tidy(&self, held: Vec<Lease>) -> Answer<'_, bool> {
+        self.done(|state| state.tidy(&held, self.clock.wall_ms(), self.clock.mono_ms()))
     }
 
     fn extend(&self, leases: Vec<Lease>, by: Duration) -> Answer<'_, Vec<LeaseState>> {
@@ -115,8 +123,8 @@ impl WorkQueue for MemoryQueue {
         self.done(|state| state.events_pending(limit))
     }
 
-    fn event_sent(&self, sent: Vec<(JobId, u32)>) -> Answer<'_, ()> {
-        self.done(|state| sent.into_iter().for_each(|(id, attempt)| state.event_sent(id, attempt)))
+    fn event_sent(&self, sent: Vec<Sent>) -> Answer<'_, ()> {
+        self.done(|state| sent.into_iter().for_each(|one| state.event_sent(one)))
     }
 
     fn refers_to(&self, keys: Vec<ResultKey>) -> Answer<'_, Vec<bool>> {

@@ -23,8 +23,8 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, JobsError>>;
 /// - **Fencing.** A claim gives a [`Lease`] with a token. `extend`, `progress` and `finish` do something only while
 ///   that token is the job's last one; later they answer `Lost` or [`Finished::Fenced`] and change nothing.
 /// - **Attempts.** `claim` adds one to `attempt`, and nothing ever takes one away.
-/// - **Lost leases.** A job whose lease ran out, or whose process died, is released by the store: `crashes` goes up by
-///   one, and the job is dead (class `crash`) at the third, or when it has no attempt left.
+/// - **Lost leases.** A job whose lease ran out and is not among those that the one who asks holds, or whose process
+///   died, is released by the store: `crashes` goes up by one, and the job is dead (class `crash`) at the third, or when it has no attempt left.
 /// - **Events.** A commit that ends a job sets its event as pending. `event_sent` clears it; `events_pending` lists
 ///   what was not cleared, also after a restart.
 /// - **The bound.** When `max_queued` jobs wait, `enqueue` refuses with [`JobsError::QueueFull`].
@@ -33,8 +33,15 @@ pub trait WorkQueue: Send + Sync + 'static {
     /// Stores jobs. A live job of the same consumer and unique key is answered in place of a new one.
     fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'_, Vec<Enqueued>>;
 
+    /// Refuses with [`JobsError::QueueFull`] when so many jobs more would be refused at this moment.
+    fn has_room(&self, jobs: usize) -> Answer<'_, ()>;
+
     /// Hands out ready jobs of one consumer: higher priority first, then older first.
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, ClaimBatch>;
+
+    /// Ends or releases what its time did, of all consumers: deadlines that passed, leases that are lost and not held by
+    /// the one who asks. A claim does the same on the way. Answers whether there was any.
+    fn tidy(&self, held: Vec<Lease>) -> Answer<'_, bool>;
 
     /// Prolongs leases from the present moment.
     fn extend(&self, leases: Vec<Lease>, by: Duration) -> Answer<'_, Vec<LeaseState>>;
@@ -54,14 +61,15 @@ pub trait WorkQueue: Send + Sync + 'static {
     /// Lists records, newest first: those that are older than `after`.
     fn list(&self, filter: Filter, after: Option<JobId>, limit: usize) -> Answer<'_, Vec<JobRecord>>;
 
-    /// Makes dead jobs ready again, oldest first, with as many further attempts as they had; answers their consumers.
+    /// Makes dead jobs ready again, oldest first, with as many further attempts as they had; answers their consumers. A
+    /// job whose `job.failed` is still to be sent stays dead: the event would be lost.
     fn redrive(&self, filter: RedriveFilter) -> Answer<'_, Vec<String>>;
 
     /// Ended jobs whose event was not sent, oldest first.
     fn events_pending(&self, limit: usize) -> Answer<'_, Vec<Settled>>;
 
-    /// Clears pending events; only where the job's attempt is still the one given.
-    fn event_sent(&self, sent: Vec<(JobId, u32)>) -> Answer<'_, ()>;
+    /// Clears pending events; only where the job's attempt and state are still the ones given.
+    fn event_sent(&self, sent: Vec<Sent>) -> Answer<'_, ()>;
 
     /// Which of these results belong to a job that ended well.
     fn refers_to(&self, keys: Vec<ResultKey>) -> Answer<'_, Vec<bool>>;
@@ -91,6 +99,9 @@ pub struct ClaimAsk {
     pub max: usize,
     /// How long the claim holds without being extended.
     pub lease: Duration,
+    /// What the process works on at this moment. These leases are not lost, however late their heartbeat is: what held
+    /// the heartbeat up may have been the store itself.
+    pub held: Vec<Lease>,
 }
 
 /// What a consumer gets.
@@ -202,6 +213,23 @@ pub struct Settled {
     pub result: Option<ResultKey>,
     /// When it is tried again, in milliseconds since 1970.
     pub retry_at: Option<u64>,
+}
+
+/// A terminal event that was sent. A job that is redriven and then cancelled ends twice at one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// The job.
+    pub id: JobId,
+    /// Its attempt then.
+    pub attempt: u32,
+    /// How it had ended.
+    pub state: JobState,
+}
+
+impl From<&JobRecord> for Sent {
+    fn from(record: &JobRecord) -> Self {
+        Self { id: record.id, attempt: record.attempt, state: record.state }
+    }
 }
 
 /// What a cancellation did.

@@ -168,6 +168,15 @@ impl Row {
         self.state = JobState::Ready;
     }
 
+    /// As [`Row::lose`], but not what somebody has in hand still; answers whether it is lost.
+    pub(crate) fn lose_unless_held(&mut self, held: &[Lease], now: u64) -> bool {
+        let is_lost = !held.iter().any(|lease| lease.id == self.id && lease.token == self.token);
+        if is_lost {
+            self.lose(now);
+        }
+        is_lost
+    }
+
     /// `Scheduled => Ready`
     pub(crate) fn become_ready(&mut self) {
         self.state = JobState::Ready;
@@ -206,7 +215,6 @@ impl Row {
         self.deadline_at = None;
         self.cancel_requested = false;
         self.finished_at = None;
-        self.event_pending = false;
     }
 
     /// Whether a filter means this job.
@@ -215,7 +223,7 @@ impl Row {
         let reason = filter.reason.as_ref().is_none_or(|reason| {
             self.error.as_ref().is_some_and(|error| error.code == *reason || error.class.as_str() == reason)
         });
-        self.state == JobState::Dead && consumer && reason
+        self.state == JobState::Dead && !self.event_pending && consumer && reason
     }
 
     /// Where its result is.

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::backend::Backend;
 use super::error::JobsError;
 use super::handle::Jobs;
-use super::queue::{ClaimAsk, ClaimBatch, Claimed, Finish, Finished, How, Lease, LeaseState, Settled};
+use super::queue::{ClaimAsk, ClaimBatch, Claimed, Finish, Finished, How, Lease, LeaseState, Sent, Settled};
 use super::record::{Progress, ResultInfo};
 use super::results::{Content, ResultKey, StoredResult};
 use super::watch::Watch;
@@ -44,19 +44,32 @@ impl Jobs {
         Ok(all)
     }
 
-    /// Prolongs leases; answers those that are lost or whose job is to be cancelled.
-    pub(crate) async fn extend(&self, leases: Vec<Lease>, by: Duration) -> Vec<(Lease, LeaseState)> {
-        let mut told = Vec::new();
+    /// Ends or releases what its time did, in every store.
+    pub(crate) async fn tidy(&self, held: Vec<Lease>) -> Result<(), JobsError> {
+        for backend in self.backends() {
+            if backend.queue.tidy(held.clone()).await? {
+                self.inner.watch.events.notify_one();
+            }
+        }
+        Ok(())
+    }
+
+    /// Prolongs leases; answers the state of each, and whether every store answered.
+    pub(crate) async fn extend(&self, leases: Vec<Lease>, by: Duration) -> (Vec<(Lease, LeaseState)>, bool) {
+        let (mut told, mut all_answered) = (Vec::new(), true);
         let (memory, durable): (Vec<_>, Vec<_>) =
             leases.into_iter().partition(|lease| lease.durability == Durability::Memory);
         for (backend, leases) in [(Some(&self.inner.memory), memory), (self.inner.durable.as_ref(), durable)] {
             let Some(backend) = backend.filter(|_| !leases.is_empty()) else { continue };
             match backend.queue.extend(leases.clone(), by).await {
                 Ok(states) => told.extend(leases.into_iter().zip(states)),
-                Err(error) => tracing::warn!(%error, "prolonging leases failed"),
+                Err(error) => {
+                    tracing::warn!(%error, "prolonging leases failed");
+                    all_answered = false;
+                }
             }
         }
-        told
+        (told, all_answered)
     }
 
     /// Notes how far a running job is.
@@ -99,7 +112,7 @@ impl Jobs {
     pub(crate) async fn event_sent(&self, settled: &Settled) -> Result<(), JobsError> {
         let record = &settled.record;
         self.inner.watch.ended(record.id);
-        self.of(record.durability)?.queue.event_sent(vec![(record.id, record.attempt)]).await
+        self.of(record.durability)?.queue.event_sent(vec![Sent::from(record)]).await
     }
 
     /// Reads a whole result, for its event.
@@ -108,12 +121,12 @@ impl Jobs {
         self.of(settled.record.durability)?.results.read(key, 0, u64::MAX).await
     }
 
-    /// Removes what is older than the retention, and results that nobody refers to. `at_start`: nothing runs yet, so an
-    /// orphan of any age is one for good.
-    pub(crate) async fn sweep(&self, at_start: bool) -> Result<(u64, u64), JobsError> {
+    /// Removes what is older than the retention, and results that nobody refers to: such as have been there for long,
+    /// and all from before `began_ms`, when nothing ran here yet.
+    pub(crate) async fn sweep(&self, began_ms: u64) -> Result<(u64, u64), JobsError> {
         let now = self.inner.clock.wall_ms();
         let ago = |age: Duration| now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        let orphans_before = if at_start { now } else { ago(ORPHAN_AGE) };
+        let orphans_before = ago(ORPHAN_AGE).max(began_ms);
         let (mut jobs, mut results) = (0, 0);
         for backend in self.backends() {
             jobs += prune(backend, ago(self.inner.retention)).await?;

@@ -32,7 +32,7 @@ use super::error::{JobsError, OpenError};
 use super::new_job::{Enqueued, NewJob};
 use super::queue::{
     Answer, CancelOutcome, ClaimAsk, ClaimBatch, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter,
-    Settled, WorkQueue,
+    Sent, Settled, WorkQueue,
 };
 use super::record::{JobRecord, Progress};
 use super::results::ResultKey;
@@ -42,6 +42,9 @@ use crate::threads::{Pool, PoolError};
 
 /// Reads that wait for a reading thread; more are refused with [`JobsError::Busy`].
 pub(crate) const READS_MAX: usize = 1024;
+
+/// Threads that read a file, so that a long list does not hold up every look at a job.
+const READERS: usize = 2;
 
 /// Jobs in a SQLite file.
 pub(crate) struct SqliteQueue {
@@ -104,6 +107,10 @@ impl WorkQueue for SqliteQueue {
         .boxed()
     }
 
+    fn has_room(&self, jobs: usize) -> Answer<'_, ()> {
+        self.writer.call(Sync::Os, move |_, waiting| waiting.has_room(jobs)).boxed()
+    }
+
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, ClaimBatch> {
         let clock = Arc::clone(&self.clock);
         let claim = move |conn: &Connection, waiting: &mut Waiting| {
@@ -115,6 +122,14 @@ impl WorkQueue for SqliteQueue {
             Ok(batch)
         }
         .boxed()
+    }
+
+    fn tidy(&self, held: Vec<Lease>) -> Answer<'_, bool> {
+        let clock = Arc::clone(&self.clock);
+        let tidy = move |conn: &Connection, waiting: &mut Waiting| {
+            Ok(ops::tidy(conn, waiting, &held, clock.wall_ms(), clock.mono_ms())?)
+        };
+        self.writer.call(Sync::Os, tidy).boxed()
     }
 
     fn extend(&self, leases: Vec<Lease>, by: Duration) -> Answer<'_, Vec<LeaseState>> {
@@ -172,7 +187,7 @@ impl WorkQueue for SqliteQueue {
         self.reader.read(move |conn| ops::events_pending(conn, limit)).boxed()
     }
 
-    fn event_sent(&self, sent: Vec<(JobId, u32)>) -> Answer<'_, ()> {
+    fn event_sent(&self, sent: Vec<Sent>) -> Answer<'_, ()> {
         self.writer.call(Sync::Os, move |conn, _| Ok(ops::event_sent(conn, &sent)?)).boxed()
     }
 
@@ -225,11 +240,11 @@ struct ReadState {
 }
 
 impl Reader {
-    /// Starts one thread; it opens the file when it first has something to read.
+    /// Starts the threads; each opens the file when it first has something to read.
     pub(crate) fn start(name: &str, path: PathBuf) -> Result<Self, OpenError> {
         let file = path.clone();
         let make = move || ReadState { path: file.clone(), conn: None };
-        let pool = Pool::start(name, 1, READS_MAX, make).map_err(|source| OpenError::Io { path, source })?;
+        let pool = Pool::start(name, READERS, READS_MAX, make).map_err(|source| OpenError::Io { path, source })?;
         Ok(Self { pool: Arc::new(pool) })
     }
 
@@ -243,7 +258,7 @@ impl Reader {
         answer.map_err(JobsError::from)?.map_err(explain)
     }
 
-    /// Ends the thread.
+    /// Ends the threads.
     pub(crate) async fn close(&self) {
         self.pool.close();
         let pool = Arc::clone(&self.pool);

@@ -1,13 +1,16 @@
 //! What the layer and the jobs count themselves, as metrics.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use groupcast_channel_layer::ChannelLayer;
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::jobs::{Depth, Jobs};
@@ -74,14 +77,11 @@ impl Collector for JobsPart {
     }
 }
 
-/// How much there is to do, by consumer and state.
+/// How much there is to do, by consumer and state; a consumer without jobs has no value.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Depths {
-    jobs: Family<DepthLabels, Gauge>,
-    oldest: Family<DepthLabels, Gauge>,
-}
+pub(super) struct Depths(Arc<Mutex<BTreeMap<DepthLabels, (u64, u64)>>>);
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct DepthLabels {
     consumer: String,
     state: &'static str,
@@ -90,24 +90,37 @@ struct DepthLabels {
 impl Depths {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let depths = Self::default();
-        registry.register("jobs", "Jobs that have not ended", depths.jobs.clone());
-        let help = "When the oldest job that has not ended was stored, in ms since 1970";
-        registry.register("jobs_oldest_ms", help, depths.oldest.clone());
+        registry.register_collector(Box::new(depths.clone()));
         depths
     }
 
-    /// Replaces all values: a consumer without jobs has no value.
+    /// Replaces all values at once, so that scrapes at the same time see the one or the other.
     pub(super) fn set(&self, depths: &[Depth]) {
-        self.jobs.clear();
-        self.oldest.clear();
+        let mut values = BTreeMap::new();
         for depth in depths {
             let labels = DepthLabels { consumer: depth.consumer.clone(), state: depth.state.as_str() };
             // The memory and the durable store may both have jobs of a consumer.
-            self.jobs.get_or_create(&labels).inc_by(signed(depth.jobs));
-            let oldest = self.oldest.get_or_create(&labels);
-            let known = oldest.get();
-            oldest.set(if known == 0 { signed(depth.oldest_at) } else { known.min(signed(depth.oldest_at)) });
+            let (jobs, oldest_at) = values.entry(labels).or_insert((0, u64::MAX));
+            *jobs += depth.jobs;
+            *oldest_at = depth.oldest_at.min(*oldest_at);
         }
+        *self.0.lock() = values;
+    }
+}
+
+impl Collector for Depths {
+    fn encode(&self, mut out: DescriptorEncoder) -> fmt::Result {
+        let values = self.0.lock().clone();
+        let mut jobs = out.encode_descriptor("jobs", "Jobs that have not ended", None, MetricType::Gauge)?;
+        for (labels, (count, _)) in &values {
+            ConstGauge::new(signed(*count)).encode(jobs.encode_family(labels)?)?;
+        }
+        let help = "When the oldest job that has not ended was stored, in ms since 1970";
+        let mut oldest = out.encode_descriptor("jobs_oldest_ms", help, None, MetricType::Gauge)?;
+        for (labels, (_, at)) in &values {
+            ConstGauge::new(signed(*at)).encode(oldest.encode_family(labels)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -117,10 +130,38 @@ fn signed(n: u64) -> i64 {
 
 fn count(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let counter = ConstCounter::new(value);
-    counter.encode(out.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Counter)?)
+    counter.encode(out.encode_descriptor(name, help, None, MetricType::Counter)?)
 }
 
 fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let gauge = ConstGauge::new(signed(value));
-    gauge.encode(out.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Gauge)?)
+    gauge.encode(out.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+    use crate::jobs::JobState;
+
+    #[test]
+    fn depths_of_both_stores_are_summed_however_often_they_are_set() {
+        let mut registry = Registry::default();
+        let depths = Depths::register(&mut registry);
+        let depth = |jobs, oldest_at| Depth { consumer: "q".into(), state: JobState::Ready, jobs, oldest_at };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..100).for_each(|_| depths.set(&[depth(2, 7), depth(3, 5)])));
+            }
+        });
+        let mut text = String::new();
+        encode(&mut text, &registry).expect("text");
+        assert!(text.contains("\njobs{consumer=\"q\",state=\"ready\"} 5\n"), "{text}");
+        assert!(text.contains("\njobs_oldest_ms{consumer=\"q\",state=\"ready\"} 5\n"), "{text}");
+        depths.set(&[]);
+        text.clear();
+        encode(&mut text, &registry).expect("text");
+        assert!(!text.contains("consumer"), "{text}");
+    }
 }

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::consumer::context::{JobContext, Stop};
 use crate::consumer::event;
 use crate::consumer::work::{Failure, Outcome};
-use crate::jobs::queue::{Claimed, Finished, How};
+use crate::jobs::queue::{Claimed, Finished, How, Lease};
 use crate::jobs::results::Content;
 use crate::jobs::{ErrorClass, JobState, JobsError, Progress};
 
@@ -39,11 +39,10 @@ enum End {
 
 impl Shared {
     /// Runs an attempt to its end.
-    pub(super) async fn attempt(&self, seat: &Seat, claimed: Claimed) {
-        let cancel = CancellationToken::new();
+    pub(super) async fn attempt(&self, seat: &Seat, claimed: Claimed, held: Held) {
+        let cancel = held.cancel.clone();
         // Until its event is sent: so that nobody else sends it.
         let _running = self.jobs.watch().runs(claimed.lease.id, cancel.clone());
-        let _held = Held::new(self, &claimed, cancel.clone());
         self.courier.tell(&claimed, event::started(&claimed)).await;
         let end = self.run(seat, &claimed, &cancel).await;
         let (how, content) = self.judge(&claimed, end).await;
@@ -225,19 +224,22 @@ fn panicked(panic: &(dyn Any + Send)) -> Failure {
 }
 
 /// The job's lease is prolonged while this lives.
-struct Held<'a> {
-    shared: &'a Shared,
-    lease: crate::jobs::queue::Lease,
+pub(super) struct Held {
+    shared: Arc<Shared>,
+    lease: Lease,
+    /// Stops the attempt.
+    cancel: CancellationToken,
 }
 
-impl<'a> Held<'a> {
-    fn new(shared: &'a Shared, claimed: &Claimed, cancel: CancellationToken) -> Self {
-        shared.held.lock().insert(claimed.lease, cancel);
-        Self { shared, lease: claimed.lease }
+impl Held {
+    pub(super) fn new(shared: Arc<Shared>, lease: Lease) -> Self {
+        let cancel = CancellationToken::new();
+        shared.held.lock().insert(lease, cancel.clone());
+        Self { shared, lease, cancel }
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
         self.shared.held.lock().remove(&self.lease);
     }

@@ -4,13 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use groupcast_protocol::{JobId, Message, MessageError};
+use groupcast_protocol::{Message, MessageError};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::consumer::event;
 use crate::consumer::outlet::{Outlet, OutletError};
-use crate::jobs::queue::{Claimed, Settled};
+use crate::jobs::queue::{Claimed, Sent, Settled};
 use crate::jobs::results::Content;
 use crate::jobs::{Jobs, ReplyTo};
 
@@ -33,7 +33,7 @@ pub(super) struct Courier {
     jobs: Jobs,
     outlet: Arc<dyn Outlet>,
     inline_bytes: HashMap<String, usize>,
-    sent: Mutex<VecDeque<(JobId, u32)>>,
+    sent: Mutex<VecDeque<Sent>>,
 }
 
 impl Courier {
@@ -83,7 +83,7 @@ impl Courier {
 
     /// Whether the event was sent by this process, though it is not cleared yet.
     fn was_sent(&self, settled: &Settled) -> bool {
-        self.sent.lock().contains(&(settled.record.id, settled.record.attempt))
+        self.sent.lock().contains(&Sent::from(&settled.record))
     }
 
     async fn deliver_stored(&self, settled: &Settled) -> bool {
@@ -139,7 +139,7 @@ impl Courier {
         if sent.len() == REMEMBERED {
             sent.pop_front();
         }
-        sent.push_back((settled.record.id, settled.record.attempt));
+        sent.push_back(Sent::from(&settled.record));
     }
 
     fn inline_max(&self, settled: &Settled) -> usize {

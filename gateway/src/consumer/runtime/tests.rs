@@ -121,6 +121,24 @@ async fn a_permanent_failure_is_a_dead_letter_and_can_be_redriven() {
 }
 
 #[tokio::test]
+async fn each_end_at_one_attempt_is_told() {
+    let rig = Rig::start().await;
+    let id = rig.send(r#"{"type":"act","do":"fail_for_good"}"#).await;
+    rig.events(id, "job.failed").await;
+    rig.no_events_are_pending().await;
+    // Both slots are taken, so what is redriven waits.
+    for _ in 0..2 {
+        rig.send(r#"{"type":"act","do":"hang"}"#).await;
+    }
+    rig.until(|| rig.act.running.load(Ordering::SeqCst) == 2).await;
+    let all = RedriveFilter { consumer: None, reason: None, limit: 9, dry_run: false };
+    assert_eq!(rig.jobs.redrive(all).await.expect("told"), 1);
+    assert_eq!(rig.jobs.cancel(id).await.expect("told"), CancelOutcome::Cancelled);
+    assert_eq!(rig.events(id, "job.cancelled").await.last().expect("an event")["attempt"], json!(1));
+    rig.no_events_are_pending().await;
+}
+
+#[tokio::test]
 async fn a_panic_fails_its_own_job_alone() {
     let rig = Rig::start().await;
     let bad = rig.send(r#"{"type":"act","do":"panic"}"#).await;
@@ -143,6 +161,18 @@ async fn an_attempt_that_takes_too_long_is_tried_once_more() {
     let error = record.error.expect("it failed");
     assert_eq!((record.state, record.attempt, error.class), (JobState::Dead, 2, ErrorClass::Timeout));
     assert_eq!(rig.count(id, "job.retry"), 1);
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_job_that_waits_for_a_slot() {
+    let rig = Rig::start().await;
+    for _ in 0..2 {
+        rig.send(r#"{"type":"act","do":"hang"}"#).await;
+    }
+    rig.until(|| rig.act.running.load(Ordering::SeqCst) == 2).await;
+    let id = rig.send(r#"{"type":"act","do":"answer","deadline_ms":1}"#).await;
+    assert_eq!(rig.events(id, "job.failed").await[0]["error"]["code"], json!("deadline"));
+    assert_eq!(rig.record(id).await.attempt, 0);
 }
 
 #[tokio::test]
@@ -178,6 +208,23 @@ async fn a_heartbeat_finds_a_cancellation_from_elsewhere() {
     conn.execute("update job set cancel_requested = 1 where id = ?1", [id.to_bytes()]).expect("asked");
     rig.consumers.shared.beat_once().await;
     assert_eq!(rig.ended(id).await.state, JobState::Cancelled);
+}
+
+#[tokio::test]
+async fn a_heartbeat_that_the_store_did_not_take_is_none() {
+    let rig = Rig::start().await;
+    rig.send(r#"{"type":"execute_query","query":"endless"}"#).await;
+    rig.until(|| rig.sources.loads().any(|(_, load)| load == (1, 0))).await;
+    let conn = rusqlite::Connection::open(rig.home.path().join("jobs.db")).expect("open");
+    conn.execute_batch("alter table job rename to gone").expect("broken");
+    let shared = &rig.consumers.shared;
+    *shared.last_beat.lock() -= super::LEASE;
+    let before = *shared.last_beat.lock();
+    assert!(!shared.beat_if_late().await, "nothing may be claimed now");
+    assert_eq!(*shared.last_beat.lock(), before);
+    conn.execute_batch("alter table gone rename to job").expect("mended");
+    assert!(shared.beat_if_late().await);
+    assert!(*shared.last_beat.lock() > before);
 }
 
 #[tokio::test]
@@ -303,7 +350,7 @@ async fn a_terminal_event_survives_the_process() {
         .iter()
         .map(|told| told.id)
         .collect();
-    let ask = super::ClaimAsk { consumer: "act".into(), max: 3, lease: super::LEASE };
+    let ask = super::ClaimAsk { consumer: "act".into(), max: 3, lease: super::LEASE, held: Vec::new() };
     let claimed = jobs.claim(ask).await.expect("a batch").jobs;
     let info =
         jobs.store_result(&claimed[0], Arc::new(Content::Json(Bytes::from_static(b"[4]")))).await.expect("stored");

@@ -15,7 +15,7 @@ use crate::jobs::{ErrorClass, JobError};
 impl Api {
     /// Claims the job that waits.
     async fn claim(&self) -> Claimed {
-        let ask = ClaimAsk { consumer: "queries".to_owned(), max: 1, lease: Duration::from_secs(60) };
+        let ask = ClaimAsk { consumer: "queries".to_owned(), max: 1, lease: Duration::from_secs(60), held: Vec::new() };
         self.app.jobs.claim(ask).await.expect("a store that works").jobs.pop().expect("a job that waits")
     }
 

@@ -8,7 +8,7 @@ use groupcast_protocol::JobId;
 use super::ENDED_MAX;
 use crate::jobs::error::JobsError;
 use crate::jobs::new_job::{Enqueued, NewJob};
-use crate::jobs::queue::{Claimed, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Settled};
+use crate::jobs::queue::{Claimed, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Sent, Settled};
 use crate::jobs::record::{JobRecord, JobState};
 use crate::jobs::row::Row;
 
@@ -72,16 +72,17 @@ impl State {
     }
 
     /// Ends or readies what its time did; answers whether something ended.
-    pub(super) fn tidy(&mut self, now: u64, mono: u64) -> bool {
+    pub(super) fn tidy(&mut self, held: &[Lease], now: u64, mono: u64) -> bool {
         let late: Vec<_> = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
         let lost: Vec<_> = self.running.iter().filter(|id| self.rows[*id].lease_until <= mono).copied().collect();
         for id in &late {
             self.change(*id, |row| row.expire(now));
         }
-        for id in &lost {
-            self.change(*id, |row| row.lose(now));
+        let mut ended = !late.is_empty();
+        for id in lost {
+            ended |= self.change(id, |row| row.lose_unless_held(held, now)).unwrap_or(false);
         }
-        !(late.is_empty() && lost.is_empty())
+        ended
     }
 
     pub(super) fn claim(&mut self, consumer: &str, max: usize, now: u64, lease_until: u64) -> Vec<Claimed> {
@@ -144,9 +145,9 @@ impl State {
         self.pending.iter().take(limit).map(|(_, id)| self.rows[id].settled()).collect()
     }
 
-    pub(super) fn event_sent(&mut self, id: JobId, attempt: u32) {
-        if self.row(id).is_some_and(|row| row.attempt == attempt) {
-            self.change(id, |row| row.event_pending = false);
+    pub(super) fn event_sent(&mut self, sent: Sent) {
+        if self.row(sent.id).is_some_and(|row| (row.attempt, row.state) == (sent.attempt, sent.state)) {
+            self.change(sent.id, |row| row.event_pending = false);
         }
     }
 

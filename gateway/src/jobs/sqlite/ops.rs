@@ -10,7 +10,8 @@ use super::writer::Failed;
 use crate::jobs::error::JobsError;
 use crate::jobs::new_job::{Enqueued, NewJob};
 use crate::jobs::queue::{
-    CancelOutcome, ClaimAsk, ClaimBatch, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Settled,
+    CancelOutcome, ClaimAsk, ClaimBatch, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Sent,
+    Settled,
 };
 use crate::jobs::record::{JobRecord, JobState};
 use crate::jobs::row::Row;
@@ -29,6 +30,7 @@ const NEXT: &str = "select min(run_at) from job where state = 0 and consumer = ?
 pub(super) const CLAIM_QUERIES: [&str; 5] = [DUE, LATE, LOST, READY, NEXT];
 
 /// What the writing thread keeps in memory: a count over the file would be slow.
+#[derive(Debug, Clone)]
 pub(super) struct Waiting {
     /// Jobs that are scheduled or ready.
     pub(super) jobs: u64,
@@ -45,6 +47,12 @@ impl Waiting {
         Ok(Self { jobs: uint(one(0)? + one(1)?), max })
     }
 
+    /// Refuses what is too much.
+    pub(super) fn has_room(&self, jobs: usize) -> Result<(), Failed> {
+        let is_full = self.jobs + jobs as u64 > self.max;
+        if is_full { Err(Failed::Refused(JobsError::QueueFull { limit: self.max })) } else { Ok(()) }
+    }
+
     fn moved(&mut self, from: JobState, to: JobState) {
         self.jobs = self.jobs + u64::from(to.is_waiting()) - u64::from(from.is_waiting());
     }
@@ -57,9 +65,7 @@ pub(super) fn enqueue(
     jobs: &[NewJob],
     now: u64,
 ) -> Result<Vec<Enqueued>, Failed> {
-    if waiting.jobs + jobs.len() as u64 > waiting.max {
-        return Err(Failed::Refused(JobsError::QueueFull { limit: waiting.max }));
-    }
+    waiting.has_room(jobs.len())?;
     jobs.iter().map(|job| enqueue_one(conn, waiting, job, now).map_err(Failed::from)).collect()
 }
 
@@ -80,6 +86,21 @@ fn live_with_key(conn: &Connection, consumer: &str, key: &str) -> rusqlite::Resu
     conn.prepare_cached(sql)?.query_row([consumer, key], read).optional()
 }
 
+/// Ends and releases what its time did.
+pub(super) fn tidy(
+    conn: &Connection,
+    waiting: &mut Waiting,
+    held: &[Lease],
+    now: u64,
+    mono: u64,
+) -> rusqlite::Result<bool> {
+    let late = ids(conn, LATE, params![int(now), TIDY_MAX as i64])?;
+    let lost = ids(conn, LOST, params![int(mono), TIDY_MAX as i64])?;
+    change_all(conn, waiting, &late, |row| row.expire(now))?;
+    let lost = change_all(conn, waiting, &lost, |row| row.lose_unless_held(held, now))?;
+    Ok(!late.is_empty() || lost.contains(&true))
+}
+
 /// Ends and readies what its time did, then hands out.
 pub(super) fn claim(
     conn: &Connection,
@@ -88,17 +109,14 @@ pub(super) fn claim(
     now: u64,
     mono: u64,
 ) -> rusqlite::Result<ClaimBatch> {
-    let late = ids(conn, LATE, params![int(now), TIDY_MAX as i64])?;
-    let lost = ids(conn, LOST, params![int(mono), TIDY_MAX as i64])?;
-    change_all(conn, waiting, &late, |row| row.expire(now))?;
-    change_all(conn, waiting, &lost, |row| row.lose(now))?;
+    let ended = tidy(conn, waiting, &ask.held, now, mono)?;
     let due = ids(conn, DUE, params![ask.consumer, int(now), TIDY_MAX as i64])?;
     change_all(conn, waiting, &due, Row::become_ready)?;
     let ready = ids(conn, READY, params![ask.consumer, ask.max as i64])?;
     let lease_until = mono.saturating_add(u64::try_from(ask.lease.as_millis()).unwrap_or(u64::MAX));
     let jobs = change_all(conn, waiting, &ready, |row| row.claim(now, lease_until))?;
     let next_at: Option<i64> = conn.prepare_cached(NEXT)?.query_row([&ask.consumer], |row| row.get(0))?;
-    Ok(ClaimBatch { jobs, next_at: next_at.map(uint), ended: !(late.is_empty() && lost.is_empty()) })
+    Ok(ClaimBatch { jobs, next_at: next_at.map(uint), ended })
 }
 
 /// Releases the running jobs of a process that died; answers how many.
@@ -181,7 +199,7 @@ pub(super) fn redrive(
     now: u64,
 ) -> rusqlite::Result<Vec<String>> {
     // A dead job whose unique key a live one has stays dead; of several dead ones with a key, the oldest comes back.
-    let sql = "select id from job as dead where state = 4 and state > 2
+    let sql = "select id from job as dead where state = 4 and state > 2 and event_pending = 0
         and (?1 is null or consumer = ?1) and (?2 is null or error_code = ?2 or error_class = ?2)
         and (unique_key is null or not exists (select 1 from job as other where other.consumer = dead.consumer
             and other.unique_key = dead.unique_key and other.unique_key is not null and other.state < 3))
@@ -213,10 +231,11 @@ pub(super) fn prune(conn: &Connection, before: u64, limit: usize) -> rusqlite::R
 }
 
 /// Clears pending events.
-pub(super) fn event_sent(conn: &Connection, sent: &[(JobId, u32)]) -> rusqlite::Result<()> {
-    let sql = "update job set event_pending = 0 where id = ?1 and attempt = ?2 and event_pending = 1";
+pub(super) fn event_sent(conn: &Connection, sent: &[Sent]) -> rusqlite::Result<()> {
+    let sql = "update job set event_pending = 0 where id = ?1 and attempt = ?2 and state = ?3 and event_pending = 1";
     let mut statement = conn.prepare_cached(sql)?;
-    sent.iter().try_for_each(|(id, attempt)| statement.execute(params![id.to_bytes(), attempt]).map(drop))
+    let mut clear = |one: &Sent| statement.execute(params![one.id.to_bytes(), one.attempt, state_code(one.state)]);
+    sent.iter().try_for_each(|one| clear(one).map(drop))
 }
 
 /// Ended jobs whose event was not sent.
@@ -233,24 +252,28 @@ pub(super) fn list(
     after: Option<JobId>,
     limit: usize,
 ) -> rusqlite::Result<Vec<JobRecord>> {
-    let mut sql = "select * from job where id < ?1".to_owned();
     let after = after.map_or([0xFF; 16], JobId::to_bytes);
     let limit = limit as i64;
     let mut values: Vec<&dyn ToSql> = vec![&after, &limit];
-    if let Some(state) = filter.state {
-        let code = state_code(state);
-        sql.push_str(&format!(" and state = {code}"));
-        // Repeats what the state implies, so that the partial index can be used.
-        sql.push_str(if state.is_ended() { " and state > 2" } else { "" });
-    }
     if let Some(consumer) = &filter.consumer {
-        sql.push_str(" and consumer = ?3");
         values.push(consumer);
     }
-    sql.push_str(" order by id desc limit ?2");
-    let mut statement = conn.prepare_cached(&sql)?;
+    let mut statement = conn.prepare_cached(&list_sql(filter))?;
     let rows = statement.query_map(&values[..], read)?;
     rows.map(|row| row.map(|row| row.record())).collect()
+}
+
+/// What a list asks.
+pub(super) fn list_sql(filter: &Filter) -> String {
+    // The range of states repeats what the state implies, so that a partial index can be used.
+    let (index, state) = match filter.state.map(|state| (state_code(state), state.is_ended())) {
+        None => ("", String::new()),
+        Some((code, true)) => ("", format!(" and state = {code} and state > 2")),
+        // Named, because the index of the consumer leads through its whole history.
+        Some((code, false)) => (" indexed by job_live_state", format!(" and state = {code} and state < 3")),
+    };
+    let consumer = if filter.consumer.is_some() { " and consumer = ?3" } else { "" };
+    format!("select * from job{index} where id < ?1{state}{consumer} order by id desc limit ?2")
 }
 
 /// Counts live jobs.

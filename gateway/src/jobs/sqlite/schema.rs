@@ -7,7 +7,8 @@ use super::open::Migrations;
 ///
 /// The indexes that claims use cover live states only, so that history does not slow them down. Each ends in the rowid,
 /// which is the order of arrival: ids of one millisecond have none.
-pub(super) const MIGRATIONS: Migrations = &["
+pub(super) const MIGRATIONS: Migrations = &[
+    "
 create table job (
     id blob not null primary key,
     consumer text not null,
@@ -49,4 +50,6 @@ create index job_event on job (event_pending) where event_pending = 1;
 create index job_ended on job (finished_at) where state > 2;
 create index job_ended_state on job (state, id) where state > 2;
 create index job_consumer on job (consumer, id);
-"];
+",
+    "create index job_live_state on job (state, id) where state < 3;",
+];

@@ -2,16 +2,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use groupcast_protocol::{GroupName, JobId, Message};
 
 use super::lock::DirLock;
-use super::writer::Sync;
+use super::open::open_writer;
+use super::writer::{Failed, Sync, Writer};
 use super::{SqliteQueue, WorkQueue};
 use crate::config::consumer::{Durability, JobsConfig};
-use crate::jobs::queue::{ClaimAsk, Finish, Finished, How};
+use crate::jobs::queue::{ClaimAsk, Filter, Finish, Finished, How};
 use crate::jobs::results::Content;
 use crate::jobs::time::{Clock, ManualClock};
 use crate::jobs::{Counters, ErrorClass, JobState, Jobs, JobsError, NewJob, OpenError, ReplyTo};
@@ -110,8 +112,39 @@ async fn a_full_disk_is_told_and_nothing_is_lost() {
     assert!(matches!(refused, Err(JobsError::StorageFull)), "{refused:?}");
     let left = queue.get(vec![before[0], job.id]).await.expect("read");
     assert_eq!(left.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false]);
-    // Opened anew after the failure, the file may grow again, as after somebody made space.
-    queue.enqueue(vec![job]).await.expect("stored");
+    let again = queue.enqueue(vec![job.clone()]).await;
+    assert!(matches!(again, Err(JobsError::StorageFull)), "{again:?}");
+    set_page_limit(&queue, 1 << 30).await;
+    queue.enqueue(vec![job]).await.expect("stored, as somebody made space");
+    assert_eq!(queue.writer.call(Sync::Os, |_, waiting| Ok(waiting.jobs)).await.expect("told"), 2);
+}
+
+#[tokio::test]
+async fn a_full_disk_that_lets_nobody_open_is_told_as_such_until_there_is_space() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("x.db");
+    let has_space = Arc::new(AtomicBool::new(true));
+    let (space, file) = (Arc::clone(&has_space), path.clone());
+    let open = move || match space.load(Ordering::SeqCst) {
+        true => Ok((open_writer(&file, &["create table a (x blob) strict"])?, ())),
+        false => Err(OpenError::Sqlite { path: file.clone(), source: of_code(rusqlite::ffi::SQLITE_CANTOPEN) }),
+    };
+    let writer = Writer::start("test", Box::new(open), Arc::default()).expect("a file");
+    has_space.store(false, Ordering::SeqCst);
+    let fail = async |code| writer.call(Sync::Os, move |_, ()| Err::<(), _>(Failed::Sqlite(of_code(code)))).await;
+    let write = || writer.call(Sync::Os, |conn, ()| Ok(conn.execute("insert into a values (x'00')", [])?));
+    for harmless in [rusqlite::ffi::SQLITE_FULL, rusqlite::ffi::SQLITE_BUSY] {
+        fail(harmless).await.expect_err("it failed");
+        assert_eq!(write().await.expect("a rollback is enough"), 1);
+    }
+    let refused = fail(rusqlite::ffi::SQLITE_FULL).await;
+    assert!(matches!(refused, Err(JobsError::StorageFull)), "{refused:?}");
+    let broken = fail(rusqlite::ffi::SQLITE_IOERR).await;
+    assert!(matches!(broken, Err(JobsError::Unavailable { .. })), "{broken:?}");
+    let refused = write().await;
+    assert!(matches!(refused, Err(JobsError::StorageFull)), "{refused:?}");
+    has_space.store(true, Ordering::SeqCst);
+    assert_eq!(write().await.expect("open again"), 1);
 }
 
 #[tokio::test]
@@ -154,18 +187,41 @@ async fn claims_are_not_slowed_by_history() {
     enqueue(&queue, 1, Durability::Os).await;
     let conn = rusqlite::Connection::open(home.path().join("jobs.db")).expect("open");
     for sql in super::ops::CLAIM_QUERIES {
-        let plan: Vec<String> = conn
-            .prepare(&format!("explain query plan {sql}"))
-            .and_then(|mut statement| {
-                let parameters = statement.parameter_count();
-                let values = rusqlite::params_from_iter((0..parameters).map(|_| 1));
-                statement.query_map(values, |row| row.get("detail"))?.collect()
-            })
-            .expect("a plan");
-        let plan = plan.join("; ");
+        let plan = plan(&conn, sql);
         assert!(plan.contains("USING") && plan.contains("INDEX job_"), "{sql}: {plan}");
         assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{sql}: {plan}");
     }
+}
+
+#[tokio::test]
+async fn lists_of_live_jobs_are_not_slowed_by_history() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("jobs.db");
+    // A file as the first version made it.
+    drop(open_writer(&path, &super::schema::MIGRATIONS[..1]).expect("made"));
+    let queue = open(home.path());
+    let ids = enqueue(&queue, 1, Durability::Os).await;
+    let conn = rusqlite::Connection::open(path).expect("open");
+    for state in [JobState::Scheduled, JobState::Ready, JobState::Running] {
+        for consumer in [None, Some("workers".to_owned())] {
+            let filter = Filter { state: Some(state), consumer };
+            let plan = plan(&conn, &super::ops::list_sql(&filter));
+            assert!(plan.contains("SEARCH job USING INDEX job_live_state (state=? AND id<?)"), "{plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+            let listed = queue.list(filter, None, 9).await.expect("read");
+            assert_eq!(listed.iter().any(|record| record.id == ids[0]), state == JobState::Ready);
+        }
+    }
+}
+
+fn plan(conn: &rusqlite::Connection, sql: &str) -> String {
+    let plan: rusqlite::Result<Vec<String>> =
+        conn.prepare(&format!("explain query plan {sql}")).and_then(|mut statement| {
+            let parameters = statement.parameter_count();
+            let values = rusqlite::params_from_iter((0..parameters).map(|_| 1));
+            statement.query_map(values, |row| row.get("detail"))?.collect()
+        });
+    plan.expect("a plan").join("; ")
 }
 
 #[tokio::test]
@@ -180,6 +236,18 @@ async fn a_directory_has_one_gateway_at_a_time() {
     drop(first);
     let second = Jobs::open(&config, home.path()).expect("free again");
     assert_eq!(second.list(Default::default(), None, 9).await.expect("read").len(), 1);
+}
+
+#[tokio::test]
+async fn a_mixed_batch_for_which_memory_has_no_room_stores_nothing() {
+    let home = tempfile::tempdir().expect("a directory");
+    let config = JobsConfig { max_queued: 1, ..JobsConfig::default() };
+    let jobs = Jobs::open(&config, home.path()).expect("free");
+    let first = jobs.enqueue(vec![job(Durability::Memory)]).await.expect("stored")[0].id;
+    let mixed = jobs.enqueue(vec![job(Durability::Disk), job(Durability::Memory)]).await;
+    assert!(matches!(mixed, Err(JobsError::QueueFull { limit: 1 })), "{mixed:?}");
+    let listed = jobs.list(Filter::default(), None, 9).await.expect("read");
+    assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), [first]);
 }
 
 #[tokio::test]
@@ -210,12 +278,14 @@ async fn results_that_nobody_refers_to_are_swept() {
     let info = jobs.store_result(&claimed[0], Arc::clone(&content)).await.expect("stored");
     jobs.finish(claimed[0].lease, How::Succeeded(info)).await.expect("told");
     jobs.store_result(&claimed[1], content).await.expect("stored");
+    let written = clock.wall_ms();
     clock.advance(Duration::from_secs(60));
-    assert_eq!(jobs.sweep(false).await.expect("swept"), (0, 0), "its job may be about to refer to it");
-    assert_eq!(jobs.sweep(true).await.expect("swept"), (0, 1));
+    assert_eq!(jobs.sweep(written).await.expect("swept"), (0, 0), "it was written after the start");
+    assert_eq!(jobs.sweep(0).await.expect("swept"), (0, 0), "its job may be about to refer to it");
+    assert_eq!(jobs.sweep(written + 1).await.expect("swept"), (0, 1));
     clock.advance(Duration::from_secs(8 * 86_400));
     jobs.event_sent(&jobs.events_pending(1).await.expect("read")[0]).await.expect("told");
-    assert_eq!(jobs.sweep(false).await.expect("swept"), (1, 1), "retention ends both");
+    assert_eq!(jobs.sweep(0).await.expect("swept"), (1, 1), "retention ends both");
     assert!(matches!(jobs.read_result(claimed[0].lease.id, 0, 1).await, Err(JobsError::NotFound(_))));
 }
 
@@ -234,6 +304,10 @@ fn open(dir: &Path) -> SqliteQueue {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
     let lock = Arc::new(DirLock::take(dir).expect("free"));
     SqliteQueue::open(dir, lock, clock, Arc::new(Counters::default()), 1000).expect("a store")
+}
+
+fn of_code(code: i32) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)
 }
 
 /// A copy of the files of a store that is in use.
@@ -257,7 +331,7 @@ async fn enqueue(queue: &SqliteQueue, n: usize, durability: Durability) -> Vec<J
 }
 
 fn ask(max: usize) -> ClaimAsk {
-    ClaimAsk { consumer: "workers".into(), max, lease: Duration::from_secs(15) }
+    ClaimAsk { consumer: "workers".into(), max, lease: Duration::from_secs(15), held: Vec::new() }
 }
 
 async fn synchronous(queue: &SqliteQueue) -> i64 {

@@ -37,18 +37,18 @@ pub(crate) enum Sync {
 /// synced a second time after a sync that failed, because the system may have dropped what it could not write.
 pub(crate) type Open<S> = Box<dyn FnMut() -> Result<(Connection, S), OpenError> + Send>;
 
-/// The handle of a writing thread. `S` is what it keeps beside the file; after a rollback it is read anew.
+/// The handle of a writing thread. `S` is what it keeps beside the file; a rollback makes it what it was.
 pub(crate) struct Writer<S> {
     queue: Mutex<Option<SyncSender<Box<dyn Work<S>>>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl<S: Send + 'static> Writer<S> {
+impl<S: Clone + Send + 'static> Writer<S> {
     /// Opens the file and starts the thread. The thread ends when the handle is dropped.
     pub(crate) fn start(name: &str, mut open: Open<S>, counters: Arc<Counters>) -> Result<Self, OpenError> {
         let db = Some(open()?);
         let (queue, inbox) = sync_channel(QUEUE_MAX);
-        let worker = Worker { inbox, open, db, level: None, counters };
+        let worker = Worker { inbox, open, db, level: None, is_full: false, counters };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || worker.work());
         let thread = thread.map_err(|source| OpenError::Io { path: name.into(), source })?;
         Ok(Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) })
@@ -161,6 +161,8 @@ struct Worker<S> {
     /// `None` after an I/O error, until the file is open again.
     db: Option<(Connection, S)>,
     level: Option<Sync>,
+    /// Whether the disk was found full and nothing was written since.
+    is_full: bool,
     counters: Arc<Counters>,
 }
 
@@ -171,7 +173,7 @@ enum Broken {
     NotSafe,
 }
 
-impl<S> Worker<S> {
+impl<S: Clone> Worker<S> {
     fn work(mut self) {
         while let Ok(first) = self.inbox.recv() {
             let mut batch = vec![first];
@@ -187,8 +189,8 @@ impl<S> Worker<S> {
     }
 
     fn answer(&mut self, batch: Vec<Box<dyn Work<S>>>, outcome: Result<(), JobsError>) {
-        // A full or failing disk fails everybody alike; anything else is the fault of one, who shall fail alone.
-        let one_to_blame = matches!(outcome, Err(JobsError::Sqlite(_))) && batch.len() > 1;
+        // A full or failing disk, or a lock on the file, fails everybody alike; anything else is the fault of one, who shall fail alone.
+        let one_to_blame = matches!(&outcome, Err(JobsError::Sqlite(error)) if !is_busy(error)) && batch.len() > 1;
         for mut work in batch {
             let told = if one_to_blame {
                 self.reopened().and_then(|()| self.commit(std::slice::from_mut(&mut work)))
@@ -201,24 +203,36 @@ impl<S> Worker<S> {
 
     fn reopened(&mut self) -> Result<(), JobsError> {
         if self.db.is_none() {
-            let db = (self.open)().map_err(|error| JobsError::Unavailable { what: error.to_string() })?;
+            let db = (self.open)().map_err(|error| self.not_open(error))?;
             tracing::warn!("the job store is open again");
             self.db = Some(db);
         }
         Ok(())
     }
 
+    /// A full disk makes opening fail in ways that do not say so.
+    fn not_open(&self, error: OpenError) -> JobsError {
+        let is_full = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+        match error {
+            _ if self.is_full => JobsError::StorageFull,
+            OpenError::Sqlite { source, .. } if is_full(&source) => JobsError::StorageFull,
+            error => JobsError::Unavailable { what: error.to_string() },
+        }
+    }
+
     fn commit(&mut self, batch: &mut [Box<dyn Work<S>>]) -> Result<(), JobsError> {
         let sync = if batch.iter().any(|work| work.sync() == Sync::Disk) { Sync::Disk } else { Sync::Os };
         let calls = batch.len();
+        let before = self.db.as_ref().expect("reopened() came before").1.clone();
         match self.transact(batch, sync) {
             Ok(()) => {
+                self.is_full = false;
                 self.counters.commits.add(1);
                 self.counters.committed_calls.add(calls);
                 self.counters.syncs.add(usize::from(sync == Sync::Disk));
                 Ok(())
             }
-            Err(broken) => Err(self.roll_back(broken)),
+            Err(broken) => Err(self.roll_back(broken, before)),
         }
     }
 
@@ -238,18 +252,33 @@ impl<S> Worker<S> {
     }
 
     /// Makes the file and the state as they were, or closes the file if that is not certain.
-    fn roll_back(&mut self, broken: Broken) -> JobsError {
+    fn roll_back(&mut self, broken: Broken, before: S) -> JobsError {
+        let is_harmless = matches!(&broken, Broken::Sqlite(error) if is_full_or_busy(error));
         let told = match broken {
             Broken::Sqlite(error) => explain(error),
             Broken::Panicked => JobsError::Unavailable { what: "a call panicked".into() },
             Broken::NotSafe => JobsError::Unavailable { what: "SQLite does not take `synchronous`".into() },
         };
         tracing::error!(error = %told, cause = ?std::error::Error::source(&told), "the job store rolled back");
-        // Opening anew rolls back, reads the state afresh, and is right after any error.
-        self.db = None;
+        self.is_full |= matches!(told, JobsError::StorageFull);
         self.level = None;
+        // Opening anew rolls back, reads the state afresh, and is right after any error; but a full disk lets nobody open.
+        self.db = self.db.take().filter(|(conn, _)| is_harmless && rolled_back(conn)).map(|(conn, _)| (conn, before));
         told
     }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+fn is_full_or_busy(error: &rusqlite::Error) -> bool {
+    is_busy(error) || error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
+
+/// SQLite may have rolled back by itself.
+fn rolled_back(conn: &Connection) -> bool {
+    conn.is_autocommit() || (conn.execute_batch("rollback").is_ok() && conn.is_autocommit())
 }
 
 /// What an error of SQLite means to the one who called.
