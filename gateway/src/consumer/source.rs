@@ -82,6 +82,9 @@ impl Sources {
     /// A sentence for `/readyz`.
     pub async fn ready(&self) -> Result<(), String> {
         for source in self.by_name.values() {
+            if let Some(problem) = source.missing() {
+                return Err(problem);
+            }
             let probe = Execution {
                 sql: "select 1 from sqlite_schema limit 1".into(),
                 values: Bound::new(),

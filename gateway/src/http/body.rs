@@ -13,6 +13,10 @@ use http_body_util::BodyExt;
 use super::problem::Problem;
 use crate::app::App;
 
+/// How much of a refused body is read, and for how long. Who sends more is cut off.
+const DISCARD_BYTES_MAX: usize = 16 << 20;
+const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// The bytes of a body that says, or does not deny, that it is JSON.
 #[derive(Debug)]
 pub(super) struct JsonBytes(pub(super) Bytes);
@@ -22,8 +26,11 @@ impl FromRequest<App> for JsonBytes {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let limits = &app.config.limits;
-        check_media_type(request.headers())?;
-        check_length(request.headers(), limits.publish_bytes.0)?;
+        let refused = check_media_type(request.headers()).and(check_length(request.headers(), limits.publish_bytes.0));
+        if let Err(problem) = refused {
+            discard(request.into_body()).await;
+            return Err(problem);
+        }
         read(request.into_body(), limits.publish_bytes.0, limits.body_timeout.0).await.map(Self)
     }
 }
@@ -75,6 +82,19 @@ async fn collect(mut body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
         whole.extend_from_slice(&data);
     }
     Ok(whole.freeze())
+}
+
+/// Reads a refused body off, within bounds: a client that is still sending when the connection ends sees a broken pipe
+/// and not the reason.
+async fn discard(mut body: Body) {
+    let read = async {
+        let mut left = DISCARD_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+            left = rest;
+        }
+    };
+    drop(tokio::time::timeout(DISCARD_TIME_MAX, read).await);
 }
 
 fn too_large(found: &str, bytes_max: usize) -> Problem {

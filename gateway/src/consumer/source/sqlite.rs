@@ -58,6 +58,12 @@ impl SqliteSource {
         }
     }
 
+    /// Whether the file is there. A thread that has it open would go on reading one that was removed.
+    pub(crate) fn missing(&self) -> Option<String> {
+        let found = std::fs::metadata(&self.path);
+        found.err().map(|error| format!("source `{}`: `{}` cannot be read: {error}", self.name, self.path.display()))
+    }
+
     /// Whether the file can be opened.
     pub(crate) fn open_problem(&self) -> Option<String> {
         let opened = guard::open(&self.path, Brake::default())
