@@ -1,9 +1,10 @@
-//! `Consumers`: takes jobs, runs them, reports what came of it. Reading order: this file, `attempt`, `courier`.
+//! `Consumers`: takes jobs, runs them, reports what came of it. Reading order: this file, `attempt`, `courier`, `upkeep`.
 
 mod attempt;
 mod courier;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,16 +29,13 @@ use super::source::Sources;
 use super::work::Consumer;
 use crate::config::consumer::{ConsumerConfig, JobsConfig, Run};
 use crate::jobs::Jobs;
-use crate::jobs::queue::{ClaimAsk, ClaimBatch, Claimed, Lease, LeaseState};
+use crate::jobs::queue::{ClaimAsk, ClaimBatch, Claimed, Lease};
 
 /// How long a claim holds without a heartbeat. A heartbeat comes three times as often.
 const LEASE: Duration = Duration::from_secs(15);
 
 /// A consumer that nobody woke looks for work this often.
 const POLL: Duration = Duration::from_secs(1);
-
-/// How often old jobs and orphaned results are swept.
-const SWEEP: Duration = Duration::from_secs(600);
 
 /// After the drain's deadline, how long interrupted jobs have to be given back.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -266,88 +264,5 @@ impl Shared {
     fn pause_until(&self, next_at: Option<u64>) -> Duration {
         let until = next_at.map(|at| Duration::from_millis(at.saturating_sub(self.jobs.now_ms())));
         until.unwrap_or(POLL).min(POLL)
-    }
-
-    /// Prolongs the leases of what runs here. An attempt cannot outlive its timeout, so a lease that is prolonged is of
-    /// work that still has time.
-    async fn beat(self: Arc<Self>) {
-        loop {
-            tokio::select! {
-                () = sleep(LEASE / 3) => drop(self.beat_once().await),
-                () = self.interrupt.cancelled() => return,
-            }
-        }
-    }
-
-    /// After the process or a store stood still, what runs here comes before the next claim. Answers whether the
-    /// heartbeat is in time.
-    async fn beat_if_late(&self) -> bool {
-        let is_late = self.last_beat.lock().elapsed() > LEASE / 2;
-        !is_late || self.beat_once().await
-    }
-
-    fn held_leases(&self) -> Vec<Lease> {
-        self.held.lock().keys().copied().collect()
-    }
-
-    /// Answers whether every store took it.
-    async fn beat_once(&self) -> bool {
-        let (told, all_answered) = self.jobs.extend(self.held_leases(), LEASE).await;
-        if all_answered {
-            *self.last_beat.lock() = Instant::now();
-        }
-        let held = self.held.lock();
-        for (lease, state) in told {
-            match state {
-                LeaseState::Held => {}
-                LeaseState::CancelRequested | LeaseState::Lost => {
-                    held.get(&lease).iter().for_each(|cancel| cancel.cancel());
-                }
-            }
-        }
-        all_answered
-    }
-
-    /// Ends what its time did, also while no slot is free and so nobody claims.
-    async fn tidy(self: Arc<Self>) {
-        loop {
-            tokio::select! {
-                () = sleep(POLL) => {}
-                () = self.stop.cancelled() => return,
-            }
-            if !self.beat_if_late().await {
-                continue;
-            }
-            if let Err(error) = self.jobs.tidy(self.held_leases()).await {
-                tracing::debug!(%error, "jobs whose time is over could not be ended; trying again");
-            }
-        }
-    }
-
-    /// Removes what is old.
-    async fn sweep(self: Arc<Self>, began_ms: u64) {
-        loop {
-            match self.jobs.sweep(began_ms).await {
-                Ok((0, 0)) => {}
-                Ok((jobs, results)) => tracing::info!(jobs, results, "old jobs and orphaned results are removed"),
-                Err(error) => tracing::warn!(%error, "removing old jobs failed; trying again later"),
-            }
-            tokio::select! {
-                () = sleep(SWEEP) => {}
-                () = self.stop.cancelled() => return,
-            }
-        }
-    }
-
-    /// Sends the events that nobody else sends.
-    async fn resend(self: Arc<Self>) {
-        loop {
-            self.courier.send_pending().await;
-            tokio::select! {
-                () = self.jobs.watch().events.notified() => {}
-                () = sleep(courier::LOOK) => {}
-                () = self.interrupt.cancelled() => return,
-            }
-        }
     }
 }
