@@ -2,6 +2,7 @@
 
 mod batch;
 mod cli;
+mod closing;
 mod crash;
 mod fan_out;
 mod groups;

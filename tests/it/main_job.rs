@@ -104,6 +104,26 @@ async fn work_is_not_shown_unless_the_consumer_says_both() {
 }
 
 #[tokio::test]
+async fn work_that_is_shown_keeps_its_place_in_the_senders_order() {
+    let gateway = Gateway::start(JOBS).await;
+    let mut reader = Socket::subscribed(&gateway, &["watched.1"]).await;
+    let chat = json!({"type": "chat"});
+    let batch = json!([
+        {"group": "watched.1", "message": worst_routes()},
+        {"group": "watched.1", "message": chat},
+    ]);
+    gateway.http().post("/v1/send", &batch).await.expect(202);
+    let mut shown = Vec::new();
+    while shown.len() < 2 {
+        let message = reader.message().await;
+        if !message["type"].as_str().is_some_and(|kind| kind.starts_with("job.")) {
+            shown.push(message);
+        }
+    }
+    assert_eq!(shown, [worst_routes(), chat]);
+}
+
+#[tokio::test]
 async fn reply_to_sends_the_answer_elsewhere() {
     let gateway = Gateway::start(JOBS).await;
     let mut asked = Socket::subscribed(&gateway, &["my_group"]).await;
