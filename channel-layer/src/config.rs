@@ -19,6 +19,8 @@ pub struct LayerConfig {
     pub group_expiry: Duration,
     /// Channels that exist at once beside those of connections; at the bound a `send` to a new name is refused.
     pub channels_max: usize,
+    /// Bytes of all unread messages in channels; at the bound `send` is refused and `group_send` passes over.
+    pub channel_bytes: usize,
     /// Threads that own connections.
     pub shards: usize,
     /// Events on their way to one shard; at the bound a publisher waits, up to `publish_deadline`.
@@ -41,6 +43,7 @@ impl LayerConfig {
             expiry: Duration::from_secs(60),
             group_expiry: Duration::from_secs(86_400),
             channels_max: 1_000_000,
+            channel_bytes: 256 << 20,
             shards: 1,
             shard_queue: 4096,
             publish_deadline: Duration::from_secs(5),

@@ -19,6 +19,7 @@ pub async fn run<F: Future<Output = ChannelLayer>>(fresh: impl Fn(LayerConfig) -
     readers_share_and_never_double(&fresh(config()).await).await;
     a_dropped_receive_takes_nothing(&fresh(config()).await).await;
     a_full_channel_refuses(&fresh(config()).await).await;
+    large_messages_have_a_bound_in_bytes(&fresh(with_bytes(config())).await).await;
     capacity_goes_by_pattern(&fresh(with_capacity(config())).await).await;
     unread_messages_expire(&fresh(config()).await).await;
     new_channels_are_fresh_and_local(&fresh(config()).await).await;
@@ -89,6 +90,28 @@ async fn a_full_channel_refuses(layer: &ChannelLayer) {
     assert_eq!(refused, Err(LayerError::ChannelFull { channel: inbox.clone(), capacity: 100 }));
     assert_eq!(layer.receive(&inbox).await.expect("it was sent").message, message(0));
     layer.send(&inbox, message(101)).await.expect("there is room again");
+}
+
+fn with_bytes(mut config: LayerConfig) -> LayerConfig {
+    config.channel_bytes = 1000;
+    config
+}
+
+async fn large_messages_have_a_bound_in_bytes(layer: &ChannelLayer) {
+    let mut taken = 0;
+    while layer.send(&channel(&format!("inbox.{taken}")), message(taken)).await.is_ok() {
+        taken += 1;
+    }
+    assert!((5..9).contains(&taken), "{taken}");
+    let refused = layer.send(&channel("one.more"), message(0)).await;
+    assert_eq!(refused, Err(LayerError::OutOfRoom { channel: channel("one.more"), max: 1000 }));
+    layer.receive(&channel("inbox.0")).await.expect("it was sent");
+    layer.send(&channel("one.more"), message(0)).await.expect("there is room again");
+    tokio::time::advance(Duration::from_secs(61)).await;
+    layer.sweep();
+    for n in 0..taken {
+        layer.send(&channel("inbox"), message(n)).await.expect("what expired takes no room");
+    }
 }
 
 fn with_capacity(mut config: LayerConfig) -> LayerConfig {

@@ -13,6 +13,16 @@ pub enum LayerError {
         /// Its capacity.
         capacity: usize,
     },
+    /// All channels together hold as many bytes as they may.
+    #[error(
+        "unread messages take {max} bytes, as much as they may; channel `{channel}` takes no more until some are read"
+    )]
+    OutOfRoom {
+        /// The channel.
+        channel: ChannelName,
+        /// The bound.
+        max: usize,
+    },
     /// A channel that belongs to one process, and that process does not have it (any more).
     #[error("channel `{channel}` is gone: it belonged to a connection or process that has ended")]
     Gone {

@@ -286,6 +286,9 @@ impl ChannelLayer {
                 Ok(pushed)
             }
             Pushed::Full => Err(LayerError::ChannelFull { channel: channel(), capacity: mailbox.capacity }),
+            Pushed::OverBudget => {
+                Err(LayerError::OutOfRoom { channel: channel(), max: self.registry.config.channel_bytes })
+            }
             Pushed::Closed => Err(LayerError::Gone { channel: channel() }),
         }
     }

@@ -3,7 +3,8 @@
 //! Who may read it and who is in which group is the registry's.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use groupcast_protocol::{ChannelName, GroupName, Message};
@@ -22,6 +23,35 @@ pub struct Received {
     pub group: Option<GroupName>,
 }
 
+impl Received {
+    /// What it counts for: its text, and about what a place in a queue takes.
+    fn bytes(&self) -> usize {
+        self.message.raw().len() + 100
+    }
+}
+
+/// Bytes of all unread messages of a layer: capacity alone counts messages, and those may be large.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    max: usize,
+    held: AtomicUsize,
+}
+
+impl Budget {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { max, held: AtomicUsize::new(0) }
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let fits = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.max);
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 /// One channel's unread messages.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
@@ -31,6 +61,7 @@ pub(crate) struct Mailbox {
     pub(crate) owner: Option<Address>,
     /// Readers of a channel without an owner wait here.
     arrived: Notify,
+    budget: Arc<Budget>,
     /// In how many groups it is: one that is in a group is kept though nobody has used it.
     memberships: AtomicU32,
     // A std-like mutex held for a push or a pop: no await, no allocation beyond the queue's own.
@@ -54,13 +85,23 @@ pub(crate) enum Pushed {
     /// It is in the queue, and the owner's shard has to be told.
     Signal,
     Full,
+    /// All mailboxes together hold as many bytes as they may.
+    OverBudget,
     Closed,
 }
 
 impl Mailbox {
-    pub(crate) fn new(name: ChannelName, capacity: usize, owner: Option<Address>) -> Self {
+    pub(crate) fn new(name: ChannelName, capacity: usize, owner: Option<Address>, budget: Arc<Budget>) -> Self {
         let state = State { queue: VecDeque::new(), signalled: false, closed: false, last_used: Instant::now() };
-        Self { name, capacity, owner, arrived: Notify::new(), memberships: AtomicU32::new(0), state: Mutex::new(state) }
+        Self {
+            name,
+            capacity,
+            owner,
+            arrived: Notify::new(),
+            budget,
+            memberships: AtomicU32::new(0),
+            state: Mutex::new(state),
+        }
     }
 
     pub(crate) fn joined(&self) {
@@ -79,12 +120,15 @@ impl Mailbox {
     pub(crate) fn push(&self, item: Received, expiry: Duration) -> (Pushed, u64) {
         let mut state = self.state.lock();
         let now = Instant::now();
-        let expired = state.purge(now, expiry);
+        let expired = state.purge(now, expiry, &self.budget);
         if state.closed {
             return (Pushed::Closed, expired);
         }
         if state.queue.len() >= self.capacity {
             return (Pushed::Full, expired);
+        }
+        if !self.budget.take(item.bytes()) {
+            return (Pushed::OverBudget, expired);
         }
         state.queue.push_back((now, item));
         state.last_used = now;
@@ -102,13 +146,15 @@ impl Mailbox {
         let mut state = self.state.lock();
         let now = Instant::now();
         state.last_used = now;
-        state.purge(now, expiry);
+        state.purge(now, expiry, &self.budget);
         let item = state.queue.pop_front();
         if item.is_none() {
             // The shard has seen the end: the next push has to tell it again.
             state.signalled = false;
         }
-        item.map(|(_, item)| item)
+        let (_, item) = item?;
+        self.budget.give_back(item.bytes());
+        Some(item)
     }
 
     /// Waits for the oldest message. Cancel safe: nothing is taken before it returns.
@@ -129,31 +175,37 @@ impl Mailbox {
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        state.queue.clear();
+        state.clear(&self.budget);
         drop(state);
         self.arrived.notify_waiters();
     }
 
     pub(crate) fn clear(&self) {
-        self.state.lock().queue.clear();
+        self.state.lock().clear(&self.budget);
     }
 
     /// Drops what has expired; says how much, and whether nobody has used the mailbox for `idle`.
     pub(crate) fn sweep(&self, expiry: Duration, idle: Duration) -> (u64, bool) {
         let mut state = self.state.lock();
         let now = Instant::now();
-        let expired = state.purge(now, expiry);
+        let expired = state.purge(now, expiry, &self.budget);
         (expired, state.queue.is_empty() && now.duration_since(state.last_used) >= idle)
     }
 }
 
 impl State {
-    fn purge(&mut self, now: Instant, expiry: Duration) -> u64 {
+    fn purge(&mut self, now: Instant, expiry: Duration, budget: &Budget) -> u64 {
         let mut expired = 0;
-        while self.queue.front().is_some_and(|(sent, _)| now.duration_since(*sent) >= expiry) {
-            self.queue.pop_front();
+        while let Some((_, item)) = self.queue.pop_front_if(|(sent, _)| now.duration_since(*sent) >= expiry) {
+            budget.give_back(item.bytes());
             expired += 1;
         }
         expired
+    }
+
+    fn clear(&mut self, budget: &Budget) {
+        for (_, item) in self.queue.drain(..) {
+            budget.give_back(item.bytes());
+        }
     }
 }

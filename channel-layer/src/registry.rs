@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::config::LayerConfig;
 use crate::error::LayerError;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Budget, Mailbox};
 use crate::shard::{Address, Event, EventKind};
 use crate::stats::Stats;
 
@@ -28,6 +28,7 @@ pub(crate) struct Registry {
     pub(crate) shards: Vec<mpsc::Sender<Event>>,
     groups: DashMap<GroupName, Arc<Group>>,
     channels: DashMap<ChannelName, Arc<Mailbox>>,
+    budget: Arc<Budget>,
     next_group: AtomicU64,
     next_number: AtomicU64,
 }
@@ -67,6 +68,7 @@ pub(crate) enum Member {
 impl Registry {
     pub(crate) fn new(config: LayerConfig, shards: Vec<mpsc::Sender<Event>>) -> Self {
         Self {
+            budget: Arc::new(Budget::new(config.channel_bytes)),
             config,
             stats: Stats::default(),
             shards,
@@ -111,7 +113,7 @@ impl Registry {
             return Err(LayerError::TooManyChannels { channel: name, max: self.config.channels_max });
         }
         let capacity = self.config.capacity_of(name.as_str());
-        let make = || Arc::new(Mailbox::new(name.clone(), capacity, owner));
+        let make = || Arc::new(Mailbox::new(name.clone(), capacity, owner, self.budget.clone()));
         Ok(self.channels.entry(name.clone()).or_insert_with(make).value().clone())
     }
 

@@ -171,9 +171,10 @@ pub fn refusal(error: LayerError) -> Refusal {
         LayerError::ChannelFull { .. } => ErrorCode::ChannelFull,
         LayerError::Gone { .. } => ErrorCode::NotFound,
         LayerError::NotYours { .. } => ErrorCode::Forbidden,
-        LayerError::TooManyChannels { .. } | LayerError::Overloaded { .. } | LayerError::Busy { .. } => {
-            ErrorCode::Overloaded
-        }
+        LayerError::TooManyChannels { .. }
+        | LayerError::OutOfRoom { .. }
+        | LayerError::Overloaded { .. }
+        | LayerError::Busy { .. } => ErrorCode::Overloaded,
     };
     Refusal::new(code, error.to_string())
 }

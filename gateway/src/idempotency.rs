@@ -102,6 +102,7 @@ impl Idempotency {
     fn plan(&self, name: Name, body: [u8; 32]) -> Result<Plan, Refusal> {
         let mut entries = self.entries.lock();
         entries.sweep(Instant::now());
+        let full = !entries.by_key.contains_key(&name) && entries.is_full();
         match entries.by_key.get(&name) {
             Some(entry) if entry.body != body => Err(Refusal::new(
                 ErrorCode::IdempotencyConflict,
@@ -109,7 +110,7 @@ impl Idempotency {
             )),
             Some(Entry { state: State::Running(running), .. }) => Ok(Plan::Wait(running.clone())),
             Some(Entry { state: State::Done(accepted, _), .. }) => Ok(Plan::Answer(accepted.clone())),
-            None if entries.by_key.len() >= KEYS_MAX => Err(Refusal::new(
+            None if full => Err(Refusal::new(
                 ErrorCode::Overloaded,
                 format!("{KEYS_MAX} idempotency keys are remembered, as many as are kept; try again later"),
             )),
@@ -123,6 +124,18 @@ impl Idempotency {
 }
 
 impl Entries {
+    /// Whether there is no room for a key, even without the answers to messages that made no jobs: a repeat of those is
+    /// one message more, a repeat of work runs it twice.
+    fn is_full(&mut self) -> bool {
+        if self.by_key.len() >= KEYS_MAX {
+            self.by_key.retain(|_, entry| match &entry.state {
+                State::Running(_) => true,
+                State::Done(accepted, _) => !accepted.jobs.is_empty(),
+            });
+        }
+        self.by_key.len() >= KEYS_MAX
+    }
+
     fn sweep(&mut self, now: Instant) {
         // Every entry is looked at, so not for every request.
         if self.swept.is_some_and(|swept| now < swept + Duration::from_secs(10)) {

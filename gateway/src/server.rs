@@ -313,6 +313,7 @@ fn layer_config(config: &Config) -> LayerConfig {
         expiry: config.layer.expiry.0,
         group_expiry: config.layer.group_expiry.0,
         channels_max: config.limits.channels,
+        channel_bytes: config.limits.channel_bytes.0,
         shards: config.server.shards,
         shard_queue: config.limits.shard_queue,
         publish_deadline: config.limits.publish_timeout.0,

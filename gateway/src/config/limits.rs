@@ -30,6 +30,8 @@ pub struct LimitsConfig {
     pub log_bytes_per_shard: Size,
     /// Channels that exist at once beside those of connections; more are refused with `overloaded`. Default 1,000,000.
     pub channels: usize,
+    /// Bytes of all unread messages in channels; at the bound a `send` is refused. Default 256 MiB.
+    pub channel_bytes: Size,
     /// Publications on their way to one shard; at the bound publishers wait. Default 4096.
     pub shard_queue: usize,
     /// How long a publisher waits for room before it is refused with 503. Default 5 s.
@@ -67,6 +69,7 @@ impl Default for LimitsConfig {
             log_bytes: Size(1 << 20),
             log_bytes_per_shard: Size(64 << 20),
             channels: 1_000_000,
+            channel_bytes: Size(256 << 20),
             shard_queue: 4096,
             publish_timeout: seconds(5),
             header_bytes: Size(16 << 10),
