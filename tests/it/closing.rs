@@ -1,7 +1,10 @@
 //! What is done, and what is not, around the close of a socket.
 
+use std::time::Duration;
+
 use futures_util::SinkExt;
 use groupcast_tests::home::{BARE, JOBS};
+use groupcast_tests::wait::within_time;
 use groupcast_tests::{Gateway, Raw, Socket};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -62,6 +65,17 @@ async fn nothing_follows_a_close() {
         }
         assert!(closed, "{who}");
     }
+}
+
+#[tokio::test]
+async fn who_never_finishes_a_request_is_hung_up_on() {
+    let gateway = Gateway::start(&format!("{BARE}\n[limits]\nheader_timeout = \"300ms\"\n")).await;
+    for beginning in ["", "GET / HT", "GET /healthz HTTP/1.1\r\nHost: a\r\n"] {
+        let mut raw = Raw::connect(gateway.address()).await;
+        raw.write(beginning.as_bytes()).await;
+        within_time(Duration::from_secs(5), beginning, raw.hung_up()).await;
+    }
+    gateway.http().get("/healthz").await.expect(200);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! One single-threaded runtime with three duties: serve the sockets it is given, drive those that have become
 //! WebSockets, and sweep: apply what the layer says and write what is ready.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -136,7 +136,10 @@ async fn serve(local: Rc<Local>, stream: std::net::TcpStream, peer: Peer, router
         Err(error) => return tracing::warn!(%error, "a socket could not be registered"),
     };
     let limits = &local.app.config.limits;
+    let asked = Rc::new(Cell::new(false));
+    let first = first_request(asked.clone(), limits.header_timeout.0);
     let service = service_fn(move |mut request: Request<Incoming>| {
+        asked.set(true);
         request.extensions_mut().insert(peer.clone());
         // A router is always ready.
         router.clone().call(request.map(Body::new))
@@ -151,6 +154,7 @@ async fn serve(local: Rc<Local>, stream: std::net::TcpStream, peer: Peer, router
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
+        () = first => return tracing::debug!("a connection asked nothing in time"),
         () = stop.serving.cancelled() => {
             connection.as_mut().graceful_shutdown();
             // Whoever has not even finished his request's head by then is not waited for.
@@ -162,6 +166,14 @@ async fn serve(local: Rc<Local>, stream: std::net::TcpStream, peer: Peer, router
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+/// Resolves when no request has come in time. hyper's own deadline has to leave room for the pauses between two.
+async fn first_request(asked: Rc<Cell<bool>>, header_timeout: Duration) {
+    tokio::time::sleep(header_timeout).await;
+    if asked.get() {
+        std::future::pending().await
     }
 }
 
