@@ -259,13 +259,8 @@ impl Session {
         self.state != State::Closed && self.commands.len() < self.limits.in_flight_max
     }
 
-    /// Whether direct messages and group messages have to wait: a command that may make jobs for this connection is
-    /// started and `accepted` is not queued, and no event of a job may come before it.
-    pub fn holds_events(&self) -> bool {
-        self.commands.holds_events()
-    }
-
-    /// Whether a command that was started has not been answered, or its answer waits for its turn.
+    /// Whether a command that was started has not been answered, or its answer waits for its turn. While one that makes
+    /// jobs is open, the driver holds back what else is for the client: `accepted` comes before any event of a job.
     pub fn is_open(&self, ticket: Ticket) -> bool {
         self.state != State::Closed && self.commands.is_open(ticket)
     }

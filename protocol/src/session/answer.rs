@@ -70,11 +70,6 @@ impl Asked {
             Self::Accept | Self::Cancel(_) | Self::Members(_) | Self::History(_) => false,
         }
     }
-
-    /// Whether the command may make jobs whose events come to this connection.
-    pub(super) fn may_make_jobs(&self) -> bool {
-        matches!(self, Self::Accept)
-    }
 }
 
 impl Answer {

@@ -20,8 +20,6 @@ pub(super) struct InFlight {
     /// The ticket of the front.
     first: u64,
     started: usize,
-    /// How many are started, may make jobs, and have not told the client so.
-    holding: usize,
 }
 
 /// `Waiting => Running => Answered`; what was not understood is `Answered` from the beginning.
@@ -29,16 +27,12 @@ pub(super) struct InFlight {
 enum Entry {
     Waiting(Option<RequestId>, Command),
     Running(Option<RequestId>, Asked),
-    Answered { reply: Bytes, holds_events: bool },
+    Answered(Bytes),
 }
 
 impl InFlight {
     pub(super) fn len(&self) -> usize {
         self.row.len()
-    }
-
-    pub(super) fn holds_events(&self) -> bool {
-        self.holding > 0
     }
 
     pub(super) fn push(&mut self, id: Option<RequestId>, command: Command) {
@@ -47,12 +41,12 @@ impl InFlight {
 
     /// Adds an answer that waits for its turn.
     pub(super) fn push_answered(&mut self, reply: Bytes) {
-        self.row.push_back(Entry::Answered { reply, holds_events: false });
+        self.row.push_back(Entry::Answered(reply));
     }
 
     /// Starts the next command, if its turn has come.
     pub(super) fn start_next(&mut self) -> Option<(Ticket, Command)> {
-        while matches!(self.row.get(self.started), Some(Entry::Answered { .. })) {
+        while matches!(self.row.get(self.started), Some(Entry::Answered(_))) {
             self.started += 1;
         }
         let at = self.started;
@@ -62,11 +56,10 @@ impl InFlight {
         if behind_barrier || (asked.is_barrier() && at > 0) {
             return None;
         }
-        self.holding += usize::from(asked.may_make_jobs());
         self.started += 1;
         let entry = &mut self.row[at];
         // The place is taken while its content moves on; nothing can look at it in between.
-        let nothing = Entry::Answered { reply: Bytes::new(), holds_events: false };
+        let nothing = Entry::Answered(Bytes::new());
         let Entry::Waiting(id, command) = std::mem::replace(entry, nothing) else { return None };
         *entry = Entry::Running(id, asked);
         Some((Ticket(self.first + at as u64), command))
@@ -76,7 +69,7 @@ impl InFlight {
     pub(super) fn running(&self, ticket: Ticket) -> Option<(Option<RequestId>, Asked)> {
         match self.row.get(self.index(ticket)?) {
             Some(Entry::Running(id, asked)) => Some((id.clone(), asked.clone())),
-            Some(Entry::Waiting(..) | Entry::Answered { .. }) | None => None,
+            Some(Entry::Waiting(..) | Entry::Answered(_)) | None => None,
         }
     }
 
@@ -88,19 +81,17 @@ impl InFlight {
     /// Answers a running command.
     pub(super) fn answer(&mut self, ticket: Ticket, reply: Bytes) {
         let Some(entry) = self.index(ticket).and_then(|at| self.row.get_mut(at)) else { return };
-        if let Entry::Running(_, asked) = entry {
-            let holds_events = asked.may_make_jobs();
-            *entry = Entry::Answered { reply, holds_events };
+        if let Entry::Running(..) = entry {
+            *entry = Entry::Answered(reply);
         }
     }
 
     /// Takes the front away if it is answered.
     pub(super) fn pop_answered(&mut self) -> Option<Bytes> {
         match self.row.pop_front()? {
-            Entry::Answered { reply, holds_events } => {
+            Entry::Answered(reply) => {
                 self.first += 1;
                 self.started = self.started.saturating_sub(1);
-                self.holding -= usize::from(holds_events);
                 Some(reply)
             }
             other @ (Entry::Waiting(..) | Entry::Running(..)) => {

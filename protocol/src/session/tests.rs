@@ -188,28 +188,28 @@ fn an_answer_to_another_command_is_internal_and_a_second_answer_is_nothing() {
 }
 
 #[test]
-fn events_wait_until_the_work_that_makes_them_is_accepted() {
+fn a_command_is_open_until_its_answer_has_its_turn() {
     for (ask, kind) in [(SEND, "GroupSend"), (QUERY, "Query")] {
         let mut it = Open::new();
         it.says(MEMBERS).gives(["execute 0 Members"]);
-        assert!(!it.session.holds_events());
+        assert!(!it.session.is_open(Ticket(1)));
         it.says(ask).gives([format!("execute 1 {kind}").as_str()]);
-        assert!(it.session.holds_events());
+        assert!(it.session.is_open(Ticket(1)));
         // Answered, but behind an earlier command: the client has not been told.
         it.completes(1, Ok(Answer::Accepted(accepted()))).gives([]);
-        assert!(it.session.holds_events());
+        assert!(it.session.is_open(Ticket(1)));
         it.completes(0, Ok(nobody()));
-        assert!(!it.session.holds_events());
+        assert!(!it.session.is_open(Ticket(1)));
         assert_eq!(it.outputs().len(), 2);
     }
 }
 
 #[test]
-fn refused_work_holds_nothing() {
+fn a_refused_command_is_not_open() {
     let mut it = Open::new();
     it.says(QUERY).outputs();
     it.completes(0, Err(Refusal::new(ErrorCode::UnknownQuery, "none")));
-    assert!(!it.session.holds_events());
+    assert!(!it.session.is_open(Ticket(0)));
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn nothing_comes_after_a_close() {
     it.session.drain(1);
     it.session.on_binary();
     it.gives(["close 1008"]);
-    assert!(it.session.is_closed() && !it.session.wants_input() && !it.session.holds_events());
+    assert!(it.session.is_closed() && !it.session.wants_input() && !it.session.is_open(Ticket(0)));
 }
 
 /// A session behind its `welcome`, and the time.
