@@ -31,6 +31,30 @@ pub struct LayerConfig {
     pub log_bytes: usize,
     /// Bytes of all logs of one shard; at the bound the longest logs are cut and their readers told.
     pub shard_log_bytes: usize,
+    /// Bytes of all histories; at the bound the oldest messages of the longest histories go.
+    pub history_bytes: usize,
+    /// What groups keep and tell; the first pattern that matches counts.
+    pub groups: Vec<GroupRule>,
+}
+
+/// What the groups that a pattern matches keep and tell.
+#[derive(Debug, Clone)]
+pub struct GroupRule {
+    /// Which groups.
+    pub pattern: Pattern,
+    /// Messages that are kept for those who come back; `None` for none.
+    pub history: Option<HistoryRule>,
+    /// Whether members are told who comes and goes.
+    pub presence: bool,
+}
+
+/// How much history a group keeps: at most so many messages, each at most so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryRule {
+    /// Messages.
+    pub messages: usize,
+    /// How long each is kept.
+    pub age: Duration,
 }
 
 impl LayerConfig {
@@ -49,7 +73,14 @@ impl LayerConfig {
             publish_deadline: Duration::from_secs(5),
             log_bytes: 1 << 20,
             shard_log_bytes: 64 << 20,
+            history_bytes: 256 << 20,
+            groups: Vec::new(),
         }
+    }
+
+    /// What a group keeps and tells; `None` when no pattern matches.
+    pub fn rule_of(&self, group: &str) -> Option<&GroupRule> {
+        self.groups.iter().find(|rule| rule.pattern.matches(group))
     }
 
     /// The capacity of one channel.

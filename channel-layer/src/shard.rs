@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcast_protocol::frame::ServerFrame;
-use groupcast_protocol::{ChannelName, GroupName, websocket};
+use groupcast_protocol::frame::{Recovery, ServerFrame, Unrecovered};
+use groupcast_protocol::{ChannelName, Format, GroupName, Position};
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 
@@ -103,6 +103,15 @@ pub enum Signal {
     Drain(Duration),
 }
 
+/// Where a subscription begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscribed {
+    /// The group's position, when it keeps history.
+    pub position: Option<Position>,
+    /// What became of `after`, when there was one.
+    pub recovery: Option<Recovery>,
+}
+
 /// A connection of a shard: what its driver calls it by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(usize);
@@ -161,7 +170,12 @@ impl Shard {
     ///
     /// # Errors
     /// [`LayerError::TooManyChannels`] at the bound.
-    pub fn connect(&mut self, sink: Rc<dyn Sink>, origin: Origin) -> Result<(Slot, ChannelName), LayerError> {
+    pub fn connect(
+        &mut self,
+        sink: Rc<dyn Sink>,
+        format: Format,
+        origin: Origin,
+    ) -> Result<(Slot, ChannelName), LayerError> {
         let number = self.registry.next_number();
         let name = format!("specific.{}!c{number}", self.registry.config.node);
         let channel = ChannelName::parse(&name).expect("a checked node name and a number make a channel name");
@@ -169,7 +183,7 @@ impl Shard {
         let slot = entry.key();
         let address = Address { shard: self.id, slot, number };
         let mailbox = self.registry.make_mailbox(channel.clone(), Some(address))?;
-        entry.insert(Connection::new(address, mailbox, sink, origin));
+        entry.insert(Connection::new(address, mailbox, sink, format, origin));
         self.registry.stats.connections.add(1);
         Ok((Slot(slot), channel))
     }
@@ -199,11 +213,15 @@ impl Shard {
     }
 
     /// Adds a connection to a group. Messages that are taken from here on reach it; the caller queues `subscribed`
-    /// in the same turn, and so before any of them.
-    pub fn subscribe(&mut self, slot: Slot, group: &GroupName) {
+    /// in the same turn, and so before any of them. With `after` the messages behind that position come first, if the
+    /// group's history still has them all.
+    pub fn subscribe(&mut self, slot: Slot, group: &GroupName, after: Option<&Position>) -> Subscribed {
+        // No history is kept, so whatever was missed is gone; and that is always said.
+        let recovery = after.map(|_| Recovery::Unrecovered(Unrecovered::Trimmed));
+        let subscribed = Subscribed { position: None, recovery };
         let connection = &self.connections[slot.0];
         if connection.ended || self.cursor_of(slot.0, |name| name == group).is_some() {
-            return;
+            return subscribed;
         }
         let member = Member::Connection(connection.address, self.registry.next_number());
         let registry = self.registry.clone();
@@ -211,6 +229,7 @@ impl Shard {
         let joined = |group: &Arc<Group>, from_seq, number, _| (group.clone(), from_seq, number);
         let (group, from_seq, number) = registry.join(group, &channel, member, joined);
         self.add_cursor(slot.0, group, from_seq, number);
+        subscribed
     }
 
     /// Takes a connection out of a group. Nothing of the group is written after it, but the rest of a frame that is
@@ -336,7 +355,7 @@ impl Shard {
     }
 
     fn push_server_frame(&mut self, slot: usize, frame: &ServerFrame) {
-        self.push(Slot(slot), websocket::text(&frame.encode()));
+        self.push(Slot(slot), self.connections[slot].format.frame(&frame.encode()));
     }
 
     fn cursor_of(&self, slot: usize, is: impl Fn(&GroupName) -> bool) -> Option<usize> {

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use groupcast_channel_layer::{ChannelLayer, LayerError};
+use groupcast_channel_layer::{ChannelLayer, LayerError, Sent};
 use groupcast_protocol::frame::{Accepted, AcceptedJob};
 use groupcast_protocol::raw_object::RawObject;
-use groupcast_protocol::{ChannelName, ErrorCode, GroupName, JobId, Message, MessageId, Refusal};
+use groupcast_protocol::{ChannelName, ErrorCode, GroupName, JobId, Message, MessageId, Position, Refusal};
 use serde_json::value::RawValue;
 
 use crate::clock;
@@ -90,25 +90,27 @@ impl Dispatch {
         let claimed = self.claims.claim(group, &message, ReplyTo::Group(group.clone()))?;
         if claimed.is_empty() {
             let sent = self.layer.group_send(group, &message).await.map_err(refusal)?;
-            return Ok(accepted(Some(group.clone()), Some(sent.members)));
+            return Ok(at(sent.position, accepted(Some(group.clone()), Some(sent.members))));
         }
         let shown = claimed.iter().any(|claimed| claimed.mode == Mode::Both);
         let jobs = self.store(claimed.into_iter().map(|claimed| claimed.job).collect()).await?;
-        let members = if shown { self.show(group, &message).await } else { self.layer.group_len(group).unwrap_or(0) };
+        let sent = if shown { self.show(group, &message).await } else { self.count(group) };
         let existing = jobs.iter().all(|job| job.existing);
-        Ok(Accepted { jobs, existing, ..accepted(Some(group.clone()), Some(members)) })
+        let accepted = Accepted { jobs, existing, ..accepted(Some(group.clone()), Some(sent.members)) };
+        Ok(at(sent.position, accepted))
     }
 
     /// Shows stored work to the group's sockets. That they may not have seen it is no reason to refuse what is stored:
     /// the sender would send it again.
-    async fn show(&self, group: &GroupName, message: &Message) -> u64 {
-        match self.layer.group_send(group, message).await {
-            Ok(sent) => sent.members,
-            Err(error) => {
-                tracing::warn!(%error, "work was stored and could not be shown to its group");
-                0
-            }
-        }
+    async fn show(&self, group: &GroupName, message: &Message) -> Sent {
+        self.layer.group_send(group, message).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "work was stored and could not be shown to its group");
+            Sent { members: 0, position: None }
+        })
+    }
+
+    fn count(&self, group: &GroupName) -> Sent {
+        Sent { members: self.layer.group_len(group).unwrap_or(0), position: None }
     }
 
     async fn store(&self, jobs: Vec<NewJob>) -> Result<Vec<AcceptedJob>, Refusal> {
@@ -163,6 +165,11 @@ fn accepted(group: Option<GroupName>, members: Option<u64>) -> Accepted {
         offset: None,
         epoch: None,
     }
+}
+
+fn at(position: Option<Position>, accepted: Accepted) -> Accepted {
+    let (epoch, offset) = position.map(|position| (position.epoch.into(), position.offset)).unzip();
+    Accepted { epoch, offset, ..accepted }
 }
 
 /// What a caller is told when the layer refuses.

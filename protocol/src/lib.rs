@@ -21,6 +21,7 @@
 pub mod close;
 pub mod envelope;
 pub mod error;
+pub mod format;
 pub mod frame;
 pub mod id;
 pub mod message;
@@ -35,6 +36,7 @@ mod tests;
 pub use close::CloseCode;
 pub use envelope::{Envelope, Position};
 pub use error::{ErrorCode, Refusal};
+pub use format::Format;
 pub use id::{Id, JobId, MessageId};
 pub use message::{Message, MessageError};
 pub use names::{ChannelName, GroupName, NameError, NodeId, Pattern};

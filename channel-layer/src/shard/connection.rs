@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use groupcast_protocol::frame::{self, GapReason, ServerFrame};
-use groupcast_protocol::{ChannelName, websocket};
+use groupcast_protocol::{ChannelName, Format};
 
 use super::{Address, Shard, Signal, Sink, Slot};
 use crate::mailbox::Mailbox;
@@ -34,6 +34,8 @@ pub(super) struct Connection {
     pub(super) address: Address,
     mailbox: Arc<Mailbox>,
     pub(super) sink: Rc<dyn Sink>,
+    /// How its client wants what it is told.
+    pub(super) format: Format,
     pub(super) origin: Origin,
     /// All cursors of this connection.
     pub(super) cursors: Vec<usize>,
@@ -56,11 +58,18 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(address: Address, mailbox: Arc<Mailbox>, sink: Rc<dyn Sink>, origin: Origin) -> Self {
+    pub(super) fn new(
+        address: Address,
+        mailbox: Arc<Mailbox>,
+        sink: Rc<dyn Sink>,
+        format: Format,
+        origin: Origin,
+    ) -> Self {
         Self {
             address,
             mailbox,
             sink,
+            format,
             origin,
             cursors: Vec::new(),
             dirty: Vec::new(),
@@ -95,7 +104,7 @@ impl Connection {
             match self.mailbox.pop(expiry) {
                 Some(item) => {
                     let frame = frame::encode_channel_message(&self.mailbox.name, &item.message);
-                    self.queue(websocket::text(&frame));
+                    self.queue(self.format.frame(&frame));
                 }
                 None => self.mail = false,
             }
@@ -166,7 +175,7 @@ impl Shard {
                     reason: GapReason::SlowConsumer,
                     position: None,
                 };
-                connection.queue(websocket::text(&gap.encode()));
+                connection.queue(connection.format.frame(&gap.encode()));
             }
         }
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::io::IoSlice;
 use std::rc::Rc;
 
-use groupcast_protocol::{ChannelName, GroupName, Message, NodeId};
+use groupcast_protocol::{ChannelName, GroupName, Message, NodeId, websocket};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -24,7 +24,7 @@ async fn a_message_reaches_every_subscriber_in_order() {
     let mut node = Node::new(|_| ());
     let (room, sockets) = (group("room"), [node.connect(), node.connect(), node.connect()]);
     for socket in &sockets {
-        node.shard.subscribe(socket.slot, &room);
+        node.shard.subscribe(socket.slot, &room, None);
     }
     for n in 0..50 {
         assert_eq!(node.layer.group_send(&room, &message(n)).await.expect("there is room").members, 3);
@@ -40,7 +40,7 @@ async fn a_message_reaches_every_subscriber_in_order() {
 async fn one_write_carries_all_that_is_new() {
     let mut node = Node::new(|_| ());
     let (room, socket) = (group("room"), node.connect());
-    node.shard.subscribe(socket.slot, &room);
+    node.shard.subscribe(socket.slot, &room, None);
     for n in 0..20 {
         node.layer.group_send(&room, &message(n)).await.expect("there is room");
     }
@@ -52,10 +52,10 @@ async fn one_write_carries_all_that_is_new() {
 async fn what_was_sent_before_a_subscription_is_not_for_it() {
     let mut node = Node::new(|_| ());
     let (room, first, second) = (group("room"), node.connect(), node.connect());
-    node.shard.subscribe(first.slot, &room);
+    node.shard.subscribe(first.slot, &room, None);
     node.layer.group_send(&room, &message(0)).await.expect("there is room");
     // The event is still on its way when the second one subscribes.
-    node.shard.subscribe(second.slot, &room);
+    node.shard.subscribe(second.slot, &room, None);
     node.layer.group_send(&room, &message(1)).await.expect("there is room");
     node.turn();
     assert_eq!((first.numbers("room"), second.numbers("room")), (vec![0, 1], vec![1]));
@@ -65,7 +65,7 @@ async fn what_was_sent_before_a_subscription_is_not_for_it() {
 async fn nothing_comes_after_an_unsubscription() {
     let mut node = Node::new(|_| ());
     let (room, socket) = (group("room"), node.connect());
-    node.shard.subscribe(socket.slot, &room);
+    node.shard.subscribe(socket.slot, &room, None);
     node.layer.group_send(&room, &message(0)).await.expect("there is room");
     node.apply();
     node.shard.unsubscribe(socket.slot, &room);
@@ -80,7 +80,7 @@ async fn who_falls_off_the_log_is_told_how_much_and_the_others_notice_nothing() 
     let mut node = Node::new(|config| config.log_bytes = 4000);
     let (room, slow, quick) = (group("room"), node.connect(), node.connect());
     for socket in [&slow, &quick] {
-        node.shard.subscribe(socket.slot, &room);
+        node.shard.subscribe(socket.slot, &room, None);
     }
     slow.sink.room.set(100);
     for n in 0..1000 {
@@ -104,7 +104,7 @@ async fn a_message_larger_than_the_log_reaches_everybody() {
     let mut node = Node::new(|config| config.log_bytes = 1000);
     let (room, slow, quick) = (group("room"), node.connect(), node.connect());
     for socket in [&slow, &quick] {
-        node.shard.subscribe(socket.slot, &room);
+        node.shard.subscribe(socket.slot, &room, None);
     }
     slow.sink.room.set(0);
     for n in 0..3 {
@@ -131,7 +131,7 @@ async fn a_trickling_socket_gets_whole_frames_of_several_groups() {
         let mut node = Node::new(|_| ());
         let socket = node.connect();
         for name in ["a", "b", "c"] {
-            node.shard.subscribe(socket.slot, &group(name));
+            node.shard.subscribe(socket.slot, &group(name), None);
         }
         for n in 0..10 {
             for name in ["a", "b", "c"] {
@@ -156,8 +156,8 @@ async fn the_budget_of_a_shard_cuts_the_longest_logs() {
     let (stalled, other) = (node.connect(), node.connect());
     stalled.sink.room.set(0);
     for name in ["long", "short"] {
-        node.shard.subscribe(stalled.slot, &group(name));
-        node.shard.subscribe(other.slot, &group(name));
+        node.shard.subscribe(stalled.slot, &group(name), None);
+        node.shard.subscribe(other.slot, &group(name), None);
     }
     node.layer.group_send(&group("short"), &message(0)).await.expect("there is room");
     for n in 0..1000 {
@@ -224,8 +224,8 @@ async fn a_subscription_joins_an_addition_that_is_on_its_way() {
     let (room, socket, other) = (group("room"), node.connect(), node.connect());
     node.layer.group_add(&room, &socket.channel).await.expect("it lives");
     node.layer.group_send(&room, &message(0)).await.expect("there is room");
-    node.shard.subscribe(other.slot, &room);
-    node.shard.subscribe(socket.slot, &room);
+    node.shard.subscribe(other.slot, &room, None);
+    node.shard.subscribe(socket.slot, &room, None);
     node.layer.group_send(&room, &message(1)).await.expect("there is room");
     node.turn();
     assert_eq!((socket.numbers("room"), other.numbers("room")), (vec![0, 1], vec![1]));
@@ -236,10 +236,10 @@ async fn a_subscription_joins_an_addition_that_is_on_its_way() {
 async fn a_removal_that_comes_late_does_not_end_a_newer_subscription() {
     let mut node = Node::new(|_| ());
     let (room, socket) = (group("room"), node.connect());
-    node.shard.subscribe(socket.slot, &room);
+    node.shard.subscribe(socket.slot, &room, None);
     node.layer.group_discard(&room, &socket.channel).await.expect("it lives");
     node.shard.unsubscribe(socket.slot, &room);
-    node.shard.subscribe(socket.slot, &room);
+    node.shard.subscribe(socket.slot, &room, None);
     node.layer.group_send(&room, &message(0)).await.expect("there is room");
     node.turn();
     assert_eq!(socket.numbers("room"), [0]);
@@ -251,7 +251,7 @@ async fn a_removal_that_comes_late_does_not_end_a_newer_subscription() {
 async fn an_ended_connection_gets_its_outbox_and_nothing_else() {
     let mut node = Node::new(|_| ());
     let (room, socket) = (group("room"), node.connect());
-    node.shard.subscribe(socket.slot, &room);
+    node.shard.subscribe(socket.slot, &room, None);
     node.layer.group_send(&room, &message(0)).await.expect("there is room");
     node.layer.send(&socket.channel, message(1)).await.expect("there is room");
     node.shard.push(socket.slot, websocket::text(br#"{"type":"last"}"#));
@@ -267,8 +267,8 @@ async fn an_ended_connection_gets_its_outbox_and_nothing_else() {
 async fn a_connection_that_ends_leaves_nothing_behind() {
     let mut node = Node::new(|_| ());
     let (room, one, two) = (group("room"), node.connect(), node.connect());
-    node.shard.subscribe(one.slot, &room);
-    node.shard.subscribe(two.slot, &room);
+    node.shard.subscribe(one.slot, &room, None);
+    node.shard.subscribe(two.slot, &room, None);
     node.layer.group_add(&group("late"), &one.channel).await.expect("it lives");
     node.layer.group_send(&room, &message(0)).await.expect("there is room");
     node.shard.disconnect(one.slot);
@@ -285,7 +285,7 @@ async fn a_connection_that_ends_leaves_nothing_behind() {
 async fn a_held_connection_gets_its_answers_and_nothing_else() {
     let mut node = Node::new(|_| ());
     let (room, socket) = (group("room"), node.connect());
-    node.shard.subscribe(socket.slot, &room);
+    node.shard.subscribe(socket.slot, &room, None);
     node.shard.hold(socket.slot, true);
     node.layer.group_send(&room, &message(0)).await.expect("there is room");
     node.layer.send(&socket.channel, message(1)).await.expect("there is room");
@@ -303,7 +303,7 @@ async fn a_held_connection_gets_its_answers_and_nothing_else() {
 async fn a_shard_that_does_not_move_makes_publishers_wait_and_then_refuses() {
     let mut node = Node::new(|config| config.shard_queue = 3);
     let (room, socket) = (group("room"), node.connect());
-    node.shard.subscribe(socket.slot, &room);
+    node.shard.subscribe(socket.slot, &room, None);
     for n in 0..3 {
         node.layer.group_send(&room, &message(n)).await.expect("there is room");
     }
@@ -324,7 +324,7 @@ async fn publishers_wait_for_room_on_every_shard() {
     let room = group("room");
     let sockets: Vec<_> = nodes.iter_mut().map(Node::connect).collect();
     for (node, socket) in nodes.iter_mut().zip(&sockets) {
-        node.shard.subscribe(socket.slot, &room);
+        node.shard.subscribe(socket.slot, &room, None);
     }
     for n in 0..20 {
         let (layer, room) = (layer.clone(), room.clone());
@@ -361,7 +361,7 @@ async fn agrees_with_a_model() {
         let (s, g) = (dice(8) as usize, dice(3) as usize);
         match dice(10) {
             0 if !member.get(&(s, g)).copied().unwrap_or_default() => {
-                node.shard.subscribe(sockets[s].slot, &groups[g]);
+                node.shard.subscribe(sockets[s].slot, &groups[g], None);
                 member.insert((s, g), true);
             }
             1 => {
@@ -428,7 +428,8 @@ impl Node {
 
     fn connect(&mut self) -> Socket {
         let sink = Rc::new(Memory { room: Cell::new(usize::MAX), ..Memory::default() });
-        let (slot, channel) = self.shard.connect(sink.clone(), Origin::default()).expect("there is room");
+        let (slot, channel) =
+            self.shard.connect(sink.clone(), Format::WebSocket, Origin::default()).expect("there is room");
         Socket { slot, channel, sink }
     }
 

@@ -5,11 +5,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use groupcast_channel_layer::{LayerError, Origin, Signal, Slot, Wrote};
+use groupcast_channel_layer::{LayerError, Origin, Signal, Slot, Subscribed, Wrote};
 use groupcast_protocol::close::CloseCode;
-use groupcast_protocol::frame::{Command, Recovery, Unrecovered};
+use groupcast_protocol::frame::Command;
 use groupcast_protocol::session::{Answer, Limits, Output, Session, Ticket};
-use groupcast_protocol::{GroupName, websocket};
+use groupcast_protocol::{Format, GroupName, Position, websocket};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -89,7 +89,7 @@ enum State {
 impl Connection {
     fn open(local: Rc<Local>, socket: Rc<Socket>, reader: Reader, opening: Opening) -> Result<Self, LayerError> {
         let origin = Origin { peer: opening.peer, user: None, connected_at: clock::now_ms() };
-        let (slot, channel) = local.shard.borrow_mut().connect(socket.clone(), origin)?;
+        let (slot, channel) = local.shard.borrow_mut().connect(socket.clone(), Format::WebSocket, origin)?;
         let limits = &local.app.config.limits;
         let limits = Limits {
             subscriptions_max: limits.subscriptions_per_connection,
@@ -210,7 +210,7 @@ impl Connection {
             Output::Send(text) => self.push(websocket::text(&text)),
             Output::Ping => self.push(websocket::ping(b"")),
             Output::Execute(ticket, Command::Subscribe { group, after }) => {
-                self.subscribe(ticket, &group, after.is_some());
+                self.subscribe(ticket, &group, after.as_ref());
             }
             Output::Execute(ticket, Command::Unsubscribe { group }) => {
                 self.local.shard.borrow_mut().unsubscribe(self.slot, &group);
@@ -230,11 +230,9 @@ impl Connection {
     }
 
     /// The cursor is set and `subscribed` queued in the same turn, so no message can come before it.
-    fn subscribe(&mut self, ticket: Ticket, group: &GroupName, recover: bool) {
-        self.local.shard.borrow_mut().subscribe(self.slot, group);
-        // No history is kept, so whatever was missed is gone; and that is always said.
-        let recovery = recover.then_some(Recovery::Unrecovered(Unrecovered::Trimmed));
-        self.session.complete(ticket, Ok(Answer::Subscribed { position: None, recovery }));
+    fn subscribe(&mut self, ticket: Ticket, group: &GroupName, after: Option<&Position>) {
+        let Subscribed { position, recovery } = self.local.shard.borrow_mut().subscribe(self.slot, group, after);
+        self.session.complete(ticket, Ok(Answer::Subscribed { position, recovery }));
     }
 
     fn has_closed(&self) -> bool {
