@@ -20,7 +20,8 @@ pub struct ServerConfig {
     pub role: Role,
     /// The name of this process in channel names, as in `specific.gw1!c12`. Default `gw1`.
     pub node: String,
-    /// Threads that own connections. Default 1.
+    /// Threads that own connections. Default 0: half of the cores, at least 1; consumers, the kernel and whoever talks
+    /// to the gateway on this machine need the rest.
     pub shards: usize,
     /// What is logged, as a filter of `tracing`: `info`, `warn,groupcast=debug`. Default `info`.
     pub log: String,
@@ -34,7 +35,7 @@ impl Default for ServerConfig {
             origins: Vec::new(),
             role: Role::All,
             node: "gw1".to_owned(),
-            shards: 1,
+            shards: 0,
             log: "info".to_owned(),
         }
     }
