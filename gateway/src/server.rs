@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
-use groupcast_channel_layer::{ChannelLayer, LayerConfig};
+use groupcast_channel_layer::{ChannelLayer, GroupRule, HistoryRule, LayerConfig};
 use groupcast_protocol::{NodeId, Pattern};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use self::admission::Admission;
 pub(crate) use self::admission::Place;
 use self::shard::ShardThread;
 use crate::app::App;
-use crate::config::{Config, Durability, Problems};
+use crate::config::{Config, Durability, GroupConfig, Problems};
 use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, Setup, Sources};
 use crate::dispatch::Dispatch;
 use crate::health::Health;
@@ -336,6 +336,16 @@ fn layer_config(config: &Config) -> LayerConfig {
         publish_deadline: config.limits.publish_timeout.0,
         log_bytes: config.limits.log_bytes.0,
         shard_log_bytes: config.limits.log_bytes_per_shard.0,
+        history_bytes: config.limits.history_bytes.0,
+        groups: config.group.iter().map(group_rule).collect(),
         ..LayerConfig::new(node)
+    }
+}
+
+fn group_rule(group: &GroupConfig) -> GroupRule {
+    GroupRule {
+        pattern: Pattern::parse(&group.name).expect("check() has parsed the patterns"),
+        history: group.history.map(|history| HistoryRule { messages: history.messages, age: history.age.0 }),
+        presence: group.presence,
     }
 }

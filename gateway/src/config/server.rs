@@ -23,8 +23,23 @@ pub struct ServerConfig {
     /// Threads that own connections. Default 0: half of the cores, at least 1; consumers, the kernel and whoever talks
     /// to the gateway on this machine need the rest.
     pub shards: usize,
+    /// Whether WebSocket messages may be compressed (`permessage-deflate`) for clients that offer it. Default false: it
+    /// costs CPU and memory for each connection.
+    pub compression: bool,
     /// What is logged, as a filter of `tracing`: `info`, `warn,groupcast=debug`. Default `info`.
     pub log: String,
+    /// Certificate and key. Default none: plain HTTP, for loopback or behind a proxy that ends TLS.
+    pub tls: Option<TlsConfig>,
+}
+
+/// `[server.tls]`: what TLS is served with.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The certificate and its chain, PEM; relative to the file that names it.
+    pub cert: PathBuf,
+    /// The private key, PEM; relative to the file that names it.
+    pub key: PathBuf,
 }
 
 impl Default for ServerConfig {
@@ -36,7 +51,9 @@ impl Default for ServerConfig {
             role: Role::All,
             node: "gw1".to_owned(),
             shards: 0,
+            compression: false,
             log: "info".to_owned(),
+            tls: None,
         }
     }
 }
