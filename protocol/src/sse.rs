@@ -112,6 +112,11 @@ impl Positions {
         Ok(positions)
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The position in one group.
     pub fn of(&self, group: &GroupName) -> Option<&Position> {
         self.0.iter().find(|(name, _)| name == group).map(|(_, position)| position)
