@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Place, Refused};
-use crate::websocket::Upgrade;
+use super::shard::Arrival;
 
 /// Connections that the kernel has completed and that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -29,8 +29,8 @@ pub(crate) struct Accepted {
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
-    /// The way to the owner of this socket, for a request that becomes a WebSocket.
-    pub(crate) shard: mpsc::Sender<Upgrade>,
+    /// The way to the owner of this socket, for a request that becomes more than a request.
+    pub(crate) shard: mpsc::Sender<Arrival>,
     /// Kept as long as the connection, in whatever form.
     pub(crate) place: Place,
 }

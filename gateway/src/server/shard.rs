@@ -25,15 +25,24 @@ use tower::Service;
 use super::accept::{Accepted, Peer};
 use super::{StartError, Stop, spread};
 use crate::app::App;
+use crate::http::events;
 use crate::websocket::{self, Upgrade};
 
-/// Handshakes that are answered and not yet driven. At the bound a handshake is refused.
-const UPGRADES_MAX: usize = 1024;
+/// Requests that are answered and not yet driven. At the bound they are refused.
+const ARRIVALS_MAX: usize = 1024;
 /// Writes before other tasks of the thread get their turn, and further messages may join the sweep: 0.3 ms or so.
 const WRITES_PER_TURN: usize = 128;
 
 /// What a request that is under way when a drain has come this far may still take.
 const HTTP_GRACE: Duration = Duration::from_secs(5);
+
+/// What a request may become on its shard's thread.
+pub(crate) enum Arrival {
+    /// A handshake that was accepted.
+    WebSocket(Upgrade),
+    /// An event stream that was asked for.
+    Events(events::Opening),
+}
 
 /// What the tasks of one shard share. Never leaves its thread.
 pub(crate) struct Local {
@@ -98,9 +107,9 @@ async fn run(
     router: Router,
     stop: Stop,
 ) {
-    let (way_in, upgrades) = mpsc::channel(UPGRADES_MAX);
+    let (way_in, arrivals) = mpsc::channel(ARRIVALS_MAX);
     let sweeper = tokio::task::spawn_local(sweep(local.clone(), events));
-    tokio::task::spawn_local(take_upgrades(local.clone(), upgrades));
+    tokio::task::spawn_local(take_arrivals(local.clone(), arrivals));
     tokio::task::spawn_local(take_sockets(local.clone(), sockets, router, way_in, stop.clone()));
     stop.taking.cancelled().await;
     local.shard.borrow().tell_closing();
@@ -120,7 +129,7 @@ async fn take_sockets(
     local: Rc<Local>,
     mut sockets: mpsc::Receiver<Accepted>,
     router: Router,
-    way_in: mpsc::Sender<Upgrade>,
+    way_in: mpsc::Sender<Arrival>,
     stop: Stop,
 ) {
     while let Some(accepted) = sockets.recv().await {
@@ -177,10 +186,14 @@ async fn first_request(asked: Rc<Cell<bool>>, header_timeout: Duration) {
     }
 }
 
-/// Drives each connection that has become a WebSocket, as a task of its own: the request's is freed.
-async fn take_upgrades(local: Rc<Local>, mut upgrades: mpsc::Receiver<Upgrade>) {
-    while let Some(upgrade) = upgrades.recv().await {
-        local.tasks.spawn_local(websocket::drive(local.clone(), upgrade));
+/// Goes on with each connection whose request has become more than a request, as a task of its own: the request's is
+/// freed.
+async fn take_arrivals(local: Rc<Local>, mut arrivals: mpsc::Receiver<Arrival>) {
+    while let Some(arrival) = arrivals.recv().await {
+        match arrival {
+            Arrival::WebSocket(upgrade) => local.tasks.spawn_local(websocket::drive(local.clone(), upgrade)),
+            Arrival::Events(opening) => local.tasks.spawn_local(events::drive(local.clone(), opening)),
+        };
     }
 }
 
