@@ -91,6 +91,7 @@ impl Events {
         let mut events = Self { stream, raw, parser: Parser::default(), head, ended: None };
         if events.head.status == 200 {
             assert_eq!(events.head.header("transfer-encoding"), Some("chunked"), "{:?}", events.head);
+            events.unchunk();
             return Ok(events);
         }
         let length = events.head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -156,10 +157,6 @@ impl Events {
     }
 
     async fn fill(&mut self) {
-        self.unchunk();
-        if self.ended.is_some() {
-            return;
-        }
         let read = within("bytes come", self.stream.read_buf(&mut self.raw)).await.unwrap_or(0);
         if read == 0 {
             self.ended = Some(false);
