@@ -205,7 +205,9 @@ impl Parser {
                 b'\n' if self.after_return => self.after_return = false,
                 b'\n' | b'\r' => {
                     self.after_return = *byte == b'\r';
-                    let line = String::from_utf8(std::mem::take(&mut self.line)).expect("a stream is UTF-8");
+                    let line = std::mem::take(&mut self.line);
+                    let shown = String::from_utf8_lossy(&line[..line.len().min(80)]).into_owned();
+                    let line = String::from_utf8(line).unwrap_or_else(|_| panic!("no UTF-8: {shown}"));
                     self.line(&line);
                 }
                 other => {
