@@ -5,6 +5,7 @@ mod bench;
 mod cli;
 mod closing;
 mod crash;
+mod events;
 mod fan_out;
 mod groups;
 mod handshake;
