@@ -8,6 +8,7 @@ mod events;
 mod fan_out;
 mod groups;
 mod handshake;
+mod history;
 mod house;
 mod http;
 mod main_job;
