@@ -15,4 +15,5 @@ mod queries;
 mod reports;
 mod results;
 mod shutdown;
+mod stalled;
 mod wire;
