@@ -11,6 +11,7 @@ mod channels;
 mod connections;
 mod groups;
 mod head;
+mod history;
 mod idempotency;
 mod jobs;
 mod openapi;
@@ -72,7 +73,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(groups::one))
         .routes(routes!(groups::members))
         .routes(routes!(groups::add, groups::discard))
-        .routes(routes!(groups::history))
+        .routes(routes!(history::read))
         .routes(routes!(batch::send))
         .routes(routes!(channels::send))
         .routes(routes!(queries::run))

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
-use groupcast_channel_layer::{ChannelLayer, LayerConfig};
+use groupcast_channel_layer::{ChannelLayer, GroupRule, HistoryRule, LayerConfig};
 use groupcast_protocol::{NodeId, Pattern};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -27,7 +27,7 @@ pub(crate) use self::accept::Peer;
 pub(crate) use self::admission::Place;
 use self::shard::ShardThread;
 use crate::app::App;
-use crate::config::{Config, Durability, Problems};
+use crate::config::{Config, Durability, GroupConfig, Problems};
 use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, Setup, Sources};
 use crate::dispatch::Dispatch;
 use crate::health::Health;
@@ -319,6 +319,16 @@ fn layer_config(config: &Config) -> LayerConfig {
         publish_deadline: config.limits.publish_timeout.0,
         log_bytes: config.limits.log_bytes.0,
         shard_log_bytes: config.limits.log_bytes_per_shard.0,
+        history_bytes: config.limits.history_bytes.0,
+        groups: config.group.iter().map(group_rule).collect(),
         ..LayerConfig::new(node)
+    }
+}
+
+fn group_rule(group: &GroupConfig) -> GroupRule {
+    GroupRule {
+        pattern: Pattern::parse(&group.name).expect("check() has parsed the patterns"),
+        history: group.history.map(|history| HistoryRule { messages: history.messages, age: history.age.0 }),
+        presence: group.presence,
     }
 }

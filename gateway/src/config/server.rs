@@ -22,8 +22,23 @@ pub struct ServerConfig {
     pub node: String,
     /// Threads that own connections. Default 1.
     pub shards: usize,
+    /// Whether WebSocket messages may be compressed (`permessage-deflate`) for clients that offer it. Default false: it
+    /// costs CPU and memory for each connection.
+    pub compression: bool,
     /// What is logged, as a filter of `tracing`: `info`, `warn,groupcast=debug`. Default `info`.
     pub log: String,
+    /// Certificate and key. Default none: plain HTTP, for loopback or behind a proxy that ends TLS.
+    pub tls: Option<TlsConfig>,
+}
+
+/// `[server.tls]`: what TLS is served with.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The certificate and its chain, PEM; relative to the file that names it.
+    pub cert: PathBuf,
+    /// The private key, PEM; relative to the file that names it.
+    pub key: PathBuf,
 }
 
 impl Default for ServerConfig {
@@ -35,7 +50,9 @@ impl Default for ServerConfig {
             role: Role::All,
             node: "gw1".to_owned(),
             shards: 1,
+            compression: false,
             log: "info".to_owned(),
+            tls: None,
         }
     }
 }
