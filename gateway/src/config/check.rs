@@ -40,8 +40,11 @@ fn check_server(config: &Config, found: &mut Vec<Found>) {
         let why = "needs a job store that several processes share (feature `postgres`), which this build lacks";
         found.push(("server.role".to_owned(), format!("this role {why}; use \"all\"")));
     }
-    if !(1..=256).contains(&server.shards) {
-        found.push(("server.shards".to_owned(), "must be from 1 to 256".to_owned()));
+    if server.shards > 256 {
+        found.push((
+            "server.shards".to_owned(),
+            "must be from 1 to 256, or 0 for as many as suit the machine".to_owned(),
+        ));
     }
     for (key, path) in server.tls.iter().flat_map(|tls| [("cert", &tls.cert), ("key", &tls.key)]) {
         if path.as_os_str().is_empty() {

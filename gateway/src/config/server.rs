@@ -20,7 +20,8 @@ pub struct ServerConfig {
     pub role: Role,
     /// The name of this process in channel names, as in `specific.gw1!c12`. Default `gw1`.
     pub node: String,
-    /// Threads that own connections. Default 1.
+    /// Threads that own connections. Default 0: half of the cores, at least 1; consumers, the kernel and whoever talks
+    /// to the gateway on this machine need the rest.
     pub shards: usize,
     /// Whether WebSocket messages may be compressed (`permessage-deflate`) for clients that offer it. Default false: it
     /// costs CPU and memory for each connection.
@@ -49,7 +50,7 @@ impl Default for ServerConfig {
             origins: Vec::new(),
             role: Role::All,
             node: "gw1".to_owned(),
-            shards: 1,
+            shards: 0,
             compression: false,
             log: "info".to_owned(),
             tls: None,

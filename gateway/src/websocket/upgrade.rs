@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::app::App;
 use crate::http::problem::Problem;
+use crate::server::shard::Arrival;
 use crate::server::{Peer, Place};
 
 /// A request that has become a WebSocket, on its way to the thread that owns its socket.
@@ -52,7 +53,7 @@ pub(crate) async fn upgrade(
     }
     let on_upgrade = hyper::upgrade::on(&mut request);
     let opening = Opening { groups, peer: peer.address.ip().to_string(), place: peer.place.clone() };
-    if peer.shard.try_send(Upgrade { on_upgrade, opening }).is_err() {
+    if peer.shard.try_send(Arrival::WebSocket(Upgrade { on_upgrade, opening })).is_err() {
         return Err(Problem::new(
             ErrorCode::Overloaded,
             "too many handshakes are under way; connect again in a moment",
