@@ -9,6 +9,7 @@ mod batch;
 mod body;
 mod channels;
 mod connections;
+pub(crate) mod events;
 mod groups;
 mod head;
 mod history;
@@ -83,6 +84,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(result::read))
         .routes(routes!(connections::list))
         .routes(routes!(connections::one, connections::disconnect))
+        .routes(routes!(events::stream))
         .routes(routes!(operations::live))
         .routes(routes!(operations::ready))
         .routes(routes!(operations::metrics))

@@ -112,6 +112,16 @@ impl Positions {
         Ok(positions)
     }
 
+    /// How many groups there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The position in one group.
     pub fn of(&self, group: &GroupName) -> Option<&Position> {
         self.0.iter().find(|(name, _)| name == group).map(|(_, position)| position)

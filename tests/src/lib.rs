@@ -7,6 +7,7 @@
 
 pub mod book;
 pub mod chance;
+pub mod events;
 pub mod gateway;
 pub mod home;
 pub mod http;
@@ -16,6 +17,7 @@ pub mod raw;
 pub mod socket;
 pub mod wait;
 
+pub use events::Events;
 pub use gateway::Gateway;
 pub use home::Home;
 pub use http::{Http, Reply};

@@ -25,6 +25,7 @@ use tower::Service;
 use super::accept::{Accepted, Door, Peer};
 use super::{StartError, Stop, spread};
 use crate::app::App;
+use crate::http::events;
 use crate::websocket::{self, Upgrade};
 
 /// Requests that are answered and not yet driven. At the bound they are refused.
@@ -39,6 +40,8 @@ const HTTP_GRACE: Duration = Duration::from_secs(5);
 pub(crate) enum Arrival {
     /// A handshake that was accepted.
     WebSocket(Upgrade),
+    /// An event stream that was asked for.
+    Events(events::Opening),
 }
 
 /// What the tasks of one shard share. Never leaves its thread.
@@ -177,6 +180,7 @@ async fn take_arrivals(local: Rc<Local>, mut arrivals: mpsc::Receiver<Arrival>) 
     while let Some(arrival) = arrivals.recv().await {
         match arrival {
             Arrival::WebSocket(upgrade) => local.tasks.spawn_local(websocket::drive(local.clone(), upgrade)),
+            Arrival::Events(opening) => local.tasks.spawn_local(events::drive(local.clone(), opening)),
         };
     }
 }
