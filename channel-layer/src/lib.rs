@@ -36,9 +36,12 @@ pub mod config;
 #[cfg(any(test, feature = "contract-tests"))]
 pub mod contract;
 pub mod error;
+mod group;
+mod history;
 pub mod layer;
 pub mod log;
 pub mod mailbox;
+mod presence;
 pub mod registry;
 pub mod shard;
 pub mod stats;
