@@ -180,7 +180,7 @@ async fn first_request(asked: Rc<Cell<bool>>, header_timeout: Duration) {
 /// Drives each connection that has become a WebSocket, as a task of its own: the request's is freed.
 async fn take_upgrades(local: Rc<Local>, mut upgrades: mpsc::Receiver<Upgrade>) {
     while let Some(upgrade) = upgrades.recv().await {
-        local.tasks.spawn_local(websocket::drive(local.clone(), upgrade));
+        local.tasks.spawn_local(websocket::take_over(local.clone(), upgrade));
     }
 }
 
