@@ -11,4 +11,4 @@ mod upgrade;
 
 #[allow(unused_imports, reason = "for the front door that needs no hyper")]
 pub(crate) use driver::drive;
-pub(crate) use upgrade::{Opening, Upgrade, take_over, upgrade};
+pub(crate) use upgrade::{Upgrade, take_over, upgrade};
