@@ -61,6 +61,8 @@ impl Command {
     /// # Errors
     /// With what a person is told and the exit code it means.
     pub fn run(self, environment: Vec<(String, String)>) -> Result<(), CliError> {
+        // The client of these commands takes the process-wide one. A second call finds the first one's, which is the same.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         match self {
             Self::Serve(args) => serve::serve(args, environment),
             Self::Demo(args) => serve::demo(args, environment),

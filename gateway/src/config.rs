@@ -24,11 +24,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use consumer::{ConsumerConfig, Durability, JobsConfig, Mode, Run, StoreKind};
-pub use layer::{CapacityConfig, GroupConfig, LayerConfig, LayerKind};
+pub use layer::{CapacityConfig, GroupConfig, HistoryConfig, LayerConfig, LayerKind};
 pub use limits::LimitsConfig;
 pub use problem::{Origins, Problem, Problems};
 pub use query::{ParamConfig, ParamKind, QueryConfig, SourceConfig, SourceKind};
-pub use server::{Role, ServerConfig};
+pub use server::{Role, ServerConfig, TlsConfig};
 pub use sources::{Setting, Sources};
 pub use units::{Size, Time};
 
@@ -99,11 +99,15 @@ impl Config {
         toml::to_string(self).expect("maps of this configuration have text keys, and numbers are within TOML's range")
     }
 
-    /// Paths of sources are relative to the file that names them.
+    /// Paths of sources, certificate and key are relative to the file that names them.
     fn resolve_paths(&mut self, sources: &Sources) {
         let Some(folder) = sources.file.as_deref().and_then(std::path::Path::parent) else { return };
         for source in self.source.values_mut() {
             source.path = source.path.take().map(|path| folder.join(path));
+        }
+        if let Some(tls) = &mut self.server.tls {
+            tls.cert = folder.join(&tls.cert);
+            tls.key = folder.join(&tls.key);
         }
     }
 }

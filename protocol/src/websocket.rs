@@ -39,6 +39,19 @@ pub fn binary(payload: &[u8]) -> Bytes {
     frame(BINARY, payload)
 }
 
+/// The payload of a frame that was made here.
+///
+/// # Panics
+/// When the bytes do not begin with a header of ours.
+pub fn payload(frame: &[u8]) -> &[u8] {
+    let header = match frame[1] {
+        127 => 10,
+        126 => 4,
+        _ => 2,
+    };
+    &frame[header..]
+}
+
 /// A ping. Of a payload longer than [`CONTROL_PAYLOAD_MAX`] the beginning is sent.
 pub fn ping(payload: &[u8]) -> Bytes {
     control(PING, payload)
@@ -139,6 +152,7 @@ mod tests {
         let framed = text(&payload);
         let (header, rest) = framed.split_at(framed.len() - len);
         assert_eq!(rest, payload);
+        assert_eq!(super::payload(&framed), payload);
         assert!(header.len() <= HEADER_MAX);
         header.to_vec()
     }

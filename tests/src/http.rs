@@ -28,6 +28,8 @@ pub struct Reply {
 impl Http {
     /// A client of the gateway at an address.
     pub fn new(address: SocketAddr) -> Self {
+        // The client is built without a provider of cryptography of its own; the first call installs it for all.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::builder().no_proxy().timeout(2 * STEP).build().expect("the client needs no TLS");
         Self { client, base: format!("http://{address}") }
     }

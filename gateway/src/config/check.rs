@@ -5,7 +5,10 @@ use std::collections::HashSet;
 use groupcast_protocol::{GroupName, NodeId, Pattern};
 
 use super::check_params::check_params;
-use super::{Config, ConsumerConfig, LimitsConfig, QueryConfig, Role, Run};
+use super::{Config, ConsumerConfig, GroupConfig, LimitsConfig, QueryConfig, Role, Run};
+
+/// More messages than this are no history but a database: each costs its bytes in memory, and some 100 beside.
+const HISTORY_MESSAGES_MAX: usize = 1_000_000;
 
 /// A key and what is wrong with it.
 pub(super) type Found = (String, String);
@@ -37,8 +40,16 @@ fn check_server(config: &Config, found: &mut Vec<Found>) {
         let why = "needs a job store that several processes share (feature `postgres`), which this build lacks";
         found.push(("server.role".to_owned(), format!("this role {why}; use \"all\"")));
     }
-    if !(1..=256).contains(&server.shards) {
-        found.push(("server.shards".to_owned(), "must be from 1 to 256".to_owned()));
+    if server.shards > 256 {
+        found.push((
+            "server.shards".to_owned(),
+            "must be from 1 to 256, or 0 for as many as suit the machine".to_owned(),
+        ));
+    }
+    for (key, path) in server.tls.iter().flat_map(|tls| [("cert", &tls.cert), ("key", &tls.key)]) {
+        if path.as_os_str().is_empty() {
+            found.push((format!("server.tls.{key}"), "is empty; name a PEM file".to_owned()));
+        }
     }
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&server.log) {
         found.push(("server.log".to_owned(), format!("not a filter: {error}; write a level, as in \"info\"")));
@@ -69,14 +80,19 @@ fn check_limits(limits: &LimitsConfig, found: &mut Vec<Found>) {
     least("connections_per_address", limits.connections_per_address, 1);
     least("subscriptions_per_connection", limits.subscriptions_per_connection, 1);
     least("commands_in_flight", limits.commands_in_flight, 1);
+    least("commands_per_second", limits.commands_per_second as usize, 1);
+    least("control_frames_per_second", limits.control_frames_per_second as usize, 1);
     least("log_bytes", limits.log_bytes.0, limits.message_bytes.0);
     least("log_bytes_per_shard", limits.log_bytes_per_shard.0, limits.log_bytes.0);
+    least("history_bytes", limits.history_bytes.0, limits.message_bytes.0);
     least("channels", limits.channels, limits.connections);
     least("shard_queue", limits.shard_queue, 1);
     // hyper panics below 8 KiB.
     least("header_bytes", limits.header_bytes.0, 8192);
     let times = [
         ("publish_timeout", limits.publish_timeout),
+        ("first_byte_timeout", limits.first_byte_timeout),
+        ("handshake_timeout", limits.handshake_timeout),
         ("header_timeout", limits.header_timeout),
         ("body_timeout", limits.body_timeout),
         ("idle_timeout", limits.idle_timeout),
@@ -110,10 +126,36 @@ fn check_layer(config: &Config, found: &mut Vec<Found>) {
             found.push((format!("layer.channel_capacity[{at}].capacity"), "must be 1 or more".to_owned()));
         }
     }
-    let mut names = HashSet::new();
-    for (at, group) in config.group.iter().enumerate() {
-        check_group_pattern(&format!("group[{at}].name"), &group.name, found);
-        once(&mut names, &group.name, format!("group[{at}].name"), found);
+    check_groups(&config.group, found);
+}
+
+fn check_groups(groups: &[GroupConfig], found: &mut Vec<Found>) {
+    for (at, group) in groups.iter().enumerate() {
+        let key = |last: &str| format!("group[{at}].{last}");
+        check_group_pattern(&key("name"), &group.name, found);
+        if let Some(first) = groups[..at].iter().find(|first| covers(&first.name, &group.name)) {
+            let message = format!(
+                "`{}` is never looked at, because `{}` above matches first; put the narrower one above",
+                group.name, first.name
+            );
+            found.push((key("name"), message));
+        }
+        let Some(history) = &group.history else { continue };
+        if !(1..=HISTORY_MESSAGES_MAX).contains(&history.messages) {
+            let message = format!("is {} and must be from 1 to {HISTORY_MESSAGES_MAX}", history.messages);
+            found.push((key("history.messages"), message));
+        }
+        if history.age.0.is_zero() {
+            found.push((key("history.age"), "must be longer than 0".to_owned()));
+        }
+    }
+}
+
+/// Whether every name that `narrow` matches is matched by `wide`.
+fn covers(wide: &str, narrow: &str) -> bool {
+    match wide.strip_suffix('*') {
+        Some(prefix) => narrow.strip_suffix('*').unwrap_or(narrow).starts_with(prefix),
+        None => wide == narrow,
     }
 }
 

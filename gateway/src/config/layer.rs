@@ -52,10 +52,32 @@ pub enum LayerKind {
     Memory,
 }
 
-/// `[[group]]`: settings of the groups that a pattern matches.
+/// `[[group]]`: settings of the groups that a pattern matches. Of several patterns the first that matches counts.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupConfig {
     /// Which groups: an exact name, or a prefix ending in `*`.
     pub name: String,
+    /// Whether members are told who comes and goes. Default false.
+    #[serde(default)]
+    pub presence: bool,
+    /// Messages that are kept for those who come back. Default none.
+    #[serde(default)]
+    pub history: Option<HistoryConfig>,
+}
+
+/// `[[group]] history`: how much a group keeps. What is beyond either bound goes, the oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HistoryConfig {
+    /// Messages, 1 to 1,000,000. Default 1000.
+    pub messages: usize,
+    /// How long each is kept. Default 1 h.
+    pub age: Time,
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self { messages: 1000, age: Time(Duration::from_secs(3600)) }
+    }
 }

@@ -24,10 +24,16 @@ pub struct LimitsConfig {
     pub subscriptions_per_connection: usize,
     /// Commands of one connection that are worked on at once; then reading from it stops. Default 64.
     pub commands_in_flight: usize,
+    /// Commands of one connection in a second, twice as many at once; more get `rate_limited`. Default 100.
+    pub commands_per_second: u32,
+    /// Pings and pongs of one connection in a second that are answered; more close it with 1008. Default 20.
+    pub control_frames_per_second: u32,
     /// Bytes of one group's log on one shard; at the bound the slowest readers get a `gap`. Default 1 MiB.
     pub log_bytes: Size,
     /// Bytes of all logs of one shard; at the bound the farthest-behind readers get a `gap`. Default 64 MiB.
     pub log_bytes_per_shard: Size,
+    /// Bytes of all histories; at the bound the oldest messages of the longest histories go. Default 256 MiB.
+    pub history_bytes: Size,
     /// Channels that exist at once beside those of connections; more are refused with `overloaded`. Default 1,000,000.
     pub channels: usize,
     /// Bytes of all unread messages in channels; at the bound a `send` is refused. Default 256 MiB.
@@ -38,6 +44,11 @@ pub struct LimitsConfig {
     pub publish_timeout: Time,
     /// Bytes of a request's head; more is 431. Default 16 KiB, at least 8 KiB.
     pub header_bytes: Size,
+    /// From the connect to its first byte. Default 5 s.
+    pub first_byte_timeout: Time,
+    /// From the first byte to the end of a TLS handshake, and from a WebSocket's handshake to its first turn. Default
+    /// 10 s.
+    pub handshake_timeout: Time,
     /// From the connect, or the last answer, to the end of the next request's head. Default 5 s.
     pub header_timeout: Time,
     /// From the end of the head to the end of the body; more is 408. Default 10 s.
@@ -66,13 +77,18 @@ impl Default for LimitsConfig {
             connections_per_address: 10_000,
             subscriptions_per_connection: 100,
             commands_in_flight: 64,
+            commands_per_second: 100,
+            control_frames_per_second: 20,
             log_bytes: Size(1 << 20),
             log_bytes_per_shard: Size(64 << 20),
+            history_bytes: Size(256 << 20),
             channels: 1_000_000,
             channel_bytes: Size(256 << 20),
             shard_queue: 4096,
             publish_timeout: seconds(5),
             header_bytes: Size(16 << 10),
+            first_byte_timeout: seconds(5),
+            handshake_timeout: seconds(10),
             header_timeout: seconds(5),
             body_timeout: seconds(10),
             idle_timeout: seconds(30),

@@ -20,10 +20,26 @@ pub struct ServerConfig {
     pub role: Role,
     /// The name of this process in channel names, as in `specific.gw1!c12`. Default `gw1`.
     pub node: String,
-    /// Threads that own connections. Default 1.
+    /// Threads that own connections. Default 0: half of the cores, at least 1; consumers, the kernel and whoever talks
+    /// to the gateway on this machine need the rest.
     pub shards: usize,
+    /// Whether WebSocket messages may be compressed (`permessage-deflate`) for clients that offer it. Default false: it
+    /// costs CPU and memory for each connection.
+    pub compression: bool,
     /// What is logged, as a filter of `tracing`: `info`, `warn,groupcast=debug`. Default `info`.
     pub log: String,
+    /// Certificate and key. Default none: plain HTTP, for loopback or behind a proxy that ends TLS.
+    pub tls: Option<TlsConfig>,
+}
+
+/// `[server.tls]`: what TLS is served with.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The certificate and its chain, PEM; relative to the file that names it.
+    pub cert: PathBuf,
+    /// The private key, PEM; relative to the file that names it.
+    pub key: PathBuf,
 }
 
 impl Default for ServerConfig {
@@ -34,8 +50,10 @@ impl Default for ServerConfig {
             origins: Vec::new(),
             role: Role::All,
             node: "gw1".to_owned(),
-            shards: 1,
+            shards: 0,
+            compression: false,
             log: "info".to_owned(),
+            tls: None,
         }
     }
 }

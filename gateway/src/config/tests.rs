@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 /// A temporary `groupcast.toml` with this text, and what loading it gives.
@@ -28,6 +30,13 @@ listen = "[::1]:9999"
 message_bytes = "128KiB"
 [layer]
 channel_capacity = [{ pattern = "http.*", capacity = 5 }]
+[server.tls]
+cert = "tls/cert.pem"
+key = "tls/key.pem"
+[[group]]
+name = "room.*"
+history = { messages = 50, age = "10m" }
+presence = true
 [source.demo]
 kind = "sqlite"
 path = "demo.db"
@@ -57,6 +66,10 @@ fn a_complete_file() {
     assert_eq!(config.server.listen.to_string(), "[::1]:9999");
     assert_eq!(config.query[0].params["origin"].kind, ParamKind::Text);
     assert_eq!(config.consumer[0].durability, Durability::Disk);
+    let history = HistoryConfig { messages: 50, age: Time(Duration::from_secs(600)) };
+    assert_eq!((config.group[0].history, config.group[0].presence), (Some(history), true));
+    let tls = config.server.tls.as_ref().expect("it is there");
+    assert!(tls.cert.is_absolute() && tls.cert.ends_with("tls/cert.pem") && tls.key.ends_with("tls/key.pem"));
     assert!(config.source["demo"].path.as_ref().is_some_and(|p| p.is_absolute() && p.ends_with("demo.db")));
 }
 
@@ -136,15 +149,13 @@ fn what_is_not_toml_is_told_with_its_place() {
 fn what_this_build_lacks_is_refused_by_name() {
     refused(
         "[auth]\njwt_secret = \"s\"\n[layer]\nkind = \"redis\"\nurl = \"redis://x\"\n[jobs]\nstore = \"postgres\"\nurl_env = \"X\"\n\
-         [source.a]\nkind = \"postgres\"\nurl = \"postgres://\"\n[[group]]\nname = \"room.*\"\nhistory = { messages = 1 }\n\
-         [[consumer]]\nname = \"h\"\ngroup = \"g\"\ntype = \"t\"\nrun = \"http\"\nurl = \"http://x\"\ncoalesce = true",
+         [source.a]\nkind = \"postgres\"\nurl = \"postgres://\"\n[[consumer]]\nname = \"h\"\ngroup = \"g\"\ntype = \"t\"\nrun = \"http\"\nurl = \"http://x\"\ncoalesce = true",
         &[
             ("auth", "`auth`"),
             ("layer.kind", "`redis`"),
             ("jobs.store", "`postgres`"),
             ("source.a.kind", "`postgres`"),
             ("consumer[0].run", "`http-consumer`"),
-            ("group[0].history", "`history`"),
         ],
     );
     refused("[server]\nops_listen = \"127.0.0.1:9000\"", &[("server.ops_listen", "`ops-listener`")]);
@@ -238,6 +249,38 @@ fn limits_are_possible_and_hold_together() {
             ("limits.ping_interval", "longer than 0"),
         ],
     );
+}
+
+#[test]
+fn groups_keep_what_can_be_kept_and_each_is_reached() {
+    refused(
+        "[[group]]\nname = \"room.*\"\nhistory = { messages = 0, age = \"0s\" }\n\
+         [[group]]\nname = \"room.vip.*\"\npresence = true\n\
+         [[group]]\nname = \"a\"\nhistory = { messages = 1000001 }\n[[group]]\nname = \"a\"\n[[group]]\nname = \"b!\"",
+        &[
+            ("group[0].history.messages", "from 1 to 1000000"),
+            ("group[0].history.age", "longer than 0"),
+            ("group[1].name", "`room.*` above matches first"),
+            ("group[2].history.messages", "is 1000001"),
+            ("group[3].name", "`a` above matches first"),
+            ("group[4].name", "'!' at position 1"),
+        ],
+    );
+    let narrow_first = "[[group]]\nname = \"room.vip\"\n[[group]]\nname = \"room.*\"\nhistory = {}";
+    let config = load(narrow_first, &[], vec![]).expect("the narrower is above");
+    assert_eq!(config.group[1].history, Some(HistoryConfig::default()));
+    assert_eq!((config.group[0].history, config.group[0].presence), (None, false));
+    refused("[[group]]\nname = \"a\"\nhistory = { mesages = 5 }", &[("group[0].history.mesages", "`messages`")]);
+}
+
+#[test]
+fn tls_needs_certificate_and_key() {
+    refused("[server.tls]\ncert = \"cert.pem\"", &[("server.tls.key", "is missing")]);
+    refused("[server.tls]\ncert = \"\"\nkey = \"k.pem\"", &[("server.tls.cert", "name a PEM file")]);
+    let variables =
+        [("GROUPCAST_SERVER__TLS__CERT", "/etc/tls/cert.pem"), ("GROUPCAST_SERVER__TLS__KEY", "/etc/tls/key.pem")];
+    let config = load("", &variables, vec![]).expect("valid");
+    assert_eq!(config.server.tls.map(|tls| tls.key), Some("/etc/tls/key.pem".into()));
 }
 
 #[test]

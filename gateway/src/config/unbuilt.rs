@@ -41,8 +41,6 @@ const KEYS: &[(&str, &[&str], &str)] = &[
     ("source", &["url", "url_env", "url_file"], "postgres"),
     ("consumer", &["url", "allow_private"], "http-consumer"),
     ("consumer", &["coalesce"], "coalesce"),
-    ("group", &["history"], "history"),
-    ("group", &["presence"], "presence"),
 ];
 
 /// Tells what this build lacks, and takes it out of the table.
@@ -53,7 +51,7 @@ pub(super) fn refuse(table: &mut Table, origins: &Origins) -> Vec<Problem> {
                        take [auth] out and listen on a loopback address, behind a proxy that decides";
         problems.push(origins.problem("auth", message));
     }
-    for section in ["server", "layer", "jobs", "source", "consumer", "group"] {
+    for section in ["server", "layer", "jobs", "source", "consumer"] {
         let Some(value) = table.get_mut(section) else { continue };
         for (key, entry) in entries(section, value) {
             refuse_entry(section, &key, entry, origins, &mut problems);

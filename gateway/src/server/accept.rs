@@ -1,91 +1,111 @@
-//! The accept loop: takes connections, and gives each to the thread that will own it before its first byte is read.
+//! The accept loop: each shard takes connections for itself, from the one listening socket that all share.
+//!
+//! Whichever thread is free takes the next connection, and keeps it. The socket is bound once and without
+//! `SO_REUSEPORT`, so a second gateway on the same address is refused.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Place, Refused};
-use crate::websocket::Upgrade;
+use super::shard::Arrival;
 
 /// Connections that the kernel has completed and that wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// After an error that more of the same will not cure, such as a lack of file descriptors.
 const BACK_OFF: Duration = Duration::from_millis(100);
-
-/// A connection on its way to its shard.
-#[derive(Debug)]
-pub(crate) struct Accepted {
-    pub(crate) stream: TcpStream,
-    pub(crate) address: SocketAddr,
-    pub(crate) place: Place,
-}
+/// Connections that are accepted before those that are there get their turn.
+const ACCEPTS_PER_TURN: usize = 16;
 
 /// Who is at the other end of a request; an extension of every request.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
-    /// The way to the owner of this socket, for a request that becomes a WebSocket.
-    pub(crate) shard: mpsc::Sender<Upgrade>,
+    /// The way to the owner of this socket, for a request that becomes something longer.
+    pub(crate) shard: mpsc::Sender<Arrival>,
     /// Kept as long as the connection, in whatever form.
     pub(crate) place: Place,
 }
 
-/// Listens on an address; says which one it became. Within a runtime.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restarted gateway must not wait for the old connections' last packets to be forgotten.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(socket.into())?;
-    let address = listener.local_addr()?;
-    Ok((listener, address))
+/// Where connections come in.
+#[derive(Debug)]
+pub(crate) struct Door {
+    listener: std::net::TcpListener,
+    admission: Admission,
 }
 
-/// Accepts until told to stop. Sockets go to the shards in turn; a shard that has no room makes accepting wait, and
-/// the kernel's backlog with it.
-pub(crate) async fn accept(
-    listener: TcpListener,
-    shards: Vec<mpsc::Sender<Accepted>>,
-    admission: Admission,
-    stop: CancellationToken,
-) {
-    let mut turn = 0;
-    loop {
-        let Some(accepted) = stop.run_until_cancelled(next(&listener)).await else { return };
-        match accepted {
-            Ok((stream, address)) => match admission.enter(address.ip()) {
-                Ok(place) => {
-                    turn = (turn + 1) % shards.len();
-                    let accepted = Accepted { stream, address, place };
-                    match stop.run_until_cancelled(shards[turn].send(accepted)).await {
-                        Some(Ok(())) => {}
-                        Some(Err(_)) | None => return,
+/// A connection that was let in.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) address: SocketAddr,
+    pub(super) place: Place,
+}
+
+impl Door {
+    /// Listens on an address.
+    pub(super) fn open(address: SocketAddr, admission: Admission) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A restarted gateway must not wait for the old connections' last packets to be forgotten.
+        socket.set_reuse_address(true)?;
+        // Small frames go out at once; what belongs together is written together. Accepted sockets inherit it.
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { listener: socket.into(), admission })
+    }
+
+    /// The address; with the port that was found, when 0 was asked for.
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The same door for another thread.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { listener: self.listener.try_clone()?, admission: self.admission.clone() })
+    }
+
+    /// Accepts for ever; stopped by being dropped, between two connections.
+    pub(super) async fn accept(self, serve: impl Fn(Accepted)) -> io::Error {
+        let listener = match TcpListener::from_std(self.listener) {
+            Ok(listener) => listener,
+            Err(error) => return error,
+        };
+        let mut starved = false;
+        loop {
+            for _ in 0..ACCEPTS_PER_TURN {
+                match listener.accept().await {
+                    Ok((stream, address)) => {
+                        starved = false;
+                        match self.admission.enter(address.ip()) {
+                            Ok(place) => serve(Accepted { stream, address, place }),
+                            Err(refused) => refuse(stream, refused),
+                        }
+                    }
+                    Err(error) if is_of_one_connection(&error) => {}
+                    Err(error) => {
+                        // Told once: what waits in the backlog would fill the log.
+                        if !std::mem::replace(&mut starved, true) {
+                            tracing::warn!(%error, "no connection can be accepted at the moment");
+                        }
+                        tokio::time::sleep(BACK_OFF).await;
                     }
                 }
-                Err(refused) => refuse(stream, refused),
-            },
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "no connection can be accepted at the moment");
-                tokio::time::sleep(BACK_OFF).await;
             }
+            tokio::task::yield_now().await;
         }
     }
 }
 
-async fn next(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
-    let (stream, address) = listener.accept().await?;
-    // Small frames go out at once; what belongs together is written together.
-    stream.set_nodelay(true)?;
-    // Taken from this thread's reactor: the shard registers it with its own.
-    Ok((stream.into_std()?, address))
+impl std::os::fd::AsFd for Door {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
 }
 
 /// The client went away before it was accepted.
@@ -95,7 +115,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Says why and hangs up, without waiting: whoever floods us gets no more attention than that.
-fn refuse(mut stream: TcpStream, refused: Refused) {
+fn refuse(stream: TcpStream, refused: Refused) {
     let (status, code, detail) = match refused {
         Refused::Full => ("503 Service Unavailable", "overloaded", "as many connections as are allowed are open"),
         Refused::FullForAddress => {
@@ -106,10 +126,12 @@ fn refuse(mut stream: TcpStream, refused: Refused) {
     let body = format!(
         r#"{{"type":"about:blank","title":"{title}","status":{number},"detail":"{detail}; try again later","code":"{code}"}}"#
     );
-    // An empty socket buffer takes this at once; if not, the client learns it by the hang-up.
-    let _ = write!(
-        stream,
+    let answer = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
+    if let Ok(mut stream) = stream.into_std() {
+        // An empty socket buffer takes this at once; if not, the client learns it by the hang-up.
+        let _ = stream.write_all(answer.as_bytes());
+    }
 }

@@ -1,6 +1,6 @@
 //! A thread that owns connections: their sockets, their place in the layer, their HTTP.
 //!
-//! One single-threaded runtime with three duties: serve the sockets it is given, drive those that have become
+//! One single-threaded runtime with three duties: accept and serve sockets, drive those that have become
 //! WebSockets, and sweep: apply what the layer says and write what is ready.
 
 use std::cell::{Cell, RefCell};
@@ -22,24 +22,35 @@ use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use super::accept::{Accepted, Peer};
+use super::accept::{Accepted, Door, Peer};
 use super::{StartError, Stop, spread};
 use crate::app::App;
+use crate::http::events;
 use crate::websocket::{self, Upgrade};
 
-/// Handshakes that are answered and not yet driven. At the bound a handshake is refused.
-const UPGRADES_MAX: usize = 1024;
+/// Requests that are answered and not yet driven. At the bound they are refused.
+const ARRIVALS_MAX: usize = 1024;
 /// Writes before other tasks of the thread get their turn, and further messages may join the sweep: 0.3 ms or so.
 const WRITES_PER_TURN: usize = 128;
 
 /// What a request that is under way when a drain has come this far may still take.
 const HTTP_GRACE: Duration = Duration::from_secs(5);
 
+/// What a request may become on its shard's thread.
+pub(crate) enum Arrival {
+    /// A handshake that was accepted.
+    WebSocket(Upgrade),
+    /// An event stream that was asked for.
+    Events(events::Opening),
+}
+
 /// What the tasks of one shard share. Never leaves its thread.
 pub(crate) struct Local {
     pub(crate) app: App,
     /// Borrowed for a few steps at a time, never over an await.
     pub(crate) shard: RefCell<Shard>,
+    /// What the WebSockets of this thread share.
+    pub(crate) websockets: websocket::Shared,
     tasks: TaskTracker,
 }
 
@@ -60,7 +71,7 @@ pub(crate) struct ShardThread {
 impl ShardThread {
     pub(crate) fn start(
         inbox: ShardInbox,
-        sockets: mpsc::Receiver<Accepted>,
+        door: Door,
         router: Router,
         app: App,
         stop: Stop,
@@ -69,8 +80,9 @@ impl ShardThread {
         let (alive, ended) = watch::channel(());
         let run = move || {
             let (shard, events) = inbox.open();
-            let local = Rc::new(Local { app, shard: RefCell::new(shard), tasks: TaskTracker::new() });
-            LocalSet::new().block_on(&runtime, run(local, events, sockets, router, stop));
+            let websockets = websocket::Shared::new(&app.config.limits);
+            let local = Rc::new(Local { app, shard: RefCell::new(shard), websockets, tasks: TaskTracker::new() });
+            LocalSet::new().block_on(&runtime, run(local, events, door, router, stop));
             drop(alive);
         };
         let thread = std::thread::Builder::new().name("groupcast-shard".to_owned()).spawn(run);
@@ -91,17 +103,12 @@ impl ShardThread {
     }
 }
 
-async fn run(
-    local: Rc<Local>,
-    events: mpsc::Receiver<Event>,
-    sockets: mpsc::Receiver<Accepted>,
-    router: Router,
-    stop: Stop,
-) {
-    let (way_in, upgrades) = mpsc::channel(UPGRADES_MAX);
+async fn run(local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, router: Router, stop: Stop) {
+    let (way_in, arrivals) = mpsc::channel(ARRIVALS_MAX);
+    let wheel = tokio::task::spawn_local(websocket::turn(local.clone()));
     let sweeper = tokio::task::spawn_local(sweep(local.clone(), events));
-    tokio::task::spawn_local(take_upgrades(local.clone(), upgrades));
-    tokio::task::spawn_local(take_sockets(local.clone(), sockets, router, way_in, stop.clone()));
+    tokio::task::spawn_local(take_arrivals(local.clone(), arrivals));
+    tokio::task::spawn_local(take_sockets(local.clone(), door, router, way_in, stop.clone()));
     stop.taking.cancelled().await;
     local.shard.borrow().tell_closing();
     stop.serving.cancelled().await;
@@ -113,28 +120,23 @@ async fn run(
     }
     // The layer may still send; what nobody takes is for nobody.
     sweeper.abort();
+    wheel.abort();
 }
 
-/// Serves HTTP on each socket that this thread is given.
-async fn take_sockets(
-    local: Rc<Local>,
-    mut sockets: mpsc::Receiver<Accepted>,
-    router: Router,
-    way_in: mpsc::Sender<Upgrade>,
-    stop: Stop,
-) {
-    while let Some(accepted) = sockets.recv().await {
+/// Serves HTTP on each socket that this thread accepts, until no more are taken.
+async fn take_sockets(local: Rc<Local>, door: Door, router: Router, way_in: mpsc::Sender<Arrival>, stop: Stop) {
+    let accepting = stop.accepting.clone();
+    let serve = |accepted: Accepted| {
         let peer = Peer { address: accepted.address, shard: way_in.clone(), place: accepted.place };
         let serving = serve(local.clone(), accepted.stream, peer, router.clone(), stop.clone());
         local.tasks.spawn_local(serving);
+    };
+    if let Some(error) = accepting.run_until_cancelled(door.accept(serve)).await {
+        tracing::error!(%error, "a shard cannot accept connections");
     }
 }
 
-async fn serve(local: Rc<Local>, stream: std::net::TcpStream, peer: Peer, router: Router, stop: Stop) {
-    let stream = match TcpStream::from_std(stream) {
-        Ok(stream) => stream,
-        Err(error) => return tracing::warn!(%error, "a socket could not be registered"),
-    };
+async fn serve(local: Rc<Local>, stream: TcpStream, peer: Peer, router: Router, stop: Stop) {
     let limits = &local.app.config.limits;
     let asked = Rc::new(Cell::new(false));
     let first = first_request(asked.clone(), limits.header_timeout.0);
@@ -177,10 +179,14 @@ async fn first_request(asked: Rc<Cell<bool>>, header_timeout: Duration) {
     }
 }
 
-/// Drives each connection that has become a WebSocket, as a task of its own: the request's is freed.
-async fn take_upgrades(local: Rc<Local>, mut upgrades: mpsc::Receiver<Upgrade>) {
-    while let Some(upgrade) = upgrades.recv().await {
-        local.tasks.spawn_local(websocket::take_over(local.clone(), upgrade));
+/// Goes on with each connection whose request has become more than a request, as a task of its own: the request's is
+/// freed.
+async fn take_arrivals(local: Rc<Local>, mut arrivals: mpsc::Receiver<Arrival>) {
+    while let Some(arrival) = arrivals.recv().await {
+        match arrival {
+            Arrival::WebSocket(upgrade) => local.tasks.spawn_local(websocket::take_over(local.clone(), upgrade)),
+            Arrival::Events(opening) => local.tasks.spawn_local(events::drive(local.clone(), opening)),
+        };
     }
 }
 

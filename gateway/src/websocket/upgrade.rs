@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::driver::drive;
 use crate::app::App;
 use crate::http::problem::Problem;
-use crate::server::shard::Local;
+use crate::server::shard::{Arrival, Local};
 use crate::server::{Peer, Place};
 use crate::stream::Stream;
 
@@ -92,7 +92,7 @@ pub(crate) async fn upgrade(
         deflate: false,
         echo: false,
     };
-    if peer.shard.try_send(Upgrade { on_upgrade, opening }).is_err() {
+    if peer.shard.try_send(Arrival::WebSocket(Upgrade { on_upgrade, opening })).is_err() {
         return Err(Problem::new(
             ErrorCode::Overloaded,
             "too many handshakes are under way; connect again in a moment",
