@@ -87,16 +87,23 @@ impl Unannounced {
         self.arrived.notify_one();
     }
 
-    /// The next group. Cancel safe.
-    async fn next(&self) -> Arc<Group> {
+    /// The group whose turn it is, which stays on the list. Cancel safe.
+    async fn first(&self) -> Arc<Group> {
         loop {
             let arrived = self.arrived.notified();
-            let next = self.groups.lock().pop_front();
-            match next {
+            let first = self.groups.lock().front().cloned();
+            match first {
                 Some(group) => return group,
                 None => arrived.await,
             }
         }
+    }
+
+    /// Goes on to the next group. The first one comes again later, unless it has been told all.
+    fn next(&self, told_all: bool) {
+        let mut groups = self.groups.lock();
+        let first = groups.pop_front();
+        groups.extend(first.filter(|_| !told_all));
     }
 }
 
@@ -104,13 +111,12 @@ impl ChannelLayer {
     /// Tells the members of groups with presence who comes and goes. Its owner spawns it once; it never ends.
     ///
     /// # Cancel safety
-    /// What is told when it is dropped is told to all or to nobody.
+    /// Cancel safe: what was not told yet is told by the next call.
     pub async fn announce(&self) {
         loop {
-            let group = self.registry.unannounced.next().await;
-            if !self.tell_changes(&group).await {
-                self.registry.unannounced.list(group);
-            }
+            let group = self.registry.unannounced.first().await;
+            let all = self.tell_changes(&group).await;
+            self.registry.unannounced.next(all);
         }
     }
 

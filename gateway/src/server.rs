@@ -178,6 +178,7 @@ impl Groupcast {
         }
         let tasks = TaskTracker::new();
         tasks.spawn(sweep(app.layer.clone(), stop.accepting.clone()));
+        tasks.spawn(announce(app.layer.clone(), stop.accepting.clone()));
         tracing::info!(%address, shards = shards.len(), "listening");
         Ok(Running { address, app, consumers, shards, tasks, stop })
     }
@@ -322,6 +323,11 @@ async fn sweep(layer: ChannelLayer, stop: CancellationToken) {
     }
 }
 
+/// Tells who comes and goes.
+async fn announce(layer: ChannelLayer, stop: CancellationToken) {
+    stop.run_until_cancelled(layer.announce()).await;
+}
+
 fn layer_config(config: &Config) -> LayerConfig {
     let node = NodeId::parse(&config.server.node).expect("check() has parsed the node's name");
     let pattern = |text: &str| Pattern::parse(text).expect("check() has parsed the patterns");
@@ -337,6 +343,8 @@ fn layer_config(config: &Config) -> LayerConfig {
         publish_deadline: config.limits.publish_timeout.0,
         log_bytes: config.limits.log_bytes.0,
         shard_log_bytes: config.limits.log_bytes_per_shard.0,
+        // 40 bits: two runs are told apart, and the ids of streams stay short.
+        epoch_seed: clock::random() as u64 >> 24,
         history_bytes: config.limits.history_bytes.0,
         // 40 bits: that two runs have the same is less likely than any other cause of loss.
         epoch_seed: (clock::random() as u64) >> 24,

@@ -2,6 +2,7 @@
 
 mod fixture;
 mod model;
+mod presence;
 mod recovery;
 
 use bytes::Bytes;
