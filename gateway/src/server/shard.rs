@@ -49,6 +49,8 @@ pub(crate) struct Local {
     pub(crate) app: App,
     /// Borrowed for a few steps at a time, never over an await.
     pub(crate) shard: RefCell<Shard>,
+    /// What the WebSockets of this thread share.
+    pub(crate) websockets: websocket::Shared,
     tasks: TaskTracker,
 }
 
@@ -78,7 +80,8 @@ impl ShardThread {
         let (alive, ended) = watch::channel(());
         let run = move || {
             let (shard, events) = inbox.open();
-            let local = Rc::new(Local { app, shard: RefCell::new(shard), tasks: TaskTracker::new() });
+            let websockets = websocket::Shared::new(&app.config.limits);
+            let local = Rc::new(Local { app, shard: RefCell::new(shard), websockets, tasks: TaskTracker::new() });
             LocalSet::new().block_on(&runtime, run(local, events, door, router, stop));
             drop(alive);
         };
@@ -102,6 +105,7 @@ impl ShardThread {
 
 async fn run(local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, router: Router, stop: Stop) {
     let (way_in, arrivals) = mpsc::channel(ARRIVALS_MAX);
+    let wheel = tokio::task::spawn_local(websocket::turn(local.clone()));
     let sweeper = tokio::task::spawn_local(sweep(local.clone(), events));
     tokio::task::spawn_local(take_arrivals(local.clone(), arrivals));
     tokio::task::spawn_local(take_sockets(local.clone(), door, router, way_in, stop.clone()));
@@ -116,6 +120,7 @@ async fn run(local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, router
     }
     // The layer may still send; what nobody takes is for nobody.
     sweeper.abort();
+    wheel.abort();
 }
 
 /// Serves HTTP on each socket that this thread accepts, until no more are taken.
@@ -179,7 +184,7 @@ async fn first_request(asked: Rc<Cell<bool>>, header_timeout: Duration) {
 async fn take_arrivals(local: Rc<Local>, mut arrivals: mpsc::Receiver<Arrival>) {
     while let Some(arrival) = arrivals.recv().await {
         match arrival {
-            Arrival::WebSocket(upgrade) => local.tasks.spawn_local(websocket::drive(local.clone(), upgrade)),
+            Arrival::WebSocket(upgrade) => local.tasks.spawn_local(websocket::take_over(local.clone(), upgrade)),
             Arrival::Events(opening) => local.tasks.spawn_local(events::drive(local.clone(), opening)),
         };
     }

@@ -50,9 +50,9 @@ impl Commands {
         }
     }
 
-    /// Whether nothing is under way.
-    pub(super) fn is_empty(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+    /// Whether nothing is under way, nor to be remembered.
+    pub(super) fn is_done(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty() && self.working.is_empty() && self.asked.is_empty()
     }
 
     /// Whether all but answers has to wait: a command that makes jobs has not been answered.
@@ -70,12 +70,8 @@ impl Commands {
         self.start_waiting();
     }
 
-    /// The next outcome. Cancel safe; never resolves while nothing is under way.
-    pub(super) async fn next(&mut self) -> Outcome {
-        std::future::poll_fn(|cx| self.poll_next(cx)).await
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    /// The next outcome; pending, and nobody woken, while nothing is under way.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         match Pin::new(&mut self.running).poll_next(cx) {
             Poll::Ready(Some((publishing, outcome))) => {
                 self.remember(&outcome);

@@ -1,8 +1,12 @@
 //! The handshake: what a request must be to become a WebSocket, and the socket taken out of hyper.
 
+use std::rc::Rc;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{Extension, Query, State};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use groupcast_protocol::envelope::Position;
 use groupcast_protocol::websocket::{self, Offer};
 use groupcast_protocol::{ErrorCode, GroupName, Refusal};
@@ -12,12 +16,20 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::driver::drive;
 use crate::app::App;
 use crate::http::problem::Problem;
-use crate::server::shard::Arrival;
+use crate::server::shard::{Arrival, Local};
 use crate::server::{Peer, Place};
+use crate::stream::Stream;
+
+/// From the answer to the handshake to the socket in our hands.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request that has become a WebSocket, on its way to the thread that owns its socket.
 pub(crate) struct Upgrade {
@@ -33,6 +45,26 @@ pub(crate) struct Opening {
     pub(crate) peer: String,
     /// Its place among the connections that there may be.
     pub(crate) place: Place,
+    /// The answer to the handshake, written in one with `welcome`; empty when hyper has written it.
+    pub(crate) head: Bytes,
+    /// Whether messages may be compressed.
+    #[allow(dead_code, reason = "what the handshake has agreed to")]
+    pub(crate) deflate: bool,
+    /// Whether messages go back as they came, without a session.
+    #[allow(dead_code, reason = "what the handshake has agreed to")]
+    pub(crate) echo: bool,
+}
+
+/// Drives a connection as soon as hyper gives it away.
+pub(crate) async fn take_over(local: Rc<Local>, upgrade: Upgrade) {
+    let Ok(Ok(upgraded)) = timeout(UPGRADE_TIMEOUT, upgrade.on_upgrade).await else { return };
+    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+        tracing::error!("an upgraded connection is no TCP stream");
+        return;
+    };
+    let stream = Stream::Tcp(parts.io.into_inner());
+    // A task of its own: what the handshake needed is freed.
+    local.spawn(drive(local.clone(), stream, parts.read_buf, upgrade.opening));
 }
 
 /// `GET /ws`.
@@ -52,7 +84,14 @@ pub(crate) async fn upgrade(
         return Err(Problem::new(ErrorCode::Unavailable, "the gateway is about to restart; connect again in a moment"));
     }
     let on_upgrade = hyper::upgrade::on(&mut request);
-    let opening = Opening { groups, peer: peer.address.ip().to_string(), place: peer.place.clone() };
+    let opening = Opening {
+        groups,
+        peer: peer.address.ip().to_string(),
+        place: peer.place.clone(),
+        head: Bytes::new(),
+        deflate: false,
+        echo: false,
+    };
     if peer.shard.try_send(Arrival::WebSocket(Upgrade { on_upgrade, opening })).is_err() {
         return Err(Problem::new(
             ErrorCode::Overloaded,

@@ -144,7 +144,7 @@ fn ping_overtakes() {
 fn every_other_answer_has_its_frame() {
     let job = Id::new(1, 2);
     let entry = HistoryEntry { offset: 41, message: message() };
-    let page = HistoryPage { epoch: "x7".into(), messages: vec![entry], next: Some(41) };
+    let page = HistoryPage { epoch: Some("x7".into()), messages: vec![entry], next: Some(41) };
     let cases = [
         (
             format!(r#"{{"type":"cancel","id":5,"job":"{job}"}}"#),
@@ -256,7 +256,7 @@ fn a_silent_client_is_pinged_and_then_given_up() {
 #[test]
 fn whatever_is_heard_is_a_sign_of_life() {
     let signs: [fn(&mut Open); 3] = [
-        |it| it.session.on_pong(it.now),
+        |it| it.session.on_control(it.now),
         |it| it.session.on_activity(it.now),
         |it| {
             it.says(r#"{"type":"ping"}"#).gives([r#"{"type":"pong"}"#]);
