@@ -10,7 +10,7 @@ mod body;
 mod channels;
 mod connections;
 mod groups;
-mod head;
+pub(crate) mod head;
 mod idempotency;
 mod jobs;
 mod openapi;

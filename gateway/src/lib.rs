@@ -18,6 +18,7 @@ pub mod jobs;
 pub mod metrics;
 mod origin;
 pub mod server;
+mod stream;
 mod threads;
 mod websocket;
 

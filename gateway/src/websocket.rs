@@ -9,6 +9,6 @@ mod reader;
 mod socket;
 mod upgrade;
 
+#[allow(unused_imports, reason = "for the front door that needs no hyper")]
 pub(crate) use driver::drive;
-pub(crate) use upgrade::Upgrade;
-pub(crate) use upgrade::upgrade;
+pub(crate) use upgrade::{Opening, PATH, Upgrade, accept, take_over, upgrade};

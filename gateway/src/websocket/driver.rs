@@ -5,27 +5,24 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use groupcast_channel_layer::{LayerError, Origin, Signal, Slot, Subscribed, Wrote};
 use groupcast_protocol::close::CloseCode;
 use groupcast_protocol::frame::Command;
 use groupcast_protocol::session::{Answer, Limits, Output, Session, Ticket};
 use groupcast_protocol::{Format, GroupName, Position, websocket};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::commands::Commands;
 use super::reader::{Incoming, Reader};
 use super::socket::Socket;
-use super::upgrade::{Opening, Upgrade};
+use super::upgrade::Opening;
 use crate::clock;
 use crate::metrics::CloseLabels;
 use crate::server::Place;
 use crate::server::shard::Local;
+use crate::stream::Stream;
 
-/// From the answer to the handshake to the socket in our hands.
-const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// From our close frame to the end of the stream.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a drain looks again for commands that are still under way.
@@ -37,17 +34,12 @@ const MESSAGES_PER_TURN: usize = 32;
 /// Bytes that a command takes beside the message in it.
 const FRAME_ROOM: usize = 1024;
 
-/// Takes a socket that has been upgraded and drives it until it ends.
-pub(crate) async fn drive(local: Rc<Local>, upgrade: Upgrade) {
-    let Ok(Ok(upgraded)) = timeout(UPGRADE_TIMEOUT, upgrade.on_upgrade).await else { return };
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
-        tracing::error!("an upgraded connection is no TCP stream");
-        return;
-    };
-    let socket = Rc::new(Socket::new(parts.io.into_inner()));
+/// Drives a WebSocket until it ends. `already_read` is what came behind the request.
+pub(crate) async fn drive(local: Rc<Local>, stream: Stream, already_read: Bytes, opening: Opening) {
+    let socket = Rc::new(Socket::new(stream));
     let frame_bytes_max = local.app.config.limits.message_bytes.0 + FRAME_ROOM;
-    let reader = Reader::new(socket.clone(), parts.read_buf, frame_bytes_max);
-    match Connection::open(local, socket, reader, upgrade.opening) {
+    let reader = Reader::new(socket.clone(), already_read, frame_bytes_max);
+    match Connection::open(local, socket, reader, opening) {
         Ok(connection) => connection.run().await,
         Err(error) => tracing::warn!(%error, "a connection was refused"),
     }
@@ -99,6 +91,10 @@ impl Connection {
             pong_timeout: limits.pong_timeout.0,
         };
         let mut session = Session::new(channel.clone(), None, limits, std::time::Instant::now());
+        if !opening.head.is_empty() {
+            // First of all: the answer to the handshake leaves in one write with `welcome`.
+            local.shard.borrow_mut().push(slot, opening.head);
+        }
         for (group, after) in opening.groups {
             session.subscribe_at_open(group, after);
         }
@@ -140,8 +136,8 @@ impl Connection {
         let Self { socket, reader, .. } = self;
         drop(reader);
         if let Some(socket) = Rc::into_inner(socket) {
-            // Nobody is told when this fails: the connection is over either way.
-            let _ = timeout(CLOSE_TIMEOUT, linger(socket.stream)).await;
+            // An end that does not come in time is not waited for.
+            let _ = timeout(CLOSE_TIMEOUT, socket.stream.shutdown_and_linger()).await;
         }
     }
 
@@ -239,7 +235,7 @@ impl Connection {
         matches!(self.state, State::Closing(_) | State::PeerClosed(_) | State::Over)
     }
 
-    fn push(&self, frame: bytes::Bytes) {
+    fn push(&self, frame: Bytes) {
         self.local.shard.borrow_mut().push(self.slot, frame);
     }
 
@@ -358,13 +354,4 @@ impl Connection {
             self.state = State::Draining(Instant::now() + spread.mul_f64(clock::random_fraction()));
         }
     }
-}
-
-/// Ends our half and reads on until the other end does the same: a stream that is dropped with unread bytes is reset,
-/// and the reset overtakes what is still on its way to the client.
-async fn linger(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.shutdown().await?;
-    let mut scratch = [0; 1024];
-    while stream.read(&mut scratch).await? > 0 {}
-    Ok(())
 }

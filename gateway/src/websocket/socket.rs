@@ -5,12 +5,13 @@ use std::io;
 use std::io::IoSlice;
 
 use groupcast_channel_layer::{Signal, Sink};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-/// A TCP socket that the shard writes and the connection's driver reads. Lives on one thread.
+use crate::stream::Stream;
+
+/// A socket that the shard writes and the connection's driver reads. Lives on one thread.
 pub(super) struct Socket {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     /// Rung for each signal; the driver sleeps on it.
     pub(super) bell: Notify,
     signals: RefCell<Vec<Signal>>,
@@ -19,7 +20,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         Self { stream, bell: Notify::new(), signals: RefCell::default(), progress: Cell::new(false) }
     }
 
