@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -24,6 +25,7 @@ use tower::Service;
 
 use super::Stop;
 use super::accept::{Accepted, Peer};
+use super::admission::Place;
 use super::first::{First, first};
 use super::guarded::{Guarded, Transport};
 use super::shard::{Arrival, Local};
@@ -64,12 +66,10 @@ impl Front {
     /// Serves one connection. The rarer and larger futures are boxed: most connections become WebSockets.
     pub(super) async fn serve(self: Rc<Self>, accepted: Accepted) {
         let Accepted { stream, address, place } = accepted;
-        let watch = Watch::new(&self.local.app.config.limits);
-        let peer = Peer { address, shard: self.way_in.clone(), place, watch };
         if let Some(tls) = &self.tls {
             let accepted = tls.accept(stream, self.local.app.config.limits.handshake_timeout.0).await;
             let Some((stream, is_http2)) = accepted else { return };
-            let transport = Transport::Tls(Box::new(stream));
+            let (transport, peer) = (Transport::Tls(Box::new(stream)), self.peer(address, place));
             return match is_http2 {
                 true => Box::pin(self.http2(transport, Bytes::new(), peer)).await,
                 false => Box::pin(self.http1(transport, Bytes::new(), peer)).await,
@@ -77,27 +77,38 @@ impl Front {
         }
         match first(&self, &stream).await {
             First::Over => {}
-            First::WebSocket { head, request, rest } => match self.handshake(&request, &peer) {
+            First::WebSocket { head, request, rest } => match self.handshake(&request, address, &place) {
                 Some(opening) => {
-                    self.local.spawn(websocket::drive(self.local.clone(), Stream::Tcp(stream), rest, opening))
+                    let driver = websocket::drive(self.local.clone(), Stream::Tcp(stream), rest, opening);
+                    self.local.spawn(driver);
                 }
                 // Refused: hyper has the machinery to say so.
                 None => {
-                    let prefix = Bytes::from([head, rest].concat());
+                    let (prefix, peer) = (Bytes::from([head, rest].concat()), self.peer(address, place));
                     Box::pin(self.http1(Transport::Tcp(stream), prefix, peer)).await;
                 }
             },
-            First::Http1(prefix) => Box::pin(self.http1(Transport::Tcp(stream), prefix, peer)).await,
-            First::Http2(prefix) => Box::pin(self.http2(Transport::Tcp(stream), prefix, peer)).await,
+            First::Http1(prefix) => {
+                let peer = self.peer(address, place);
+                Box::pin(self.http1(Transport::Tcp(stream), prefix, peer)).await;
+            }
+            First::Http2(prefix) => {
+                let peer = self.peer(address, place);
+                Box::pin(self.http2(Transport::Tcp(stream), prefix, peer)).await;
+            }
         }
     }
 
+    fn peer(&self, address: SocketAddr, place: Place) -> Peer {
+        Peer { address, shard: self.way_in.clone(), place, watch: Watch::new(&self.local.app.config.limits) }
+    }
+
     /// The usual way to a WebSocket, by the checks of the usual way to anything.
-    fn handshake(&self, request: &Request<()>, peer: &Peer) -> Option<websocket::Opening> {
+    fn handshake(&self, request: &Request<()>, address: SocketAddr, place: &Place) -> Option<websocket::Opening> {
         let started = Instant::now();
         let app = &self.local.app;
         crate::http::head::permit(request, &app.config).ok()?;
-        let accepted = websocket::accept(app, request, peer).ok()?;
+        let accepted = websocket::accept(app, request, address, place).ok()?;
         let status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
         app.metrics.http_request(&Method::GET, websocket::PATH, status, started.elapsed());
         Some(accepted.into_opening())

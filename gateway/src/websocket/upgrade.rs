@@ -1,6 +1,7 @@
 //! The handshake: what a request must be to become a WebSocket, over HTTP/1.1 and HTTP/2, and the socket taken out of
 //! hyper.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -104,7 +105,7 @@ pub(crate) async fn upgrade(
     Extension(peer): Extension<Peer>,
     mut request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let accepted = accept(&app, &request, &peer)?;
+    let accepted = accept(&app, &request, peer.address, &peer.place)?;
     let response = accepted.response()?;
     let upgrade =
         Upgrade { on_upgrade: hyper::upgrade::on(&mut request), opening: accepted.opening, busy: peer.busy() };
@@ -121,7 +122,12 @@ pub(crate) async fn upgrade(
 ///
 /// # Errors
 /// As [`upgrade`].
-pub(crate) fn accept<B>(app: &App, request: &Request<B>, peer: &Peer) -> Result<Accepted, Problem> {
+pub(crate) fn accept<B>(
+    app: &App,
+    request: &Request<B>,
+    address: SocketAddr,
+    place: &Place,
+) -> Result<Accepted, Problem> {
     let way = way(request)?;
     let headers = request.headers();
     if single(headers, SEC_WEBSOCKET_VERSION)? != Some("13") {
@@ -147,8 +153,8 @@ pub(crate) fn accept<B>(app: &App, request: &Request<B>, peer: &Peer) -> Result<
     }
     let opening = Opening {
         groups,
-        peer: peer.address.ip().to_string(),
-        place: peer.place.clone(),
+        peer: address.ip().to_string(),
+        place: place.clone(),
         head: Bytes::new(),
         deflate: false,
         echo: false,
