@@ -5,6 +5,7 @@ mod cli;
 mod closing;
 mod crash;
 mod fan_out;
+mod front_door;
 mod groups;
 mod handshake;
 mod house;

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::watch::Watch;
+use super::watch::{Heard, Watch};
 use crate::http::problem::Problem;
 use crate::stream::Stream;
 
@@ -107,9 +107,11 @@ impl AsyncRead for Guarded {
             && let Some(lines) = &mut this.lines
         {
             match this.watch.heard() {
-                true => lines.check(new),
-                false => *lines = Lines::default(),
+                Heard::NewHead => *lines = Lines::default(),
+                Heard::Head => {}
+                Heard::Other => return Poll::Ready(Ok(())),
             }
+            lines.check(new);
         }
         Poll::Ready(Ok(()))
     }

@@ -49,6 +49,17 @@ pub(super) enum Expired {
     Stalled,
 }
 
+/// What bytes are that have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// The beginning of a head.
+    NewHead,
+    /// More of it.
+    Head,
+    /// A body, or a request before its turn.
+    Other,
+}
+
 /// Keeps a connection from being idle.
 #[derive(Debug)]
 pub(crate) struct Busy(Arc<Watch>);
@@ -75,15 +86,17 @@ impl Watch {
         Busy(self.clone())
     }
 
-    /// Bytes have come. Whether they belong to a head.
-    pub(super) fn heard(&self) -> bool {
+    /// Bytes have come. Which ones, as far as it is known.
+    pub(super) fn heard(&self) -> Heard {
         let mut state = self.state.lock();
         match state.waits {
-            Waits::Idle(_) => state.waits = Waits::Head(Instant::now() + self.header_timeout),
-            Waits::Head(_) => {}
-            Waits::Nothing => return false,
+            Waits::Idle(_) => {
+                state.waits = Waits::Head(Instant::now() + self.header_timeout);
+                Heard::NewHead
+            }
+            Waits::Head(_) => Heard::Head,
+            Waits::Nothing => Heard::Other,
         }
-        true
     }
 
     /// A write made no progress.
@@ -154,9 +167,9 @@ mod tests {
         assert_eq!(ends_after(&served).await, (30, Expired::Idle));
         let trickles = watch();
         drop(trickles.busy());
-        assert!(trickles.heard());
+        assert_eq!(trickles.heard(), Heard::NewHead);
         tokio::time::advance(Duration::from_secs(3)).await;
-        assert!(trickles.heard(), "more of the same head does not put the end off");
+        assert_eq!(trickles.heard(), Heard::Head, "more of the same head does not put the end off");
         assert_eq!(ends_after(&trickles).await, (2, Expired::Stalled));
     }
 
@@ -164,7 +177,7 @@ mod tests {
     async fn an_answer_takes_the_time_it_takes_as_long_as_the_client_reads() {
         let watch = watch();
         let _answering = watch.busy();
-        assert!(!watch.heard(), "what comes meanwhile is no head");
+        assert_eq!(watch.heard(), Heard::Other, "what comes meanwhile is no head");
         assert!(tokio::time::timeout(Duration::from_secs(600), watch.expired()).await.is_err());
         watch.stalled();
         tokio::time::advance(Duration::from_secs(5)).await;
