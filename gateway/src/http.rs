@@ -9,8 +9,10 @@ mod batch;
 mod body;
 mod channels;
 mod connections;
+pub(crate) mod events;
 mod groups;
 pub(crate) mod head;
+mod history;
 mod idempotency;
 mod jobs;
 mod openapi;
@@ -72,7 +74,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(groups::one))
         .routes(routes!(groups::members))
         .routes(routes!(groups::add, groups::discard))
-        .routes(routes!(groups::history))
+        .routes(routes!(history::read))
         .routes(routes!(batch::send))
         .routes(routes!(channels::send))
         .routes(routes!(queries::run))
@@ -82,6 +84,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(result::read))
         .routes(routes!(connections::list))
         .routes(routes!(connections::one, connections::disconnect))
+        .routes(routes!(events::stream))
         .routes(routes!(operations::live))
         .routes(routes!(operations::ready))
         .routes(routes!(operations::metrics))

@@ -12,6 +12,7 @@ pub mod consumer;
 pub mod demo;
 pub mod dispatch;
 pub mod health;
+mod history;
 pub mod http;
 pub mod idempotency;
 pub mod jobs;

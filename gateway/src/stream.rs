@@ -32,11 +32,13 @@ impl Stream {
     }
 
     /// Waits until [`Stream::try_read`] has something: bytes, the end or an error. Cancel safe.
+    #[allow(dead_code, reason = "the driver polls, who reads in a row awaits")]
     pub(crate) async fn readable(&self) -> io::Result<()> {
         poll_fn(|cx| self.poll_readable(cx)).await
     }
 
     /// Waits until it is worth while to write again. May resolve too early, never too late. Cancel safe.
+    #[allow(dead_code, reason = "the driver polls, who reads in a row awaits")]
     pub(crate) async fn writable(&self) -> io::Result<()> {
         poll_fn(|cx| self.poll_writable(cx)).await
     }

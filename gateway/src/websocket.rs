@@ -5,10 +5,12 @@
 
 mod commands;
 mod driver;
-mod reader;
+mod shared;
 mod socket;
 mod upgrade;
+mod wheel;
 
-#[allow(unused_imports, reason = "for the front door that needs no hyper")]
 pub(crate) use driver::drive;
+pub(crate) use shared::Shared;
 pub(crate) use upgrade::{Opening, PATH, Upgrade, accept, take_over, upgrade};
+pub(crate) use wheel::turn;

@@ -16,7 +16,8 @@
 //! # Reading order
 //!
 //! [`names`], [`id`], [`message`], [`raw_object`], [`envelope`]: the nouns. [`error`], [`close`]: what a client may be
-//! told. [`frame`]: what is on the wire. [`session`]: when it may be sent. [`websocket`]: the bytes around a frame.
+//! told. [`frame`]: what is on the wire. [`session`]: when it may be sent. [`websocket`], [`sse`]: the bytes around a
+//! frame. [`format`](mod@format): which of the two.
 
 pub mod close;
 pub mod envelope;
@@ -28,6 +29,7 @@ pub mod message;
 pub mod names;
 pub mod raw_object;
 pub mod session;
+pub mod sse;
 pub mod websocket;
 
 #[cfg(test)]

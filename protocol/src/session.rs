@@ -40,11 +40,14 @@
 
 mod answer;
 mod in_flight;
+mod rate;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod timer;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -52,6 +55,9 @@ use bytes::Bytes;
 pub use self::answer::Answer;
 use self::in_flight::InFlight;
 pub use self::in_flight::Ticket;
+use self::rate::Allowance;
+pub use self::rate::Rate;
+use self::subscriptions::Subscriptions;
 use self::timer::{Due, Timer};
 use crate::close::CloseCode;
 use crate::envelope::Position;
@@ -69,6 +75,10 @@ pub struct Limits {
     pub in_flight_max: usize,
     /// Bytes of a message in `group_send`.
     pub message_bytes_max: usize,
+    /// Text messages; one beyond is refused with `rate_limited`.
+    pub commands: Rate,
+    /// Pings, pongs and frames with nothing in them; one beyond closes with 1008.
+    pub control_frames: Rate,
     /// Silence of the client after which it is pinged.
     pub ping_interval: Duration,
     /// Silence after a ping after which the connection is closed.
@@ -81,6 +91,8 @@ impl Default for Limits {
             subscriptions_max: 100,
             in_flight_max: 64,
             message_bytes_max: 65_536,
+            commands: Rate { per_second: 100, burst: 200 },
+            control_frames: Rate { per_second: 20, burst: 100 },
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
         }
@@ -104,9 +116,12 @@ pub enum Output {
 #[derive(Debug)]
 pub struct Session {
     user: Option<String>,
-    limits: Limits,
-    subscriptions: HashSet<GroupName>,
+    /// Shared by all connections: an idle one is to be small.
+    limits: Arc<Limits>,
+    subscriptions: Subscriptions,
     commands: InFlight,
+    commands_left: Allowance,
+    control_frames_left: Allowance,
     outputs: VecDeque<Output>,
     timer: Timer,
     state: State,
@@ -123,14 +138,16 @@ enum State {
 
 impl Session {
     /// Opens a session; the first output is `welcome`.
-    pub fn new(channel: ChannelName, user: Option<String>, limits: Limits, now: Instant) -> Self {
+    pub fn new(channel: ChannelName, user: Option<String>, limits: impl Into<Arc<Limits>>, now: Instant) -> Self {
         let welcome = ServerFrame::Welcome { channel, user: user.clone() }.encode();
         Self {
             user,
-            timer: Timer::new(limits.ping_interval, limits.pong_timeout, now),
-            limits,
-            subscriptions: HashSet::new(),
+            timer: Timer::new(now),
+            limits: limits.into(),
+            subscriptions: Subscriptions::default(),
             commands: InFlight::default(),
+            commands_left: Allowance::full(now),
+            control_frames_left: Allowance::full(now),
             outputs: VecDeque::from([Output::Send(welcome)]),
             state: State::Open,
         }
@@ -159,7 +176,9 @@ impl Session {
             return self.close(CloseCode::TryAgainLater, "more commands than may be in flight");
         }
         self.timer.heard(now);
+        let allowed = self.commands_left.take(&self.limits.commands, now);
         match ClientFrame::decode(text, self.limits.message_bytes_max) {
+            Ok(ClientFrame { id, .. }) if !allowed => self.refuse(id, self.too_many_commands()),
             Ok(ClientFrame { id, request: Request::Ping }) => self.send(&ServerFrame::Pong { id }),
             Ok(ClientFrame { id, request: Request::Command(command) }) => self.on_command(id, command),
             Err(refused) => self.refuse(refused.id, refused.refusal),
@@ -172,12 +191,16 @@ impl Session {
         self.close(CloseCode::Unsupported, "this protocol has text messages only");
     }
 
-    /// Takes notice of a WebSocket pong.
-    pub fn on_pong(&mut self, now: Instant) {
+    /// Takes notice of a ping, a pong or a frame with nothing in it. More than [`Limits::control_frames`] close the
+    /// connection: they cost work and say nothing.
+    pub fn on_control(&mut self, now: Instant) {
         self.timer.heard(now);
+        if !self.control_frames_left.take(&self.limits.control_frames, now) {
+            self.close(CloseCode::Policy, "too many pings, pongs or empty frames");
+        }
     }
 
-    /// Takes notice of any other sign of life, such as a ping or a part of a message.
+    /// Takes notice of any other sign of life, such as a part of a message.
     pub fn on_activity(&mut self, now: Instant) {
         self.timer.heard(now);
     }
@@ -228,7 +251,7 @@ impl Session {
     /// When [`Session::handle_timeout`] wants to be called; `None` while nothing is read, because then no pong could
     /// be seen.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.wants_input() { self.timer.deadline() } else { None }
+        if self.wants_input() { self.timer.deadline(&self.limits) } else { None }
     }
 
     /// Pings a client that has been silent, or closes with 3008 if that did not help. Too early does nothing.
@@ -236,7 +259,7 @@ impl Session {
         if !self.wants_input() {
             return;
         }
-        match self.timer.due(now) {
+        match self.timer.due(&self.limits, now) {
             Due::Nothing => {}
             Due::Ping => self.outputs.push_back(Output::Ping),
             Due::Close => self.close(CloseCode::Timeout, "no pong came in time"),
@@ -314,6 +337,12 @@ impl Session {
 
     fn refuse(&mut self, id: Option<RequestId>, refusal: Refusal) {
         self.commands.push_answered(ServerFrame::Error { id, refusal }.encode());
+    }
+
+    fn too_many_commands(&self) -> Refusal {
+        let Rate { per_second, .. } = self.limits.commands;
+        let message = format!("more than {per_second} commands a second; this one was not done, send it again later");
+        Refusal::new(ErrorCode::RateLimited, message)
     }
 
     /// What the session itself knows about a command that is about to start.

@@ -1,7 +1,10 @@
-//! The bytes of WebSocket that we write ourselves, and the checks of a handshake that need no crypto.
+//! The bytes of WebSocket: frames written here and read by [`reader`], and the checks of a handshake that need no
+//! crypto.
 //!
 //! What a server sends is never masked and never fragmented, so a frame is a short header and the payload
-//! (RFC 6455, section 5.2). Reading frames is left to the gateway.
+//! (RFC 6455, section 5.2).
+
+pub mod reader;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -20,6 +23,7 @@ pub const SUBPROTOCOL: &str = "groupcast.v1";
 pub const TOKEN_SUBPROTOCOL: &str = "groupcast.token.";
 
 const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
@@ -28,6 +32,24 @@ const FINAL: u8 = 0x80;
 /// A whole text message: header and payload. The payload must be UTF-8.
 pub fn text(payload: &[u8]) -> Bytes {
     frame(TEXT, payload)
+}
+
+/// A whole binary message.
+pub fn binary(payload: &[u8]) -> Bytes {
+    frame(BINARY, payload)
+}
+
+/// The payload of a frame that was made here.
+///
+/// # Panics
+/// When the bytes do not begin with a header of ours.
+pub fn payload(frame: &[u8]) -> &[u8] {
+    let header = match frame[1] {
+        127 => 10,
+        126 => 4,
+        _ => 2,
+    };
+    &frame[header..]
 }
 
 /// A ping. Of a payload longer than [`CONTROL_PAYLOAD_MAX`] the beginning is sent.
@@ -47,6 +69,14 @@ pub fn close(code: CloseCode, reason: &str) -> Bytes {
     payload.put_u16(code.as_u16());
     payload.put_slice(&reason.as_bytes()[..end]);
     frame(CLOSE, &payload)
+}
+
+/// The answer to a close frame: the same code, or none if it had none.
+pub fn close_reply(code: Option<u16>) -> Bytes {
+    match code {
+        Some(code) => frame(CLOSE, &code.to_be_bytes()),
+        None => frame(CLOSE, b""),
+    }
 }
 
 /// Whether a `Sec-WebSocket-Key` is what RFC 6455, section 4.1, asks for: 16 bytes in base64.
@@ -122,6 +152,7 @@ mod tests {
         let framed = text(&payload);
         let (header, rest) = framed.split_at(framed.len() - len);
         assert_eq!(rest, payload);
+        assert_eq!(super::payload(&framed), payload);
         assert!(header.len() <= HEADER_MAX);
         header.to_vec()
     }
@@ -141,6 +172,12 @@ mod tests {
         assert_eq!(&pong(b"")[..], [0x8A, 0]);
         assert_eq!(ping(&[0; 200]).len(), 2 + 125);
         assert_eq!(&close(CloseCode::Timeout, "no")[..], [0x88, 4, 0x0B, 0xC0, b'n', b'o']);
+    }
+
+    #[test]
+    fn a_close_is_answered_by_its_own_code() {
+        assert_eq!(&close_reply(Some(3999))[..], [0x88, 2, 0x0F, 0x9F]);
+        assert_eq!(&close_reply(None)[..], [0x88, 0]);
     }
 
     #[test]

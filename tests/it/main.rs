@@ -4,6 +4,7 @@ mod batch;
 mod cli;
 mod closing;
 mod crash;
+mod events;
 mod fan_out;
 mod front_door;
 mod groups;

@@ -3,6 +3,7 @@
 //! Reading order: [`home`] (a folder with a configuration and a database), [`gateway`] (the process), [`http`],
 //! [`socket`] and [`raw`] (three ways to talk to it), [`ledger`] (what a reader has to have got), [`wait`] (deadlines).
 
+pub mod events;
 pub mod gateway;
 pub mod home;
 pub mod http;
@@ -11,6 +12,7 @@ pub mod raw;
 pub mod socket;
 pub mod wait;
 
+pub use events::Events;
 pub use gateway::Gateway;
 pub use home::Home;
 pub use http::{Http, Reply};

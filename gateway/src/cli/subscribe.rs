@@ -28,7 +28,8 @@ Examples:
   groupcast subscribe my_group --count 1        # one push, then the end
   groupcast subscribe my_group --after x7:40    # what was missed first; for groups that keep history
 
-Prints pushes as they come: message, gap, joined, left. After a cut it connects again, with a delay at random.")]
+Prints pushes as they come: message, gap, joined, left. After a cut it connects again, with a delay at random, and goes
+on where it was in groups that keep history. Where it begins is told on standard error, as in `my_group at x7:40`.")]
 pub struct SubscribeArgs {
     /// The groups.
     #[arg(required = true, value_name = "GROUP")]

@@ -139,7 +139,8 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Result<Json<Groups
 pub(super) async fn one(State(app): State<App>, InGroup(group): InGroup, uri: Uri) -> Result<Json<GroupBody>, Problem> {
     Params::parse(&uri, &[])?;
     let members = app.layer.group_len(&group).unwrap_or(0);
-    Ok(Json(GroupBody { group: group.to_string(), members, epoch: None, offset: None }))
+    let (epoch, offset) = app.layer.position(&group).map(|at| (at.epoch.into(), at.offset)).unzip();
+    Ok(Json(GroupBody { group: group.to_string(), members, epoch, offset }))
 }
 
 /// Lists the channels in a group
@@ -227,22 +228,4 @@ pub(super) async fn discard(
     }
     app.layer.group_discard(&group, &channel).await.map_err(dispatch::refusal)?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Reads a group's history
-///
-/// No group keeps history in this build.
-#[utoipa::path(
-    get,
-    path = "/v1/groups/{group}/history",
-    tag = "groups",
-    operation_id = "history",
-    params(("group" = String, Path, description = "Name of the group", example = "my_group")),
-    responses(
-        (status = 404, description = "`not_found`: the group keeps no history"),
-        (status = 422, description = "`invalid_name`"),
-    )
-)]
-pub(super) async fn history(InGroup(group): InGroup) -> Problem {
-    Problem::new(ErrorCode::NotFound, format!("group `{group}` keeps no history; its messages are not stored"))
 }

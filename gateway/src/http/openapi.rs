@@ -26,6 +26,7 @@ use super::problem::ProblemBody;
         (name = "channels", description = "Send to one channel"),
         (name = "queries", description = "Run named queries"),
         (name = "jobs", description = "Deferred work and its results"),
+        (name = "events", description = "Groups as Server-Sent Events"),
         (name = "connections", description = "Live connections"),
         (name = "operations", description = "Health and metrics"),
     ),

@@ -18,6 +18,7 @@ use super::front::Front;
 use super::tls::Tls;
 use super::{StartError, Stop, spread};
 use crate::app::App;
+use crate::http::events;
 use crate::websocket::{self, Upgrade};
 
 /// Requests that are answered and not yet driven. At the bound they are refused.
@@ -29,6 +30,8 @@ const WRITES_PER_TURN: usize = 128;
 pub(crate) enum Arrival {
     /// A handshake that was accepted.
     WebSocket(Upgrade),
+    /// An event stream that was asked for.
+    Events(events::Opening),
 }
 
 /// What is served, and how.
@@ -43,6 +46,8 @@ pub(crate) struct Local {
     pub(crate) app: App,
     /// Borrowed for a few steps at a time, never over an await.
     pub(crate) shard: RefCell<Shard>,
+    /// What the WebSockets of this thread share.
+    pub(crate) websockets: websocket::Shared,
     tasks: TaskTracker,
 }
 
@@ -72,7 +77,8 @@ impl ShardThread {
         let (alive, ended) = watch::channel(());
         let run = move || {
             let (shard, events) = inbox.open();
-            let local = Rc::new(Local { app, shard: RefCell::new(shard), tasks: TaskTracker::new() });
+            let websockets = websocket::Shared::new(&app.config.limits);
+            let local = Rc::new(Local { app, shard: RefCell::new(shard), websockets, tasks: TaskTracker::new() });
             LocalSet::new().block_on(&runtime, run(local, events, door, served, stop));
             drop(alive);
         };
@@ -96,6 +102,7 @@ impl ShardThread {
 
 async fn run(local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, served: Served, stop: Stop) {
     let (way_in, arrivals) = mpsc::channel(ARRIVALS_MAX);
+    let wheel = tokio::task::spawn_local(websocket::turn(local.clone()));
     let sweeper = tokio::task::spawn_local(sweep(local.clone(), events));
     tokio::task::spawn_local(take_arrivals(local.clone(), arrivals));
     let Served { router, tls } = served;
@@ -113,6 +120,7 @@ async fn run(local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, served
     }
     // The layer may still send; what nobody takes is for nobody.
     sweeper.abort();
+    wheel.abort();
 }
 
 /// Serves each connection that this thread accepts, until no more are taken.
@@ -132,6 +140,7 @@ async fn take_arrivals(local: Rc<Local>, mut arrivals: mpsc::Receiver<Arrival>) 
     while let Some(arrival) = arrivals.recv().await {
         match arrival {
             Arrival::WebSocket(upgrade) => local.tasks.spawn_local(websocket::take_over(local.clone(), upgrade)),
+            Arrival::Events(opening) => local.tasks.spawn_local(events::drive(local.clone(), opening)),
         };
     }
 }

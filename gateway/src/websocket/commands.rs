@@ -8,9 +8,10 @@ use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use groupcast_protocol::frame::{Accepted, Command};
 use groupcast_protocol::session::{Answer, Session, Ticket};
-use groupcast_protocol::{ChannelName, ErrorCode, GroupName, JobId, Refusal};
+use groupcast_protocol::{ChannelName, ErrorCode, GroupName, JobId, Position, Refusal};
 
 use crate::app::App;
+use crate::history::{self, Ask};
 use crate::jobs::ReplyTo;
 
 /// What became of a command.
@@ -49,9 +50,9 @@ impl Commands {
         }
     }
 
-    /// Whether nothing is under way.
-    pub(super) fn is_empty(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+    /// Whether nothing is under way, nor to be remembered.
+    pub(super) fn is_done(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty() && self.working.is_empty() && self.asked.is_empty()
     }
 
     /// Whether all but answers has to wait: a command that makes jobs has not been answered.
@@ -69,12 +70,8 @@ impl Commands {
         self.start_waiting();
     }
 
-    /// The next outcome. Cancel safe; never resolves while nothing is under way.
-    pub(super) async fn next(&mut self) -> Outcome {
-        std::future::poll_fn(|cx| self.poll_next(cx)).await
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    /// The next outcome; pending, and nobody woken, while nothing is under way.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         match Pin::new(&mut self.running).poll_next(cx) {
             Poll::Ready(Some((publishing, outcome))) => {
                 self.remember(&outcome);
@@ -149,10 +146,7 @@ async fn execute(app: &App, channel: ChannelName, command: Command) -> Result<An
         }
         Command::Cancel { job } => app.dispatch.cancel(job).await.map(|()| Answer::Cancelled),
         Command::Members { group } => Ok(members(app, &group)),
-        Command::History { group, .. } => {
-            let why = format!("group `{group}` keeps no history");
-            Err(Refusal::new(ErrorCode::NotFound, why))
-        }
+        Command::History { group, after, limit } => history(app, &group, after.as_ref(), limit),
         Command::Authenticate { .. } => {
             let why = "this gateway takes no tokens: it has no [auth] section, and everybody on this machine may do everything";
             Err(Refusal::new(ErrorCode::BadRequest, why))
@@ -166,6 +160,19 @@ async fn execute(app: &App, channel: ChannelName, command: Command) -> Result<An
 
 /// Members in one answer; the rest is read over HTTP, page by page.
 const MEMBERS_PAGE: usize = 1000;
+
+/// The most messages in one answer; who asks for more gets `next`.
+const HISTORY_LIMIT_MAX: usize = 1000;
+/// Messages in one answer, unless asked for fewer; `next` says where to go on.
+const HISTORY_PAGE: u64 = 100;
+/// Bytes of one answer: as much as other answers may wait beside it. Larger pages are read over HTTP.
+const HISTORY_BYTES: usize = 128 << 10;
+
+fn history(app: &App, group: &GroupName, after: Option<&Position>, limit: Option<u64>) -> Result<Answer, Refusal> {
+    let limit = usize::try_from(limit.unwrap_or(HISTORY_PAGE)).unwrap_or(usize::MAX).min(HISTORY_LIMIT_MAX);
+    let (after, epoch) = after.map_or((0, None), |after| (after.offset, Some(&*after.epoch)));
+    history::read(&app.layer, group, Ask { after, epoch, limit, bytes: HISTORY_BYTES }).map(Answer::History)
+}
 
 fn members(app: &App, group: &GroupName) -> Answer {
     let mut members = app.layer.members(group, None, MEMBERS_PAGE + 1).unwrap_or_default();

@@ -1,22 +1,33 @@
 //! One connection: reads its socket, asks the session, does what it says.
 //!
-//! `select!` only picks an input; what follows is done in [`Connection::turn`], in one place.
+//! The task sleeps in one place, [`Connection::poll_input`], which only picks inputs; what follows is done in
+//! [`Connection::turn`]. Most connections sleep most of the time, so nothing here is larger than a sleeper needs: what is
+//! read into, counted by and bounded by is the thread's.
 
+mod input;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use groupcast_channel_layer::{LayerError, Origin, Signal, Slot, Subscribed, Wrote};
 use groupcast_protocol::close::CloseCode;
 use groupcast_protocol::frame::Command;
-use groupcast_protocol::session::{Answer, Limits, Output, Session, Ticket};
-use groupcast_protocol::{Format, GroupName, Position, websocket};
-use tokio::time::{Instant, sleep_until, timeout};
+use groupcast_protocol::session::{Answer, Output, Session, Ticket};
+use groupcast_protocol::websocket::reader::Reader;
+use groupcast_protocol::{ChannelName, Format, GroupName, Position, websocket};
+use tokio::time::{Instant, timeout};
 
+use self::input::Unread;
 use super::commands::Commands;
-use super::reader::{Incoming, Reader};
 use super::socket::Socket;
 use super::upgrade::Opening;
+use super::wheel::Alarm;
 use crate::clock;
 use crate::metrics::CloseLabels;
 use crate::server::Place;
@@ -25,44 +36,43 @@ use crate::stream::Stream;
 
 /// From our close frame to the end of the stream.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a drain looks again for commands that are still under way.
-const DRAIN_RETRY: Duration = Duration::from_millis(50);
-/// A client that is told to come back does so within this time, spread by chance.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
-/// Messages of one socket that are taken before others get their turn.
-const MESSAGES_PER_TURN: usize = 32;
-/// Bytes that a command takes beside the message in it.
-const FRAME_ROOM: usize = 1024;
 
 /// Drives a WebSocket until it ends. `already_read` is what came behind the request.
 pub(crate) async fn drive(local: Rc<Local>, stream: Stream, already_read: Bytes, opening: Opening) {
-    let socket = Rc::new(Socket::new(stream));
-    let frame_bytes_max = local.app.config.limits.message_bytes.0 + FRAME_ROOM;
-    let reader = Reader::new(socket.clone(), already_read, frame_bytes_max);
-    match Connection::open(local, socket, reader, opening) {
-        Ok(connection) => connection.run().await,
-        Err(error) => tracing::warn!(%error, "a connection was refused"),
-    }
+    let connection = match Connection::open(local, stream, &already_read, opening) {
+        Ok(connection) => connection,
+        Err(error) => return tracing::warn!(%error, "a connection was refused"),
+    };
+    drop(already_read);
+    connection.run().await;
 }
 
 struct Connection {
     local: Rc<Local>,
     socket: Rc<Socket>,
     reader: Reader,
-    /// There may be more to read, of which the socket's readiness tells nothing: tungstenite has a buffer of its own.
-    more: bool,
-    /// The stream makes no sense any more: what comes is not read, only its end waited for.
-    broken: bool,
+    unread: Unread,
     session: Session,
-    commands: Commands,
+    /// There while any are under way.
+    commands: Option<Box<Commands>>,
+    channel: ChannelName,
     slot: Slot,
+    alarm: Alarm,
     /// Held until the connection is over.
     _place: Place,
     state: State,
-    /// The code it ended with, ours or the peer's; 1006 as long as nobody has said any.
-    close_code: u16,
     /// Since when the socket has taken nothing though there is something for it.
     stalled_since: Option<Instant>,
+    /// Since when a message in fragments has not ended.
+    unfinished_since: Option<Instant>,
+    /// The code it ended with, ours or the peer's; 1006 as long as nobody has said any.
+    close_code: u16,
+    /// There may be more to read, of which the socket's readiness tells nothing.
+    more: bool,
+    /// The stream makes no sense any more: what comes is not read, only its end waited for.
+    broken: bool,
+    /// Messages go back as they came, and the session has no part in them.
+    echo: bool,
 }
 
 /// `Open => Draining => Closing => Over`; each step may be left out.
@@ -79,18 +89,16 @@ enum State {
 }
 
 impl Connection {
-    fn open(local: Rc<Local>, socket: Rc<Socket>, reader: Reader, opening: Opening) -> Result<Self, LayerError> {
+    fn open(local: Rc<Local>, stream: Stream, already_read: &[u8], opening: Opening) -> Result<Self, LayerError> {
+        let socket = Rc::new(Socket::new(stream));
         let origin = Origin { peer: opening.peer, user: None, connected_at: clock::now_ms() };
         let (slot, channel) = local.shard.borrow_mut().connect(socket.clone(), Format::WebSocket, origin)?;
-        let limits = &local.app.config.limits;
-        let limits = Limits {
-            subscriptions_max: limits.subscriptions_per_connection,
-            in_flight_max: limits.commands_in_flight,
-            message_bytes_max: limits.message_bytes.0,
-            ping_interval: limits.ping_interval.0,
-            pong_timeout: limits.pong_timeout.0,
-        };
+        let limits = local.websockets.session_limits.clone();
         let mut session = Session::new(channel.clone(), None, limits, std::time::Instant::now());
+        if opening.echo {
+            // `welcome` is of a protocol that is not spoken then.
+            while session.poll().is_some() {}
+        }
         if !opening.head.is_empty() {
             // First of all: the answer to the handshake leaves in one write with `welcome`.
             local.shard.borrow_mut().push(slot, opening.head);
@@ -98,22 +106,26 @@ impl Connection {
         for (group, after) in opening.groups {
             session.subscribe_at_open(group, after);
         }
-        let commands = Commands::new(local.app.clone(), channel);
         local.app.metrics.websockets_opened.inc();
-        let (state, _place) = (State::Open, opening.place);
+        let alarm = Alarm::new(local.clone());
         Ok(Self {
             local,
             socket,
-            reader,
+            reader: Reader::default(),
+            unread: Unread::new(already_read),
+            session,
+            commands: None,
+            channel,
+            slot,
+            alarm,
+            _place: opening.place,
+            state: State::Open,
+            stalled_since: None,
+            unfinished_since: None,
+            close_code: 1006,
             more: true,
             broken: false,
-            session,
-            commands,
-            slot,
-            _place,
-            state,
-            close_code: 1006,
-            stalled_since: None,
+            echo: opening.echo,
         })
     }
 
@@ -124,45 +136,67 @@ impl Connection {
         }
         self.turn();
         while self.state != State::Over {
-            self.wait().await;
+            let more = self.more && self.wants_to_read();
+            if more {
+                // Others first: this one could go on for ever.
+                tokio::task::yield_now().await;
+            }
+            poll_fn(|cx| if self.poll_input(cx) || more { Poll::Ready(()) } else { Poll::Pending }).await;
             self.turn();
         }
+        // Rare, and larger than all that sleeps.
+        Box::pin(self.leave()).await;
+    }
+
+    async fn leave(self) {
         self.local.shard.borrow_mut().disconnect(self.slot);
-        if let Some(leave) = self.commands.leave() {
+        if let Some(leave) = self.commands.and_then(|mut commands| commands.leave()) {
             self.local.spawn(leave);
         }
         let code = CloseLabels { code: self.close_code };
         self.local.app.metrics.websockets_closed.get_or_create(&code).inc();
-        let Self { socket, reader, .. } = self;
-        drop(reader);
-        if let Some(socket) = Rc::into_inner(socket) {
+        if let Some(socket) = Rc::into_inner(self.socket) {
             // An end that does not come in time is not waited for.
             let _ = timeout(CLOSE_TIMEOUT, socket.stream.shutdown_and_linger()).await;
         }
     }
 
-    /// Waits for the next input and takes it in. Every branch survives being dropped.
-    async fn wait(&mut self) {
-        let (socket, local) = (self.socket.clone(), self.local.clone());
-        let reads = self.wants_to_read();
-        let blocked = local.shard.borrow().is_blocked(self.slot);
-        let deadline = self.deadline();
-        tokio::select! {
-            ready = socket.stream.readable(), if reads && !self.more => match ready {
-                Ok(()) => self.more = true,
-                Err(_) => self.state = State::Over,
-            },
-            () = tokio::task::yield_now(), if reads && self.more => {}
-            ready = socket.stream.writable(), if blocked => match ready {
-                Ok(()) => local.shard.borrow_mut().unblock(self.slot),
-                Err(_) => self.state = State::Over,
-            },
-            (ticket, outcome) = self.commands.next(), if !self.commands.is_empty() => {
-                self.session.complete(ticket, outcome);
+    /// Takes in whatever is new; false when nothing is, and then the task will be woken when something is.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> bool {
+        let rung = self.socket.listen(cx.waker());
+        let socket = self.poll_socket(cx);
+        let commands = self.poll_commands(cx);
+        self.poll_time(cx) || rung || socket || commands
+    }
+
+    fn poll_socket(&mut self, cx: &mut Context<'_>) -> bool {
+        let socket = self.socket.clone();
+        let mut ready = false;
+        if !self.more && self.wants_to_read() {
+            match socket.stream.poll_readable(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => (self.more, ready) = (true, true),
+                Poll::Ready(Err(_)) => (self.state, ready) = (State::Over, true),
             }
-            () = socket.bell.notified() => {}
-            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.on_time(),
         }
+        if self.is_blocked() {
+            match socket.stream.poll_writable(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => {
+                    self.local.shard.borrow_mut().unblock(self.slot);
+                    ready = true;
+                }
+                Poll::Ready(Err(_)) => (self.state, ready) = (State::Over, true),
+            }
+        }
+        ready
+    }
+
+    fn poll_commands(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(commands) = &mut self.commands else { return false };
+        let Poll::Ready((ticket, outcome)) = commands.poll_next(cx) else { return false };
+        self.session.complete(ticket, outcome);
+        true
     }
 
     /// Reads what is there, does what the session and the shard say, then writes.
@@ -173,10 +207,12 @@ impl Connection {
         }
         self.act_all();
         let mut shard = self.local.shard.borrow_mut();
-        shard.hold(self.slot, self.commands.hold(&self.session));
+        shard.hold(self.slot, self.commands.as_mut().is_some_and(|commands| commands.hold(&self.session)));
         while shard.write(self.slot) == Wrote::Part {}
-        let (flushed, blocked) = (shard.is_flushed(self.slot), shard.is_blocked(self.slot));
+        let flushed = shard.is_flushed(self.slot) && !self.socket.stream.is_flushing();
         drop(shard);
+        self.commands.take_if(|commands| commands.is_done());
+        let blocked = self.is_blocked();
         self.hear_signals();
         if self.socket.take_progress() || !blocked {
             self.stalled_since = None;
@@ -212,7 +248,7 @@ impl Connection {
                 self.local.shard.borrow_mut().unsubscribe(self.slot, &group);
                 self.session.complete(ticket, Ok(Answer::Unsubscribed));
             }
-            Output::Execute(ticket, command) => self.commands.start(ticket, command),
+            Output::Execute(ticket, command) => self.start(ticket, command),
             Output::Close(code, reason) => {
                 self.close_code = code.as_u16();
                 self.local.shard.borrow_mut().end(self.slot);
@@ -225,10 +261,20 @@ impl Connection {
         }
     }
 
+    fn start(&mut self, ticket: Ticket, command: Command) {
+        let new = || Box::new(Commands::new(self.local.app.clone(), self.channel.clone()));
+        self.commands.get_or_insert_with(new).start(ticket, command);
+    }
+
     /// The cursor is set and `subscribed` queued in the same turn, so no message can come before it.
     fn subscribe(&mut self, ticket: Ticket, group: &GroupName, after: Option<&Position>) {
         let Subscribed { position, recovery } = self.local.shard.borrow_mut().subscribe(self.slot, group, after);
         self.session.complete(ticket, Ok(Answer::Subscribed { position, recovery }));
+    }
+
+    /// Whether the socket has to be waited for before anything else is written.
+    fn is_blocked(&self) -> bool {
+        self.local.shard.borrow().is_blocked(self.slot) || self.socket.stream.is_flushing()
     }
 
     fn has_closed(&self) -> bool {
@@ -263,95 +309,6 @@ impl Connection {
             }
             State::Closing(_) => !self.broken,
             State::PeerClosed(_) | State::Over => false,
-        }
-    }
-
-    fn read(&mut self) {
-        for _ in 0..MESSAGES_PER_TURN {
-            if !self.wants_to_read() {
-                return;
-            }
-            let incoming = self.reader.next();
-            if let Some(answers) = self.reader.answers()
-                // Nothing may follow our own close frame.
-                && !matches!(self.state, State::Closing(_))
-            {
-                self.push(answers);
-            }
-            match incoming {
-                Incoming::Nothing => {
-                    self.more = false;
-                    return;
-                }
-                incoming => self.take(incoming),
-            }
-            self.act_all();
-        }
-    }
-
-    fn take(&mut self, incoming: Incoming) {
-        let now = std::time::Instant::now();
-        let closing = matches!(self.state, State::Closing(_));
-        match incoming {
-            Incoming::Closed(code) => {
-                self.close_code = code.filter(|_| !closing).unwrap_or(self.close_code);
-                self.local.shard.borrow_mut().end(self.slot);
-                self.state = State::PeerClosed(Instant::now() + CLOSE_TIMEOUT);
-            }
-            Incoming::Broken(..) if closing => self.state = State::Over,
-            Incoming::Broken(code, reason) => {
-                self.broken = true;
-                self.session.close(code, &reason);
-            }
-            Incoming::Text(_) | Incoming::Binary | Incoming::Control if closing => {}
-            Incoming::Text(text) => self.session.on_text(&text, now),
-            Incoming::Binary => self.session.on_binary(),
-            Incoming::Control => self.session.on_activity(now),
-            Incoming::Nothing => {}
-        }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        let own = match self.state {
-            State::Draining(at) | State::Closing(at) | State::PeerClosed(at) => Some(at),
-            State::Open | State::Over => None,
-        };
-        let stalled = self.stalled_since.map(|since| since + self.local.app.config.limits.write_timeout.0);
-        let session = self.session.poll_timeout().map(Instant::from_std);
-        [own, stalled, session].into_iter().flatten().min()
-    }
-
-    fn on_time(&mut self) {
-        let now = Instant::now();
-        let write_timeout = self.local.app.config.limits.write_timeout.0;
-        if self.stalled_since.is_some_and(|since| now >= since + write_timeout) {
-            // 3008, but a socket that takes nothing takes no close frame either.
-            self.close_code = CloseCode::Timeout.as_u16();
-            self.state = State::Over;
-            return;
-        }
-        match self.state {
-            State::Closing(at) | State::PeerClosed(at) if now >= at => self.state = State::Over,
-            State::Draining(at) if now >= at && self.session.is_idle() => {
-                self.session.close(CloseCode::Restart, "the gateway restarts; connect again");
-            }
-            State::Draining(at) if now >= at => self.state = State::Draining(now + DRAIN_RETRY),
-            State::Open | State::Draining(_) | State::Closing(_) | State::PeerClosed(_) | State::Over => {
-                self.session.handle_timeout(now.into_std());
-            }
-        }
-    }
-
-    fn tell_closing(&mut self) {
-        let retry_after = RETRY_AFTER_MAX.mul_f64(clock::random_fraction());
-        self.session.drain(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));
-    }
-
-    /// Closes at a moment within `spread`: a thousand clients shall not come back at once.
-    fn drain(&mut self, spread: Duration) {
-        if self.state == State::Open {
-            self.tell_closing();
-            self.state = State::Draining(Instant::now() + spread.mul_f64(clock::random_fraction()));
         }
     }
 }

@@ -256,7 +256,7 @@ fn a_silent_client_is_pinged_and_then_given_up() {
 #[test]
 fn whatever_is_heard_is_a_sign_of_life() {
     let signs: [fn(&mut Open); 3] = [
-        |it| it.session.on_pong(it.now),
+        |it| it.session.on_control(it.now),
         |it| it.session.on_activity(it.now),
         |it| {
             it.says(r#"{"type":"ping"}"#).gives([r#"{"type":"pong"}"#]);

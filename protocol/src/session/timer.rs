@@ -1,14 +1,16 @@
 //! When a silent client is pinged, and when it is given up.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use super::Limits;
 
 /// `Quiet => Pinged => Quiet`: anything heard ends a wait for a pong.
 #[derive(Debug)]
-pub(super) struct Timer {
-    ping_interval: Duration,
-    pong_timeout: Duration,
-    last_heard: Instant,
-    pinged: Option<Instant>,
+pub(super) enum Timer {
+    /// Something was heard at this time.
+    Quiet(Instant),
+    /// A ping was sent at this time.
+    Pinged(Instant),
 }
 
 /// What the time asks for.
@@ -20,32 +22,33 @@ pub(super) enum Due {
 }
 
 impl Timer {
-    pub(super) fn new(ping_interval: Duration, pong_timeout: Duration, now: Instant) -> Self {
-        Self { ping_interval, pong_timeout, last_heard: now, pinged: None }
+    pub(super) fn new(now: Instant) -> Self {
+        Self::Quiet(now)
     }
 
     pub(super) fn heard(&mut self, now: Instant) {
-        self.last_heard = now;
-        self.pinged = None;
+        *self = Self::Quiet(now);
     }
 
     /// `None` when it lies beyond the end of time.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        match self.pinged {
-            Some(at) => at.checked_add(self.pong_timeout),
-            None => self.last_heard.checked_add(self.ping_interval),
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
+        match self {
+            Self::Quiet(since) => since.checked_add(limits.ping_interval),
+            Self::Pinged(at) => at.checked_add(limits.pong_timeout),
         }
     }
 
-    pub(super) fn due(&mut self, now: Instant) -> Due {
-        match self.deadline() {
+    pub(super) fn due(&mut self, limits: &Limits, now: Instant) -> Due {
+        match self.deadline(limits) {
             Some(deadline) if deadline <= now => {}
             _ => return Due::Nothing,
         }
-        if self.pinged.is_some() {
-            return Due::Close;
+        match self {
+            Self::Pinged(_) => Due::Close,
+            Self::Quiet(_) => {
+                *self = Self::Pinged(now);
+                Due::Ping
+            }
         }
-        self.pinged = Some(now);
-        Due::Ping
     }
 }

@@ -214,7 +214,7 @@ impl Driver {
             }
             Input::Text(_) => {}
             Input::Binary => self.session.on_binary(),
-            Input::Pong => self.session.on_pong(self.now),
+            Input::Pong => self.session.on_control(self.now),
             Input::Wait(seconds) => {
                 self.now += Duration::from_secs(u64::from(seconds));
                 self.session.handle_timeout(self.now);

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use groupcast_protocol::GroupName;
+use groupcast_protocol::envelope::PositionError;
+use groupcast_protocol::{GroupName, Position};
 use serde_json::{Value, json};
 
 use super::super::CliError;
@@ -12,8 +13,8 @@ use super::super::CliError;
 #[derive(Debug)]
 pub(super) struct Follow {
     groups: Vec<GroupName>,
-    /// Epoch and offset of what was seen last, for groups that keep history.
-    positions: HashMap<String, (String, u64)>,
+    /// What was seen last, for groups that keep history.
+    positions: HashMap<String, Position>,
     left: Option<u64>,
     was_subscribed: bool,
     progress: bool,
@@ -46,19 +47,15 @@ impl Follow {
         let [group] = self.groups.as_slice() else {
             return Err(CliError::Usage("--after is the position of one group; name only that one".to_owned()));
         };
-        let usage = || CliError::Usage(format!("`{text}` is not a position; write EPOCH:OFFSET, as in x7:40"));
-        let (epoch, offset) = text.rsplit_once(':').filter(|(epoch, _)| !epoch.is_empty()).ok_or_else(usage)?;
-        let offset = offset.parse().map_err(|_| usage())?;
-        self.positions.insert(group.to_string(), (epoch.to_owned(), offset));
+        let position = text.parse().map_err(|error: PositionError| CliError::Usage(format!("--after: {error}")))?;
+        self.positions.insert(group.to_string(), position);
         Ok(())
     }
 
     /// The commands that a fresh connection begins with.
     pub(super) fn commands(&self) -> Vec<String> {
         let command = |(id, group): (usize, &GroupName)| match self.positions.get(group.as_str()) {
-            Some((epoch, offset)) => {
-                json!({"type": "subscribe", "id": id, "group": group, "after": {"epoch": epoch, "offset": offset}})
-            }
+            Some(after) => json!({"type": "subscribe", "id": id, "group": group, "after": after}),
             None => json!({"type": "subscribe", "id": id, "group": group}),
         };
         self.groups.iter().enumerate().map(command).map(|c| c.to_string()).collect()
@@ -96,20 +93,23 @@ impl Follow {
             // After a recovery the missed messages follow, and each tells its offset.
             self.remember(frame, group);
         }
+        let at = match position(frame) {
+            Some(position) => format!("{group} at {position}"),
+            None => group.to_owned(),
+        };
         let reason = frame.get("reason").and_then(Value::as_str).unwrap_or("unknown");
         match recovered {
-            Some(true) => Step::Note(format!("subscribed to {group}, missed messages follow")),
-            Some(false) => Step::Note(format!("subscribed to {group}; what was missed is lost ({reason})")),
-            None => Step::Note(format!("subscribed to {group}")),
+            Some(true) => Step::Note(format!("subscribed to {at}, missed messages follow")),
+            Some(false) => Step::Note(format!("subscribed to {at}; what was missed is lost ({reason})")),
+            None => Step::Note(format!("subscribed to {at}")),
         }
     }
 
     fn remember(&mut self, frame: &Value, group: &str) {
-        let Some(offset) = frame.get("offset").and_then(Value::as_u64) else { return };
-        let epoch = frame.get("epoch").and_then(Value::as_str).map(str::to_owned);
-        let known = self.positions.get(group).map(|(epoch, _)| epoch.clone());
-        if let Some(epoch) = epoch.or(known) {
-            self.positions.insert(group.to_owned(), (epoch, offset));
+        if let Some(position) = position(frame) {
+            self.positions.insert(group.to_owned(), position);
+        } else if let (Some(known), Some(offset)) = (self.positions.get_mut(group), offset(frame)) {
+            known.offset = offset;
         }
     }
 
@@ -127,6 +127,15 @@ impl Follow {
     pub(super) fn take_progress(&mut self) -> bool {
         std::mem::take(&mut self.progress)
     }
+}
+
+/// The epoch and offset in a frame. A message has only an offset: its epoch is the one told last.
+fn position(frame: &Value) -> Option<Position> {
+    Position::new(frame.get("epoch")?.as_str()?, offset(frame)?).ok()
+}
+
+fn offset(frame: &Value) -> Option<u64> {
+    frame.get("offset")?.as_u64()
 }
 
 #[cfg(test)]
@@ -154,6 +163,19 @@ mod tests {
     }
 
     #[test]
+    fn a_note_says_where_a_later_run_may_go_on() {
+        let told = |frame: &str| match follow(&["a"]).step(frame) {
+            Step::Note(text) => text,
+            step => panic!("{step:?}"),
+        };
+        assert_eq!(told(r#"{"type":"subscribed","group":"a"}"#), "subscribed to a");
+        let at = r#"{"type":"subscribed","group":"a","epoch":"x","offset":3}"#;
+        assert_eq!(told(at), "subscribed to a at x:3");
+        let lost = r#"{"type":"subscribed","group":"a","epoch":"y","offset":3,"recovered":false,"reason":"ahead"}"#;
+        assert_eq!(told(lost), "subscribed to a at y:3; what was missed is lost (ahead)");
+    }
+
+    #[test]
     fn errors_end_it_unless_they_pass_by_themselves() {
         let error = |retriable| format!(r#"{{"type":"error","code":"c","message":"m","retriable":{retriable}}}"#);
         assert_eq!(follow(&["a"]).step(&error(true)), Step::Again("refused with c: m".to_owned()));
@@ -172,8 +194,10 @@ mod tests {
 
     #[test]
     fn a_first_position_is_of_one_group() {
-        assert!(follow(&["a"]).begin_after("x:y:7").is_ok());
-        for (groups, text) in [(&["a", "b"][..], "x:1"), (&["a"], "x"), (&["a"], ":1"), (&["a"], "x:-1")] {
+        assert!(follow(&["a"]).begin_after("x-y:7").is_ok());
+        for (groups, text) in
+            [(&["a", "b"][..], "x:1"), (&["a"], "x"), (&["a"], ":1"), (&["a"], "x:-1"), (&["a"], "x:y:7")]
+        {
             assert!(matches!(follow(groups).begin_after(text), Err(CliError::Usage(_))), "{text}");
         }
     }

@@ -18,6 +18,7 @@ const CONTRACT: &[&str] = &[
     "GET /readyz",
     "GET /v1/connections",
     "GET /v1/connections/{}",
+    "GET /v1/events",
     "GET /v1/groups",
     "GET /v1/groups/{}",
     "GET /v1/groups/{}/history",

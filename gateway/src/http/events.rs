@@ -1,0 +1,107 @@
+//! `GET /v1/events`: groups as Server-Sent Events, by the same logs and with the same guarantees as over WebSocket.
+//!
+//! `ask` reads what is wanted and where to go on; `driver` is the connection, on its shard's thread; `pipe` lies between
+//! the shard, which writes, and the body of the answer, which hyper reads. Whether that is HTTP/1.1 or HTTP/2 is
+//! hyper's.
+
+mod ask;
+mod driver;
+mod pipe;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use groupcast_protocol::{ErrorCode, sse};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::accept;
+use super::problem::Problem;
+use crate::app::App;
+use crate::dispatch;
+use crate::server::Peer;
+use crate::server::shard::Arrival;
+use driver::Opened;
+pub(crate) use driver::{Opening, drive};
+
+/// Tells proxies of nginx's kind to pass events on as they come.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// The stream's own channel, for programs; a browser's `EventSource` does not see headers.
+const CHANNEL: HeaderName = HeaderName::from_static("groupcast-channel");
+
+/// Streams groups as Server-Sent Events
+///
+/// First `event: subscribed` for each group, with `recovered` when a position was given; then the same JSON as the
+/// WebSocket pushes. `id` is opaque: a client that comes back gives it as `Last-Event-ID`, and in groups that keep
+/// history goes on where it was.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    tag = "events",
+    operation_id = "events",
+    params(
+        ("group" = String, Query, description = "A group; once or more", example = "my_group"),
+        ("after" = Option<String>, Query, description = "Where to go on in the `group` before it: `EPOCH:OFFSET`"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The `id` that the stream told last; wins over `after`"),
+    ),
+    responses(
+        (status = 200, description = "The stream; `Groupcast-Channel` names its channel", body = String, content_type = "text/event-stream"),
+        (status = 400, description = "`bad_request`"),
+        (status = 403, description = "`forbidden`: the page's origin"),
+        (status = 406, description = "`not_acceptable`: `Accept` without `text/event-stream`"),
+        (status = 422, description = "`invalid_name`: no group, or not the name of one"),
+        (status = 503, description = "`overloaded` or `unavailable`, with `Retry-After`"),
+    )
+)]
+pub(super) async fn stream(
+    State(app): State<App>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    if accept::best(&headers, &[sse::MEDIA_TYPE]).is_none() {
+        let detail = format!("events are only sent as `{}`; accept that", sse::MEDIA_TYPE);
+        return Err(Problem::new(ErrorCode::NotAcceptable, detail));
+    }
+    let groups = ask::read(&uri, &headers, app.config.limits.subscriptions_per_connection)?;
+    if app.health.is_draining() {
+        return Err(unavailable("the gateway is about to restart; connect again in a moment"));
+    }
+    let Some(Extension(peer)) = peer else {
+        return Err(unavailable("this router serves no connections of its own; start the gateway as a whole"));
+    };
+    let (answer, opened) = oneshot::channel();
+    let opening = Opening { groups, peer: peer.address.ip().to_string(), place: peer.place.clone(), answer };
+    if peer.shard.try_send(Arrival::Events(opening)).is_err() {
+        let detail = "too many connections are being opened; connect again in a moment";
+        return Err(Problem::new(ErrorCode::Overloaded, detail));
+    }
+    let opened = timeout(app.config.limits.handshake_timeout.0, opened).await;
+    let Ok(Ok(opened)) = opened else {
+        return Err(unavailable("the stream could not be opened in time; connect again in a moment"));
+    };
+    Ok(answer_with(opened.map_err(dispatch::refusal)?, headers.get(ORIGIN)))
+}
+
+fn answer_with(opened: Opened, origin: Option<&HeaderValue>) -> Response {
+    let mut response = Body::new(opened.body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(sse::MEDIA_TYPE));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    let channel = HeaderValue::from_str(opened.channel.as_str()).expect("the name of a channel is ASCII");
+    headers.insert(CHANNEL, channel);
+    // An origin that has come this far is one of ours or of `[server] origins`; its browser wants to read that here.
+    if let Some(origin) = origin {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(VARY, HeaderValue::from_static("Origin"));
+    }
+    response
+}
+
+fn unavailable(detail: &str) -> Problem {
+    Problem::new(ErrorCode::Unavailable, detail)
+}

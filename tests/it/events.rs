@@ -1,0 +1,240 @@
+//! Server-Sent Events, as a program without a WebSocket reads them.
+
+use groupcast_tests::home::BARE;
+use groupcast_tests::wait::eventually;
+use groupcast_tests::{Events, Gateway, Http, Socket};
+use serde_json::{Value, json};
+
+/// Logs that a reader falls off soon.
+const SMALL_LOGS: &str = "\n[limits]\nlog_bytes = \"256KiB\"\nwrite_timeout = \"80s\"\n";
+
+#[tokio::test]
+async fn subscribed_comes_first_and_then_every_push_in_order() {
+    let gateway = Gateway::start(BARE).await;
+    let mut events = Events::open(&gateway, "group=my_group").await;
+    assert_eq!(events.head.header("content-type"), Some("text/event-stream"));
+    assert_eq!(events.head.header("cache-control"), Some("no-store"));
+    assert_eq!(events.head.header("x-accel-buffering"), Some("no"));
+    assert_eq!(events.expect("subscribed", "subscribed").await, json!({"type": "subscribed", "group": "my_group"}));
+    assert!(events.retry().is_some_and(|ms| (1000..=3000).contains(&ms)), "{:?}", events.retry());
+
+    let http = gateway.http();
+    for n in 0..200 {
+        assert_eq!(http.group_send("my_group", &json!({"type": "tick", "n": n})).await["members"], 1);
+    }
+    for n in 0..200 {
+        let push = events.expect("message", "message").await;
+        assert_eq!(push, json!({"type": "message", "group": "my_group", "message": {"type": "tick", "n": n}}));
+    }
+    assert_eq!(events.last_id(), "", "a group without history has no positions");
+}
+
+#[tokio::test]
+async fn several_groups_share_one_stream() {
+    let gateway = Gateway::start(BARE).await;
+    let mut events = Events::open(&gateway, "group=a&group=b&group=a").await;
+    for group in ["a", "b"] {
+        assert_eq!(events.expect("subscribed", "subscribed").await["group"], group);
+    }
+    let http = gateway.http();
+    for group in ["a", "c", "b", "a"] {
+        http.group_send(group, &json!({"type": "hello", "to": group})).await;
+    }
+    let mut to_a = 0;
+    for _ in 0..3 {
+        let push = events.expect("message", "message").await;
+        assert_eq!(push["group"], push["message"]["to"]);
+        to_a += usize::from(push["group"] == "a");
+    }
+    assert_eq!(to_a, 2);
+}
+
+#[tokio::test]
+async fn whatever_line_ends_a_payload_has_it_arrives_as_it_was_meant() {
+    let gateway = Gateway::start(BARE).await;
+    let mut events = Events::open(&gateway, "group=g").await;
+    events.expect("subscribed", "subscribed").await;
+    for (raw, lines) in [
+        ("{\"type\":\"x\",\n\"a\":1}", 2),
+        ("{\"type\":\"x\",\r\n \"a\":\r[1,\n\n2]}", 5),
+        ("{\"type\":\"x\",\"a\":\"data: 1\\n\\nid: 7\\u2028\\r\"}", 1),
+    ] {
+        let headers = [("content-type", "application/json")];
+        let sent = gateway.http().request("POST", "/v1/groups/g/send", &headers, raw.as_bytes().to_vec()).await;
+        sent.expect(202);
+        let event = events.next().await.expect("the stream goes on");
+        let meant: Value = serde_json::from_str(raw).expect("JSON");
+        assert_eq!((&event.data["message"], event.lines), (&meant, lines), "{raw:?}");
+        assert_eq!((event.name.as_str(), event.id.as_str()), ("message", ""), "nothing in a payload is a field");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_a_connection_with_a_channel() {
+    let gateway = Gateway::start(BARE).await;
+    let mut events = Events::open(&gateway, "group=a").await;
+    events.expect("subscribed", "subscribed").await;
+    let (http, channel) = (gateway.http(), events.channel());
+    let all = http.get("/v1/connections").await.expect(200);
+    assert_eq!(all["connections"], json!([{"channel": channel}]));
+    let path = format!("/v1/connections/{channel}");
+    let one = http.get(&path).await.expect(200);
+    assert_eq!((&one["groups"], &one["peer"]), (&json!(["a"]), &json!("127.0.0.1")), "{one}");
+
+    http.post(&format!("/v1/channels/{channel}/send"), &json!({"type": "for.you"})).await.expect(202);
+    let push = events.expect("message", "message").await;
+    assert_eq!(push, json!({"type": "message", "channel": channel, "message": {"type": "for.you"}}));
+    http.put(&format!("/v1/groups/club/members/{channel}")).await.expect(204);
+    assert_eq!(events.expect("subscribed", "subscribed").await["group"], "club");
+    http.group_send("club", &json!({"type": "hello"})).await;
+    assert_eq!(events.message().await["type"], "hello");
+
+    http.delete(&path).await.expect(204);
+    assert!(events.end().await, "it ends as an answer of HTTP ends");
+    http.get(&path).await.problem(404, "not_found");
+    assert_eq!(http.group_send("a", &json!({"type": "x"})).await["members"], 0);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_is_forgotten_at_once() {
+    let gateway = Gateway::start(BARE).await;
+    let mut events = Events::open(&gateway, "group=a").await;
+    events.expect("subscribed", "subscribed").await;
+    drop(events);
+    members(&gateway.http(), "a", 0).await;
+    assert_eq!(gateway.http().get("/v1/connections").await.expect(200)["connections"], json!([]));
+}
+
+#[tokio::test]
+async fn what_cannot_be_streamed_is_refused() {
+    let limits = "\n[limits]\nsubscriptions_per_connection = 3\n";
+    let gateway = Gateway::start(&format!("{BARE}{limits}")).await;
+    let http = gateway.http();
+    for (query, status, code) in [
+        ("", 422, "invalid_name"),
+        ("group=", 422, "invalid_name"),
+        ("group=a%20b", 422, "invalid_name"),
+        ("group=a&group=a!b", 422, "invalid_name"),
+        ("group=a&group=b&group=c&group=d", 400, "bad_request"),
+        ("grup=a", 400, "bad_request"),
+        ("group=a&after=nowhere", 400, "bad_request"),
+        ("after=x:1&group=a", 400, "bad_request"),
+    ] {
+        let reply = http.get(&format!("/v1/events?{query}")).await;
+        assert_eq!((reply.status, &reply.json()["code"]), (status, &json!(code)), "{query}: {}", reply.text());
+    }
+    let long = "x".repeat(5000);
+    for id in ["x", "x:-1", "x:1:2", "a=x:1", "é:1", "x: 1", long.as_str()] {
+        let reply = http.request("GET", "/v1/events?group=a", &[("last-event-id", id)], vec![]).await;
+        reply.problem(400, "bad_request");
+    }
+    http.get_as("/v1/events?group=a", "application/json").await.problem(406, "not_acceptable");
+    http.post("/v1/events?group=a", &json!({})).await.problem(405, "method_not_allowed");
+    let foreign = [("origin", "https://elsewhere.example")];
+    http.request("GET", "/v1/events?group=a", &foreign, vec![]).await.problem(403, "forbidden");
+    assert_eq!(http.get("/v1/connections").await.expect(200)["connections"], json!([]), "none of them is left");
+}
+
+#[tokio::test]
+async fn a_page_of_an_origin_that_is_let_in_may_read() {
+    let config = BARE.replace("data_dir", "origins = [\"https://app.example\"]\ndata_dir");
+    let gateway = Gateway::start(&config).await;
+    let mut events = Events::open_with(&gateway, "group=a", &[("Origin", "https://app.example")]).await;
+    assert_eq!(events.head.header("access-control-allow-origin"), Some("https://app.example"));
+    events.expect("subscribed", "subscribed").await;
+}
+
+#[tokio::test]
+async fn a_quiet_stream_shows_that_it_lives() {
+    let gateway = Gateway::start(&format!("{BARE}\n[limits]\nping_interval = \"100ms\"\n")).await;
+    let mut events = Events::open(&gateway, "group=a").await;
+    events.expect("subscribed", "subscribed").await;
+    events.comments(3).await;
+    gateway.http().group_send("a", &json!({"type": "hello"})).await;
+    assert_eq!(events.message().await["type"], "hello");
+}
+
+#[tokio::test]
+async fn a_reader_that_sleeps_is_told_what_it_missed_and_costs_no_more_than_the_log() {
+    const SENT: u64 = 4000;
+    let gateway = Gateway::start(&format!("{BARE}{SMALL_LOGS}")).await;
+    let mut sleeper = Events::narrow(&gateway, "group=ticks", 4096).await;
+    sleeper.expect("subscribed", "subscribed").await;
+    let http = gateway.http();
+    let padding = "x".repeat(4096);
+    let mut most = 0;
+    // 16 MB: more than the kernel's buffers, the pipe and the group's log can hold for somebody who does not read.
+    for n in 0..SENT {
+        http.group_send("ticks", &json!({"n": n, "type": "tick", "padding": padding})).await;
+        if n % 500 == 0 {
+            most = most.max(metric(&http, "groupcast_log_bytes").await);
+        }
+    }
+    assert!(most <= 2 * (256 << 10), "logs held {most} bytes");
+    let blocked = http.get(&format!("/v1/connections/{}", sleeper.channel())).await.expect(200);
+    assert_eq!(blocked["blocked"], true, "{blocked}");
+
+    let (mut next, mut missed) = (0, 0);
+    while next < SENT {
+        let push = sleeper.next().await.expect("the stream goes on").data;
+        if push["type"] == "gap" {
+            assert_eq!((&push["group"], &push["reason"]), (&json!("ticks"), &json!("slow_consumer")), "{push}");
+            let count = push["missed"].as_u64().expect("it is known how many");
+            (next, missed) = (next + count, missed + count);
+        } else {
+            assert_eq!(push["message"]["n"], next, "what is not told as missed is there, in order");
+            next += 1;
+        }
+    }
+    assert!(missed > 0, "a reader that slept through 16 MB has missed something");
+}
+
+#[tokio::test]
+async fn a_reader_that_stalls_for_too_long_is_cut() {
+    let gateway = Gateway::start(&format!("{BARE}\n[limits]\nwrite_timeout = \"1s\"\n")).await;
+    let mut deaf = Events::narrow(&gateway, "group=ticks", 4096).await;
+    deaf.expect("subscribed", "subscribed").await;
+    let http = gateway.http();
+    let padding = "x".repeat(60_000);
+    for n in 0..200 {
+        http.group_send("ticks", &json!({"n": n, "type": "tick", "padding": padding})).await;
+    }
+    let gone =
+        || async { http.get("/v1/connections").await.expect(200)["connections"].as_array()?.is_empty().then_some(()) };
+    eventually("the stalled stream is forgotten", gone).await;
+    assert!(!deaf.end().await, "a stream that was cut does not look as if it had ended");
+}
+
+#[tokio::test]
+async fn a_drain_tells_streams_ends_them_and_exits_with_0() {
+    let gateway = Gateway::start(BARE).await;
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        let mut events = Events::open(&gateway, "group=g").await;
+        events.expect("subscribed", "subscribed").await;
+        streams.push(events);
+    }
+    let mut socket = Socket::subscribed(&gateway, &["g"]).await;
+    gateway.terminate();
+    socket.expect("closing").await;
+    for events in &mut streams {
+        let closing = events.expect("message", "closing").await;
+        assert!(closing["retry_after_ms"].is_u64(), "{closing}");
+        assert_eq!(events.retry(), closing["retry_after_ms"].as_u64(), "a browser waits as long");
+        assert!(events.end().await, "it ends as an answer of HTTP ends");
+    }
+    assert_eq!(gateway.ended().await.0, Some(0));
+}
+
+/// Waits until a group has so many members.
+async fn members(http: &Http, group: &str, count: u64) {
+    let path = format!("/v1/groups/{group}");
+    let reached = || async { (http.get(&path).await.expect(200)["members"] == count).then_some(()) };
+    eventually("the group has its members", reached).await;
+}
+
+async fn metric(http: &Http, name: &str) -> u64 {
+    let text = http.get("/metrics").await.text();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    value.unwrap_or_else(|| panic!("no {name} in {text}"))
+}
