@@ -346,6 +346,8 @@ fn layer_config(config: &Config) -> LayerConfig {
         // 40 bits: two runs are told apart, and the ids of streams stay short.
         epoch_seed: clock::random() as u64 >> 24,
         history_bytes: config.limits.history_bytes.0,
+        // 40 bits: that two runs have the same is less likely than any other cause of loss.
+        epoch_seed: (clock::random() as u64) >> 24,
         groups: config.group.iter().map(group_rule).collect(),
         ..LayerConfig::new(node)
     }
