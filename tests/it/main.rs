@@ -9,6 +9,7 @@ mod descriptors;
 mod drain;
 mod events;
 mod fan_out;
+mod front_door;
 mod groups;
 mod handshake;
 mod history;
