@@ -10,7 +10,7 @@ use groupcast_channel_layer::log::{FrameLog, Slices};
 
 fn log_of(frames: usize, bytes: usize) -> FrameLog {
     let (mut log, frame) = (FrameLog::default(), Bytes::from(vec![b'x'; bytes]));
-    (0..frames as u64).for_each(|n| log.append(&frame, n, n + 1));
+    (0..frames as u64).for_each(|seq| log.append(&frame, seq, seq + 1));
     log
 }
 
@@ -19,14 +19,14 @@ fn append(c: &mut Criterion) {
     let mut group = c.benchmark_group("log_append");
     for bytes in [128, 1024, 8192] {
         let frame = Bytes::from(vec![b'x'; bytes]);
-        let (mut log, mut n) = (FrameLog::default(), 0);
+        let (mut log, mut seq) = (FrameLog::default(), 0);
         group.bench_function(bytes.to_string(), |b| {
             b.iter(|| {
                 if log.bytes() > 1 << 20 {
                     log.clear();
                 }
-                log.append(black_box(&frame), n, n + 1);
-                n += 1;
+                log.append(black_box(&frame), seq, seq + 1);
+                seq += 1;
             });
         });
     }
@@ -42,9 +42,8 @@ fn slices(c: &mut Criterion) {
             b.iter(|| {
                 let mut out = Slices::new();
                 log.slices(black_box(from), &mut out);
-                let bytes = out.bytes() as u64;
-                let border = log.border_at_or_after(black_box(from) + bytes);
-                assert_eq!((bytes, border), (behind * 128, log.end()));
+                let border = log.border_at_or_after(black_box(from) + out.bytes() as u64);
+                assert_eq!((out.bytes() as u64, border), (behind * 128, log.end()));
             });
         });
     }
