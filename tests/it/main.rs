@@ -1,6 +1,7 @@
 //! Stories that a user, an operator or a developer can tell of Groupcast, told to the real binary.
 
 mod batch;
+mod bench;
 mod cli;
 mod closing;
 mod crash;
@@ -9,14 +10,18 @@ mod fan_out;
 mod front_door;
 mod groups;
 mod handshake;
+mod history;
 mod house;
 mod http;
 mod http2;
 mod main_job;
+mod overload;
 mod protocol;
 mod queries;
+mod recovery;
 mod reports;
 mod results;
 mod shutdown;
+mod stalled;
 mod tls;
 mod wire;

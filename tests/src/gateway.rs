@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 
 use crate::home::Home;
 use crate::http::Http;
+use crate::kernel::{self, Usage};
 use crate::wait::{eventually, within};
 
 /// Names the binary under test; otherwise the newest one beside the test's own is taken.
@@ -23,6 +24,8 @@ pub const BINARY_VARIABLE: &str = "GROUPCAST_BIN";
 
 /// No gateway under test lives longer, so no test does.
 const LIFETIME: Duration = Duration::from_secs(90);
+/// How long the checks go on that can go on for hours; the suite's own default is short.
+const CHECK_VARIABLE: &str = "GROUPCAST_CHECK_SECONDS";
 
 /// Lines of output that a failed test shows.
 const SHOWN_LINES: usize = 60;
@@ -43,12 +46,30 @@ impl Gateway {
 
     /// Starts a gateway in a folder.
     pub async fn start_in(home: Arc<Home>) -> Self {
-        let mut process = Process::spawn(serve(&home));
+        let serve = serve(&home);
+        Self::ready(home, serve).await
+    }
+
+    async fn ready(home: Arc<Home>, serve: Command) -> Self {
+        let mut process = Process::spawn(serve);
         let address = process.address().await;
         let http = Http::new(address);
         let asked = || async { http.try_get("/readyz").await.filter(|reply| reply.status == 200) };
         eventually("the gateway is ready", asked).await;
         Self { home, process, address }
+    }
+
+    /// Starts a gateway that may open only so many files, sockets among them.
+    pub async fn start_with_files(config: &str, files: u32) -> Self {
+        let home = Arc::new(Home::new(config));
+        let serve = serve(&home);
+        let mut limited = Command::new("prlimit");
+        limited.arg(format!("--nofile={files}:{files}")).arg(serve.get_program()).args(serve.get_args());
+        limited.current_dir(home.path()).stdin(Stdio::null());
+        for (name, _) in serve.get_envs().filter(|(_, value)| value.is_none()) {
+            limited.env_remove(name);
+        }
+        Self::ready(home, limited).await
     }
 
     /// Starts a gateway that is expected to refuse: its exit code and all it printed.
@@ -66,6 +87,11 @@ impl Gateway {
     /// Its folder.
     pub fn home(&self) -> &Arc<Home> {
         &self.home
+    }
+
+    /// What it has used so far.
+    pub fn usage(&self) -> Usage {
+        kernel::usage(pid(&self.process.child))
     }
 
     /// A client of it.
@@ -100,6 +126,12 @@ impl Gateway {
     pub fn printed(&self) -> String {
         self.process.printed()
     }
+}
+
+/// How long a check goes on: so many seconds, or as many as `GROUPCAST_CHECK_SECONDS` says.
+pub fn check_time(default_seconds: u64) -> Duration {
+    let wished = env::var(CHECK_VARIABLE).ok().map(|text| text.parse().expect("a number of seconds"));
+    Duration::from_secs(wished.unwrap_or(default_seconds))
 }
 
 /// The binary under test.
@@ -224,9 +256,10 @@ fn pid(child: &Child) -> Pid {
 /// Ends a process that lives too long; every wait of its test fails then.
 fn watch_over(pid: Pid) -> SyncSender<()> {
     let (alive, ended) = sync_channel(0);
+    let lifetime = LIFETIME + check_time(0);
     thread::spawn(move || {
-        if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LIFETIME) {
-            eprintln!("a gateway under test lived longer than {} s and is ended", LIFETIME.as_secs());
+        if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(lifetime) {
+            eprintln!("a gateway under test lived longer than {} s and is ended", lifetime.as_secs());
             let _ = kill_process(pid, Signal::KILL);
         }
     });

@@ -199,6 +199,13 @@ impl Socket {
         self.end().await
     }
 
+    /// Vanishes without a close frame: with a reset, or as if the program had ended.
+    pub fn vanish(mut self, reset: bool) {
+        if reset {
+            self.stream.get_mut().set_zero_linger().expect("any TCP socket takes it");
+        }
+    }
+
     /// The next text as it came; `None` at the end of the socket.
     pub async fn next_text(&mut self) -> Option<String> {
         loop {
