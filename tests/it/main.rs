@@ -7,6 +7,7 @@ mod closing;
 mod crash;
 mod events;
 mod fan_out;
+mod front_door;
 mod groups;
 mod handshake;
 mod history;
