@@ -376,8 +376,6 @@ fn layer_config(config: &Config) -> LayerConfig {
         publish_deadline: config.limits.publish_timeout.0,
         log_bytes: config.limits.log_bytes.0,
         shard_log_bytes: config.limits.log_bytes_per_shard.0,
-        // 40 bits: two runs are told apart, and the ids of streams stay short.
-        epoch_seed: clock::random() as u64 >> 24,
         history_bytes: config.limits.history_bytes.0,
         // 40 bits: that two runs have the same is less likely than any other cause of loss.
         epoch_seed: (clock::random() as u64) >> 24,
