@@ -152,7 +152,8 @@ impl History {
 
     fn range(&self, from: u64) -> impl Iterator<Item = (u64, &Entry)> {
         let skip = usize::try_from(from - self.first).map_or(self.entries.len(), |skip| skip.min(self.entries.len()));
-        (from..).zip(self.entries.range(skip..))
+        // This way round, so that nothing is counted behind the last entry.
+        self.entries.range(skip..).zip(from..).map(|(entry, offset)| (offset, entry))
     }
 
     fn drop_oldest(&mut self) {

@@ -82,7 +82,7 @@ async fn a_slow_reader_is_told_that_it_may_not_know_who_is_there() {
         node.subscribe(&slow, &room, None);
         node.turn();
         slow.sink.room.set(10);
-        for _ in 0..100 {
+        for _ in 0..40 {
             let other = node.connect();
             node.subscribe(&other, &room, None);
             announce(&node.layer).await;
