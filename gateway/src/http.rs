@@ -5,6 +5,7 @@
 
 mod accept;
 mod answers;
+mod api;
 mod batch;
 mod body;
 mod channels;
@@ -42,6 +43,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(crate) use self::api::Api;
 use crate::app::App;
 use openapi::{About, Description};
 use problem::Problem;

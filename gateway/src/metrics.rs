@@ -6,6 +6,7 @@
 mod parts;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use groupcast_channel_layer::ChannelLayer;
@@ -90,6 +91,14 @@ impl Metrics {
         self.http_seconds.get_or_create(&RouteLabels { route: route.to_owned() }).observe(took.as_secs_f64());
     }
 
+    /// Counts requests of one route, with what is usual looked up once.
+    pub(crate) fn route(self: &Arc<Self>, method: http::Method, route: &'static str, usual: u16) -> RouteMeter {
+        let labels = HttpLabels { method: known_method(&method), route: route.to_owned(), status: usual };
+        let answered = self.http_requests.get_or_create_owned(&labels);
+        let seconds = self.http_seconds.get_or_create_owned(&RouteLabels { route: route.to_owned() });
+        RouteMeter { metrics: self.clone(), method, route, usual, answered, seconds }
+    }
+
     /// All of it as OpenMetrics text.
     ///
     /// # Errors
@@ -102,6 +111,29 @@ impl Metrics {
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+/// Counts requests of one method and route.
+#[derive(Clone)]
+pub(crate) struct RouteMeter {
+    metrics: Arc<Metrics>,
+    method: http::Method,
+    route: &'static str,
+    /// The status of which there are most.
+    usual: u16,
+    answered: Counter,
+    seconds: Histogram,
+}
+
+impl RouteMeter {
+    /// As [`Metrics::http_request`].
+    pub(crate) fn count(&self, status: u16, took: Duration) {
+        if status != self.usual {
+            return self.metrics.http_request(&self.method, self.route, status, took);
+        }
+        self.answered.inc();
+        self.seconds.observe(took.as_secs_f64());
     }
 }
 

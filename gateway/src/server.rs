@@ -44,6 +44,7 @@ use crate::config::{Config, Durability, GroupConfig, Problems};
 use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, Setup, Sources};
 use crate::dispatch::Dispatch;
 use crate::health::Health;
+use crate::http::Api;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
@@ -196,7 +197,7 @@ impl Groupcast {
             sockets = sockets.route(&path, any(websocket::upgrade_to_echo));
         }
         let routes = routes.merge(sockets.with_state(app.clone()));
-        let served = Served { router: crate::http::router(app.clone(), routes), tls: tls.clone() };
+        let served = Served { api: Api::new(app.clone(), routes), tls: tls.clone() };
         let stop = Stop::default();
         let mut shards = Vec::new();
         for inbox in inboxes {

@@ -140,7 +140,8 @@ async fn start(home: &Home) -> (Process, SocketAddr) {
     let config = home.config();
     let mut process = Process::spawn(groupcast(home, &["serve", "--config", &config.to_string_lossy()]));
     let address = process.address().await;
-    assert!(process.printed().contains("https://"), "{}", process.printed());
+    let told = || async { process.printed().contains(&format!("https://{address}")).then_some(()) };
+    eventually("the address is told with its scheme", told).await;
     (process, address)
 }
 

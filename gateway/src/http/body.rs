@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
 use groupcast_protocol::ErrorCode;
@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 
 use super::problem::Problem;
 use crate::app::App;
+use crate::config::LimitsConfig;
 
 /// How much of a refused body is read, and for how long. Who sends more is cut off.
 const DISCARD_BYTES_MAX: usize = 16 << 20;
@@ -25,15 +26,26 @@ impl FromRequest<App> for JsonBytes {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        let limits = &app.config.limits;
-        let refused = check_media_type(request.headers()).and(check_length(request.headers(), limits.publish_bytes.0));
-        if let Err(problem) = refused {
-            discard(request.into_body()).await;
-            return Err(problem);
-        }
-        read(request.into_body(), limits.publish_bytes.0, limits.body_timeout.0).await.map(Self)
+        let (parts, body) = request.into_parts();
+        Self::of(&parts.headers, body, &app.config.limits).await
     }
 }
+
+impl JsonBytes {
+    pub(super) async fn of<B: Bytewise>(headers: &HeaderMap, body: B, limits: &LimitsConfig) -> Result<Self, Problem> {
+        let refused = check_media_type(headers).and(check_length(headers, limits.publish_bytes.0));
+        if let Err(problem) = refused {
+            discard(body).await;
+            return Err(problem);
+        }
+        read(body, limits.publish_bytes.0, limits.body_timeout.0).await.map(Self)
+    }
+}
+
+/// A body as it comes from a connection or through a router.
+pub(super) trait Bytewise: HttpBody<Data = Bytes> + Unpin {}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> Bytewise for B {}
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
@@ -59,7 +71,7 @@ fn check_length(headers: &HeaderMap, bytes_max: usize) -> Result<(), Problem> {
 }
 
 /// The deadline is for the whole body: a limit on each piece would let a client send one byte at a time for hours.
-async fn read(body: Body, bytes_max: usize, deadline: Duration) -> Result<Bytes, Problem> {
+async fn read(body: impl Bytewise, bytes_max: usize, deadline: Duration) -> Result<Bytes, Problem> {
     let late = |_| {
         let detail = format!("the body was not complete within {} s; send it faster", deadline.as_secs_f64());
         Problem::new(ErrorCode::RequestTimeout, detail)
@@ -67,7 +79,7 @@ async fn read(body: Body, bytes_max: usize, deadline: Duration) -> Result<Bytes,
     tokio::time::timeout(deadline, collect(body, bytes_max)).await.map_err(late)?
 }
 
-async fn collect(mut body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+async fn collect(mut body: impl Bytewise, bytes_max: usize) -> Result<Bytes, Problem> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let cut = |_| Problem::new(ErrorCode::BadRequest, "the body ended early; send as much as was announced");
@@ -76,7 +88,7 @@ async fn collect(mut body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
             return Err(too_large("more", bytes_max));
         }
         // The usual body is one piece and is not copied.
-        if whole.is_empty() && axum::body::HttpBody::is_end_stream(&body) {
+        if whole.is_empty() && body.is_end_stream() {
             return Ok(data);
         }
         whole.extend_from_slice(&data);
@@ -86,7 +98,7 @@ async fn collect(mut body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
 
 /// Reads a refused body off, within bounds: a client that is still sending when the connection ends sees a broken pipe
 /// and not the reason.
-async fn discard(mut body: Body) {
+async fn discard(mut body: impl Bytewise) {
     let read = async {
         let mut left = DISCARD_BYTES_MAX;
         while let Some(Ok(frame)) = body.frame().await {
@@ -117,6 +129,8 @@ pub(super) fn parse<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T,
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
 
     fn code<T: std::fmt::Debug>(result: Result<T, Problem>) -> ErrorCode {

@@ -2,19 +2,22 @@
 
 use axum::Json;
 use axum::extract::State;
-use groupcast_protocol::{ErrorCode, Message, Refusal};
+use groupcast_protocol::{ErrorCode, GroupName, Message, Refusal};
 use http::{StatusCode, Uri};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::answers::AcceptedBody;
 use super::body::JsonBytes;
-use super::idempotency::{self, RequestKey};
+use super::idempotency::{self, Key, RequestKey};
 use super::params::{Params, next_page};
 use super::path::{InGroup, OnChannel};
 use super::problem::Problem;
 use crate::app::App;
 use crate::dispatch;
+
+/// The route of [`send`].
+pub(super) const SEND: &str = "/v1/groups/{group}/send";
 
 /// A group and how many are in it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -91,8 +94,18 @@ pub(super) async fn send(
     RequestKey(key): RequestKey,
     JsonBytes(body): JsonBytes,
 ) -> Result<(StatusCode, Json<AcceptedBody>), Problem> {
+    take(&app, group, key, JsonBytes(body)).await
+}
+
+/// What [`send`] does, however it was found.
+pub(super) async fn take(
+    app: &App,
+    group: GroupName,
+    key: Option<Key>,
+    JsonBytes(body): JsonBytes,
+) -> Result<(StatusCode, Json<AcceptedBody>), Problem> {
     let message = Message::parse(body).map_err(Refusal::from)?;
-    let accepted = idempotency::group_send(&app, group, message, key).await?;
+    let accepted = idempotency::group_send(app, group, message, key).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted.into())))
 }
 

@@ -14,11 +14,19 @@ use crate::origin;
 
 /// Lets only well-formed heads of a bounded size pass.
 pub(super) async fn check(State(app): State<App>, mut request: AxumRequest, next: Next) -> Response {
-    name_host(&mut request);
-    match permit(&request, &app.config) {
+    match admit(&mut request, &app.config) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
+}
+
+/// Makes heads of both versions of HTTP alike and checks them.
+///
+/// # Errors
+/// As [`permit`].
+pub(super) fn admit<B>(request: &mut Request<B>, config: &Config) -> Result<(), Problem> {
+    name_host(request);
+    permit(request, config)
 }
 
 /// What every head must be, whatever it asks for and however it came.

@@ -4,6 +4,7 @@ use axum::extract::FromRequestParts;
 use groupcast_protocol::frame::{Accepted, IDEMPOTENCY_KEY_BYTES_MAX};
 use groupcast_protocol::raw_object::RawObject;
 use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Message, Refusal};
+use http::HeaderMap;
 use http::request::Parts;
 
 use super::problem::Problem;
@@ -36,7 +37,13 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestKey {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let mut values = parts.headers.get_all(HEADER).into_iter();
+        Self::of(&parts.headers)
+    }
+}
+
+impl RequestKey {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let mut values = headers.get_all(HEADER).into_iter();
         let Some(value) = values.next() else { return Ok(Self(None)) };
         let bad = |why: &str| Problem::new(ErrorCode::BadRequest, format!("the header `Idempotency-Key` {why}"));
         if values.next().is_some() {

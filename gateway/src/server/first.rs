@@ -13,6 +13,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADERS_MAX: usize = 64;
 
 /// What came first.
+#[expect(clippy::large_enum_variant, reason = "lives for a moment; a box would be an allocation for each WebSocket")]
 pub(super) enum First {
     /// Nothing, in time; or the end.
     Over,

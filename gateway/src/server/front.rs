@@ -8,9 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Body;
-use axum::response::Response;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -21,7 +19,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tower::Service;
 
 use super::Stop;
 use super::accept::{Accepted, Peer};
@@ -31,6 +28,7 @@ use super::guarded::{Guarded, Transport};
 use super::shard::{Arrival, Local};
 use super::tls::Tls;
 use super::watch::{Busy, Expired, Watch};
+use crate::http::Api;
 use crate::stream::Stream;
 use crate::websocket;
 
@@ -49,7 +47,7 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the connections of one shard need to be served. Never leaves its thread.
 pub(super) struct Front {
     pub(super) local: Rc<Local>,
-    pub(super) router: Router,
+    pub(super) api: Rc<Api>,
     pub(super) tls: Option<Tls>,
     pub(super) way_in: mpsc::Sender<Arrival>,
     pub(super) stop: Stop,
@@ -186,14 +184,11 @@ impl Front {
         &self,
         peer: Peer,
     ) -> impl HttpService<Incoming, ResBody = Answer, Error = Infallible, Future: 'static> + use<> {
-        let router = self.router.clone();
-        service_fn(move |mut request: Request<Incoming>| {
-            let busy = peer.watch.busy();
-            request.extensions_mut().insert(peer.clone());
-            // A router is always ready.
-            let response = router.clone().call(request.map(Body::new));
+        let (api, peer) = (self.api.clone(), Rc::new(peer));
+        service_fn(move |request: Request<Incoming>| {
+            let (api, peer, busy) = (api.clone(), peer.clone(), peer.busy());
             async move {
-                let response: Response = response.await?;
+                let response = api.answer(request, &peer).await?;
                 Ok(response.map(|body| Answer { body, _busy: busy }))
             }
         })

@@ -7,7 +7,6 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::thread::JoinHandle;
 
-use axum::Router;
 use groupcast_channel_layer::{Event, Shard, ShardInbox};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -18,7 +17,7 @@ use super::front::Front;
 use super::tls::Tls;
 use super::{StartError, Stop, spread};
 use crate::app::App;
-use crate::http::events;
+use crate::http::{Api, events};
 use crate::websocket::{self, Upgrade};
 
 /// Requests that are answered and not yet driven. At the bound they are refused.
@@ -37,7 +36,7 @@ pub(crate) enum Arrival {
 /// What is served, and how.
 #[derive(Clone)]
 pub(crate) struct Served {
-    pub(super) router: Router,
+    pub(super) api: Api,
     pub(super) tls: Option<Tls>,
 }
 
@@ -105,9 +104,9 @@ async fn run(local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, served
     let wheel = tokio::task::spawn_local(websocket::turn(local.clone()));
     let sweeper = tokio::task::spawn_local(sweep(local.clone(), events));
     tokio::task::spawn_local(take_arrivals(local.clone(), arrivals));
-    let Served { router, tls } = served;
+    let Served { api, tls } = served;
     let (scratch, tasks) = (Front::scratch(), local.tasks.clone());
-    let front = Front { local: local.clone(), router, tls, way_in, stop: stop.clone(), scratch, tasks };
+    let front = Front { local: local.clone(), api: Rc::new(api), tls, way_in, stop: stop.clone(), scratch, tasks };
     tokio::task::spawn_local(take_connections(Rc::new(front), door));
     stop.taking.cancelled().await;
     local.shard.borrow().tell_closing();
