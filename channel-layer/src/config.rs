@@ -31,6 +31,9 @@ pub struct LayerConfig {
     pub log_bytes: usize,
     /// Bytes of all logs of one shard; at the bound the longest logs are cut and their readers told.
     pub shard_log_bytes: usize,
+    /// A number that no other run of this process has. It begins all epochs, which clients are told and send back: so
+    /// few bits are better than many.
+    pub epoch_seed: u64,
     /// Bytes of all histories; at the bound the oldest messages of the longest histories go.
     pub history_bytes: usize,
     /// What groups keep and tell; the first pattern that matches counts.
@@ -58,7 +61,8 @@ pub struct HistoryRule {
 }
 
 impl LayerConfig {
-    /// The defaults: Channels' own (100 messages, 60 s, 24 h) where Channels has one.
+    /// The defaults: Channels' own (100 messages, 60 s, 24 h) where Channels has one. Who keeps histories sets
+    /// `epoch_seed`, too: it has no default that is different in every run.
     pub fn new(node: NodeId) -> Self {
         Self {
             node,
@@ -73,6 +77,7 @@ impl LayerConfig {
             publish_deadline: Duration::from_secs(5),
             log_bytes: 1 << 20,
             shard_log_bytes: 64 << 20,
+            epoch_seed: 0,
             history_bytes: 256 << 20,
             groups: Vec::new(),
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use groupcast_protocol::{ChannelName, GroupName, Message, NodeId, Pattern};
 
-use crate::{ChannelLayer, LayerConfig, LayerError};
+use crate::{ChannelLayer, GroupRule, HistoryRule, LayerConfig, LayerError};
 
 /// Runs the whole list; each test gets a layer of its own. Panics at the first promise that is not kept.
 ///
@@ -29,6 +29,10 @@ pub async fn run<F: Future<Output = ChannelLayer>>(fresh: impl Fn(LayerConfig) -
     memberships_expire_unless_renewed(&fresh(config()).await).await;
     an_unknown_group_is_no_error(&fresh(config()).await).await;
     flush_empties_everything(&fresh(config()).await).await;
+    history_has_offsets_without_holes(&fresh(with_history(config())).await).await;
+    history_is_there_without_members(&fresh(with_history(config())).await).await;
+    history_is_bounded_by_number_and_age(&fresh(with_history(config())).await).await;
+    history_goes_by_pattern(&fresh(with_history(config())).await).await;
 }
 
 /// A group's name in a test.
@@ -221,6 +225,73 @@ async fn flush_empties_everything(layer: &ChannelLayer) {
     layer.flush().await.expect("there is room");
     assert!(nothing_in(layer, &a).await);
     assert_eq!(layer.group_send(&room, &message(2)).await.expect("there is room").members, 0);
+}
+
+fn with_history(mut config: LayerConfig) -> LayerConfig {
+    let pattern = Pattern::parse("kept.*").expect("a valid pattern");
+    let history = Some(HistoryRule { messages: 10, age: Duration::from_secs(60) });
+    config.groups = vec![GroupRule { pattern, history, presence: false }];
+    config
+}
+
+async fn history_has_offsets_without_holes(layer: &ChannelLayer) {
+    let (room, a) = (group("kept.room"), channel("a"));
+    layer.group_add(&room, &a).await.expect("it exists");
+    let start = layer.position(&room).expect("it keeps history");
+    for n in 1..=5 {
+        let sent = layer.group_send(&room, &message(n)).await.expect("there is room");
+        let position = sent.position.expect("it keeps history");
+        assert_eq!((sent.members, &position.epoch, position.offset), (1, &start.epoch, start.offset + n as u64));
+        assert_eq!(layer.position(&room), Some(position));
+        assert_eq!(layer.receive(&a).await.expect("it was sent").message, message(n));
+    }
+    let page = layer.history(&room, start.offset + 1, 3).expect("it keeps history");
+    let messages: Vec<_> =
+        page.messages.into_iter().map(|(offset, message)| (offset - start.offset, message)).collect();
+    assert_eq!((page.epoch, page.more), (start.epoch, true));
+    assert_eq!(messages, (2..=4).map(|n| (n as u64, message(n))).collect::<Vec<_>>());
+    assert!(!layer.history(&room, start.offset + 4, 1).expect("it keeps history").more);
+    assert!(layer.history(&room, u64::MAX, 1).expect("it keeps history").messages.is_empty());
+}
+
+async fn history_is_there_without_members(layer: &ChannelLayer) {
+    let (room, a) = (group("kept.room"), channel("a"));
+    assert_eq!(layer.position(&room), None, "nothing is known of it");
+    let first = layer.group_send(&room, &message(1)).await.expect("there is room");
+    assert_eq!(first.members, 0);
+    layer.group_add(&room, &a).await.expect("it exists");
+    layer.group_discard(&room, &a).await.expect("it exists");
+    let second = layer.group_send(&room, &message(2)).await.expect("there is room");
+    let (first, second) = (first.position.expect("it keeps history"), second.position.expect("it keeps history"));
+    assert_eq!(
+        (&second.epoch, second.offset),
+        (&first.epoch, first.offset + 1),
+        "it is one sequence, whoever is there"
+    );
+    assert_eq!(layer.history(&room, 0, 10).expect("it keeps history").messages.len(), 2);
+    assert_eq!(layer.groups("kept.", None, 10), [(room.clone(), 0)]);
+}
+
+async fn history_is_bounded_by_number_and_age(layer: &ChannelLayer) {
+    let room = group("kept.room");
+    let kept = || layer.history(&room, 0, 100).expect("it keeps history").messages.len();
+    for n in 0..15 {
+        layer.group_send(&room, &message(n)).await.expect("there is room");
+    }
+    assert_eq!(kept(), 10);
+    tokio::time::advance(Duration::from_secs(59)).await;
+    layer.group_send(&room, &message(15)).await.expect("there is room");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(kept(), 1, "what is too old is not shown, swept or not");
+    layer.sweep();
+    assert_eq!(kept(), 1);
+}
+
+async fn history_goes_by_pattern(layer: &ChannelLayer) {
+    let plain = group("plain");
+    layer.group_add(&plain, &channel("a")).await.expect("it exists");
+    assert_eq!(layer.group_send(&plain, &message(1)).await.expect("there is room").position, None);
+    assert_eq!((layer.position(&plain), layer.history(&plain, 0, 10)), (None, None));
 }
 
 /// Whether a reader of the channel would wait.

@@ -1,26 +1,30 @@
 //! The layer as its callers see it: `send`, `receive`, `new_channel`, `group_add`, `group_discard`, `group_send`.
 //!
-//! The promises are in the crate's documentation. Connections join and leave by their shard.
+//! The promises are in the crate's documentation. Connections join and leave by their shard. `group_send` is in
+//! `layer/fan_out.rs`.
+
+mod fan_out;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use groupcast_protocol::{ChannelName, GroupName, Message, Position, frame, websocket};
+use groupcast_protocol::{ChannelName, GroupName, Message, Position};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::config::LayerConfig;
 use crate::error::LayerError;
+use crate::group::{GroupState, Member};
+use crate::history::History;
 use crate::mailbox::{Mailbox, Pushed, Received};
-use crate::registry::{Group, GroupState, Member, Registry};
+use crate::registry::Registry;
 use crate::shard::{Address, ConnectionInfo, Event, EventKind, ShardInbox};
 use crate::stats::Stats;
 
 /// The channel layer of this process. A cheap handle: clones are the same layer.
 #[derive(Debug, Clone)]
 pub struct ChannelLayer {
-    registry: Arc<Registry>,
+    pub(crate) registry: Arc<Registry>,
 }
 
 /// What `group_send` took.
@@ -128,9 +132,10 @@ impl ChannelLayer {
         };
         let room = self.room(owner, channel).await?;
         let member = Member::Connection(owner, self.registry.next_number());
-        self.registry.join(group, channel, member, |group, from_seq, number, new| {
+        self.registry.join(group, channel, member, |group, state, number, new| {
             // Under the group's lock: no message can come between the membership and the event.
             if new {
+                let from_seq = state.next_seq;
                 room.send(Event(EventKind::Attach { to: owner, group: group.clone(), from_seq, number }));
             }
         });
@@ -155,29 +160,7 @@ impl ChannelLayer {
         Ok(())
     }
 
-    /// Sends a message to every member of a group. Returns when every member's shard or mailbox has it, before any
-    /// socket is written.
-    ///
-    /// # Errors
-    /// [`LayerError::Overloaded`] when a shard had no room within the deadline; nobody has got the message then.
-    ///
-    /// # Cancel safety
-    /// A dropped call has sent to all or to nobody.
-    pub async fn group_send(&self, name: &GroupName, message: &Message) -> Result<Sent, LayerError> {
-        let stats = &self.registry.stats;
-        stats.group_sends.add(1);
-        let Some(group) = self.registry.group(name) else { return Ok(Sent { members: 0, position: None }) };
-        // Encoded once, for every subscriber of every shard.
-        let frame = websocket::text(&frame::encode_group_message(name, None, message));
-        let members = match self.try_hand_over(&group, &frame, message) {
-            Some(members) => members,
-            None => self.hand_over_with_room(&group, &frame, message).await?,
-        };
-        stats.deliveries.add(members);
-        Ok(Sent { members, position: None })
-    }
-
-    /// Empties everything: unread messages are dropped and all memberships end.
+    /// Empties everything: unread messages and histories are dropped and all memberships end.
     ///
     /// # Errors
     /// [`LayerError::Busy`] when a shard had no room within the deadline; some memberships are left then.
@@ -187,6 +170,7 @@ impl ChannelLayer {
             for channel in members {
                 self.group_discard(&group.name, &channel).await?;
             }
+            self.registry.forget_if(&group, |_| true);
         }
         for mailbox in self.registry.mailbox_list() {
             mailbox.clear();
@@ -212,10 +196,15 @@ impl ChannelLayer {
             for channel in expired {
                 self.registry.leave(&group.name, &channel, |_, _| ());
             }
+            if let Some(history) = &mut group.lock().history {
+                history.expire();
+            }
+            self.registry.forget_if(&group, History::is_over);
         }
     }
 
-    /// Groups whose names begin with `prefix`, by name, each with its number of members; those after `after`.
+    /// Groups whose names begin with `prefix`, by name, each with its number of members; those after `after`. A group
+    /// that keeps history is listed without members, too.
     pub fn groups(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<(GroupName, u64)> {
         let mut groups = self.registry.group_list();
         groups.retain(|group| {
@@ -227,25 +216,36 @@ impl ChannelLayer {
         groups.iter().map(|group| (group.name.clone(), group.lock().members.len() as u64)).collect()
     }
 
-    /// How many members a group has; `None` for a group without any.
+    /// How many members a group has; `None` for a group of which nothing is known.
     pub fn group_len(&self, group: &GroupName) -> Option<u64> {
         self.registry.group(group).map(|group| group.lock().members.len() as u64)
     }
 
     /// Where a group's history is; `None` for a group that keeps none, or of which nothing is known.
-    pub fn position(&self, _group: &GroupName) -> Option<Position> {
-        None
+    pub fn position(&self, group: &GroupName) -> Option<Position> {
+        let group = self.registry.group(group)?;
+        let head = group.lock().next_seq - 1;
+        group.position(head)
     }
 
     /// Messages of a group's history behind offset `after`, oldest first, at most `limit`; `None` for a group that
     /// keeps none, or of which nothing is known.
-    pub fn history(&self, _group: &GroupName, _after: u64, _limit: usize) -> Option<HistoryPage> {
-        None
-    }
-
-    /// Tells the members of groups with presence who comes and goes. Its owner spawns it once; it never ends.
-    pub async fn announce(&self) {
-        std::future::pending().await
+    ///
+    /// # Panics
+    /// Never: what is kept was a message when it came.
+    pub fn history(&self, group: &GroupName, after: u64, limit: usize) -> Option<HistoryPage> {
+        let group = self.registry.group(group)?;
+        let epoch = group.epoch.clone()?;
+        let mut state = group.lock();
+        let history = state.history.as_mut()?;
+        history.expire();
+        let mut rest = history.messages(after.saturating_add(1));
+        let texts: Vec<_> = rest.by_ref().take(limit).collect();
+        let more = rest.next().is_some();
+        drop(rest);
+        drop(state);
+        let parse = |text| Message::parse(text).expect("what is kept was a message when it came");
+        Some(HistoryPage { epoch, messages: texts.into_iter().map(|(at, text)| (at, parse(text))).collect(), more })
     }
 
     /// The members of a group by name, those after `after`; `None` for a group without any.
@@ -329,68 +329,6 @@ impl ChannelLayer {
             Ok(Err(_closed)) => Err(gone()),
             Err(_elapsed) => Err(LayerError::Busy { channel: channel.clone() }),
         }
-    }
-
-    /// The usual case: every shard of the group has room right now. `None` when one has not; nothing was sent then.
-    fn try_hand_over(&self, group: &Arc<Group>, frame: &Bytes, message: &Message) -> Option<u64> {
-        let mut state = group.lock();
-        let mut room = Vec::new();
-        for shard in state.shard_set() {
-            match self.registry.shards[shard].try_reserve() {
-                Ok(permit) => room.push(permit),
-                // A shard that has ended has no connections left to miss anything.
-                Err(mpsc::error::TrySendError::Closed(())) => {}
-                Err(mpsc::error::TrySendError::Full(())) => return None,
-            }
-        }
-        state.hand_over(group, frame, room);
-        Some(self.deliver_to_mailboxes(group, &state, message))
-    }
-
-    /// Waits for room in ascending order of shards. The other way round, two publishers could each hold what the
-    /// other waits for.
-    async fn hand_over_with_room(
-        &self,
-        group: &Arc<Group>,
-        frame: &Bytes,
-        message: &Message,
-    ) -> Result<u64, LayerError> {
-        let overloaded = || LayerError::Overloaded { group: group.name.clone() };
-        let deadline = Instant::now() + self.registry.config.publish_deadline;
-        loop {
-            let wanted: Vec<usize> = group.lock().shard_set().collect();
-            let mut room = Vec::with_capacity(wanted.len());
-            for shard in &wanted {
-                match timeout_at(deadline, self.registry.shards[*shard].reserve()).await {
-                    Ok(Ok(permit)) => room.push(permit),
-                    Ok(Err(_closed)) => {}
-                    Err(_elapsed) => return Err(overloaded()),
-                }
-            }
-            let mut state = group.lock();
-            // Somebody subscribed on another shard while we waited: reserve there, too.
-            if !state.shard_set().all(|shard| wanted.contains(&shard)) {
-                continue;
-            }
-            state.hand_over(group, frame, room);
-            return Ok(self.deliver_to_mailboxes(group, &state, message));
-        }
-    }
-
-    fn deliver_to_mailboxes(&self, group: &Group, state: &GroupState, message: &Message) -> u64 {
-        let members = state.members.len() as u64;
-        if state.mailboxes == 0 {
-            return members;
-        }
-        for member in state.members.values() {
-            if let Member::Mailbox(mailbox, _) = member {
-                let item = Received { message: message.clone(), group: Some(group.name.clone()) };
-                if self.push(mailbox, item).is_err() {
-                    self.registry.stats.passed_over.add(1);
-                }
-            }
-        }
-        members
     }
 }
 

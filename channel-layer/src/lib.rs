@@ -1,8 +1,8 @@
 //! The channel layer: who is in which group; delivery, order and loss.
 //!
 //! Knows no HTTP and no meaning of a payload. Reading order: [`layer`] (what callers use), [`registry`] (groups and
-//! channels of this node), [`mailbox`] (channels), [`shard`] (the only fan-out to connections), [`log`] (frames that
-//! wait for sockets).
+//! channels of this node), `group` (one group), [`mailbox`] (channels), [`shard`] (the only fan-out to connections),
+//! [`log`] (frames that wait for sockets), `history` (messages for those who come back), `presence` (who comes and goes).
 //!
 //! # The contract
 //!
@@ -18,6 +18,7 @@
 //! | `group_add` | Idempotent; renews the membership's age. Effective when it returns. |
 //! | `group_discard` | No error if absent. Nothing that is sent after it returns reaches the channel by this group. |
 //! | `group_send` | At most once to each member. Never refused because of a member: one that is full is passed over and counted. Never waits for a slow reader. |
+//! | `position`, `history` | Where a group is, and what it keeps of what was sent to it: the newest messages, at most as many and as old as its [`HistoryRule`] says. |
 //! | `flush` | Empties everything. |
 //!
 //! **Order.** What one sender sends to one group, awaiting each call, arrives in that order at every member; the same
@@ -26,19 +27,32 @@
 //! **Expiry.** A message that nobody has read after `expiry` is gone. A membership of a mailbox ends after
 //! `group_expiry` unless it is added again; that of a live connection lasts as long as the connection.
 //!
-//! **Loss.** A connection that reads too slowly falls off its group's log and is told so by a `gap` with the number of
-//! messages it missed; everybody else notices nothing. A process that ends takes what is in memory with it.
+//! **History.** Where a [`GroupRule`] says so, each message of a group has an offset, from 1 without holes, within an
+//! epoch; and the newest are kept, whether anybody is in the group or not. A group that has had no members and no messages
+//! for long is forgotten, and so is one that has to make room; when it comes back it has another epoch. A connection
+//! that subscribes with the position it had gets everything behind it and then what comes, in order, none missing and
+//! none twice; or is told why not ([`Shard::subscribe`]).
 //!
-//! **Bounds.** Messages per channel, bytes per log, bytes of all logs of a shard, events on their way to a shard,
-//! channels in all: see [`LayerConfig`], each with what happens there.
+//! **Presence.** Where a rule says so, connections in a group are told which members come and go. Who comes and goes at
+//! once may not be told. Presence has no offset and is in no history.
+//!
+//! **Loss.** A connection that reads too slowly falls off its group's log. It goes on from the history at its own pace; or,
+//! without one, is told by a `gap` how many messages it missed (0 when only presence was lost). Everybody else notices
+//! nothing. A process that ends takes what is in memory with it.
+//!
+//! **Bounds.** Messages per channel, bytes per log, bytes of all logs of a shard, bytes of all histories, events on their
+//! way to a shard, channels in all: see [`LayerConfig`], each with what happens there.
 
 pub mod config;
 #[cfg(any(test, feature = "contract-tests"))]
 pub mod contract;
 pub mod error;
+mod group;
+mod history;
 pub mod layer;
 pub mod log;
 pub mod mailbox;
+mod presence;
 pub mod registry;
 pub mod shard;
 pub mod stats;

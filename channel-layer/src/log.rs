@@ -27,7 +27,63 @@ pub struct FrameLog {
     tail_start: u64,
     tail: BytesMut,
     /// Where each kept frame ends.
-    ends: VecDeque<u64>,
+    ends: VecDeque<End>,
+    /// The number before the oldest frame that is kept.
+    base: u64,
+}
+
+/// The end of a frame.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    position: u64,
+    /// The newest number up to here. A frame without a number repeats the one before it.
+    seq: u64,
+}
+
+/// Slices for one vectored write, as many as are worth it, without an allocation.
+#[derive(Debug)]
+pub struct Slices<'a> {
+    slices: [IoSlice<'a>; SLICES_MAX],
+    len: usize,
+    bytes: usize,
+}
+
+/// Slices of one write. More gain nothing: a log is one slice for each 64 KiB.
+pub const SLICES_MAX: usize = 64;
+
+impl<'a> Slices<'a> {
+    /// No slices.
+    pub fn new() -> Self {
+        Self { slices: [IoSlice::new(&[]); SLICES_MAX], len: 0, bytes: 0 }
+    }
+
+    /// Adds a slice. There must be room.
+    pub fn push(&mut self, slice: &'a [u8]) {
+        self.slices[self.len] = IoSlice::new(slice);
+        self.len += 1;
+        self.bytes += slice.len();
+    }
+
+    /// Whether there is no room for another one.
+    pub fn is_full(&self) -> bool {
+        self.len == SLICES_MAX
+    }
+
+    /// How many bytes all of them have.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The slices.
+    pub fn as_slice(&self) -> &[IoSlice<'a>] {
+        &self.slices[..self.len]
+    }
+}
+
+impl Default for Slices<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl FrameLog {
@@ -43,7 +99,7 @@ impl FrameLog {
 
     /// The position of the newest frame.
     pub fn newest(&self) -> u64 {
-        self.ends.len().checked_sub(2).map_or(self.start, |before| self.ends[before])
+        self.ends.len().checked_sub(2).map_or(self.start, |before| self.ends[before].position)
     }
 
     /// How many bytes are kept.
@@ -51,8 +107,12 @@ impl FrameLog {
         (self.end() - self.start) as usize
     }
 
-    /// Adds a frame at the end.
-    pub fn append(&mut self, frame: &Bytes) {
+    /// Adds a frame at the end. Who has read it has read everything up to number `seq`; who has not, everything up to
+    /// number `before`, which is the same for a frame without a number.
+    pub fn append(&mut self, frame: &Bytes, before: u64, seq: u64) {
+        if self.ends.is_empty() {
+            self.base = before;
+        }
         if frame.len() >= SHARE_BYTES_MIN {
             self.seal();
             self.sealed.push_back((self.tail_start, frame.clone()));
@@ -63,39 +123,61 @@ impl FrameLog {
             }
             self.tail.extend_from_slice(frame);
         }
-        self.ends.push_back(self.end());
+        self.ends.push_back(End { position: self.end(), seq });
     }
 
-    /// Adds what lies at or behind `from` to a vectored write, as far as there are free slots; says how many bytes.
-    pub fn slices<'a>(&'a self, from: u64, out: &mut Vec<IoSlice<'a>>, slots: usize) -> usize {
-        let mut bytes = 0;
+    /// Adds what lies at or behind `from` to a vectored write, as far as there is room.
+    pub fn slices<'a>(&'a self, from: u64, out: &mut Slices<'a>) {
         let first = self.sealed.partition_point(|(start, block)| start + block.len() as u64 <= from);
         for (start, block) in self.sealed.range(first..) {
-            if out.len() >= slots {
-                return bytes;
+            if out.is_full() {
+                return;
             }
             let skip = from.saturating_sub(*start) as usize;
-            out.push(IoSlice::new(&block[skip..]));
-            bytes += block.len() - skip;
+            out.push(&block[skip..]);
         }
         let skip = from.saturating_sub(self.tail_start) as usize;
-        if skip < self.tail.len() && out.len() < slots {
-            out.push(IoSlice::new(&self.tail[skip..]));
-            bytes += self.tail.len() - skip;
+        if skip < self.tail.len() && !out.is_full() {
+            out.push(&self.tail[skip..]);
         }
-        bytes
+    }
+
+    /// A copy of what lies at or behind `from`.
+    pub fn copy(&self, from: u64) -> Bytes {
+        let mut copy = BytesMut::with_capacity((self.end() - from) as usize);
+        let tail = [(self.tail_start, &self.tail[..])];
+        for (start, block) in self.sealed.iter().map(|(start, block)| (*start, &block[..])).chain(tail) {
+            let skip = (from.saturating_sub(start) as usize).min(block.len());
+            copy.extend_from_slice(&block[skip..]);
+        }
+        copy.freeze()
     }
 
     /// The end of the frame that the byte before `position` belongs to: `position` itself on a border.
     pub fn border_at_or_after(&self, position: u64) -> u64 {
-        let at = self.ends.partition_point(|end| *end < position);
-        self.ends.get(at).copied().unwrap_or_else(|| self.end())
+        let at = self.ends.partition_point(|end| end.position < position);
+        self.ends.get(at).map_or_else(|| self.end(), |end| end.position)
     }
 
     /// How many frames end within `(from, to]`.
     pub fn frames_between(&self, from: u64, to: u64) -> u64 {
-        let upto = |position| self.ends.partition_point(|end| *end <= position);
+        let upto = |position| self.ends.partition_point(|end| end.position <= position);
         (upto(to) - upto(from)) as u64
+    }
+
+    /// The number that has been read at a border.
+    pub fn seq_at(&self, border: u64) -> u64 {
+        let upto = self.ends.partition_point(|end| end.position <= border);
+        upto.checked_sub(1).map_or(self.base, |newest| self.ends[newest].seq)
+    }
+
+    /// The border before the frame with number `seq`; `None` when that frame is not kept.
+    pub fn border_before(&self, seq: u64) -> Option<u64> {
+        if seq <= self.base || self.ends.back().is_none_or(|newest| newest.seq < seq) {
+            return None;
+        }
+        let before = self.ends.partition_point(|end| end.seq < seq);
+        Some(before.checked_sub(1).map_or(self.start, |before| self.ends[before].position))
     }
 
     /// A counted slice of a part of one frame, which outlives every cut.
@@ -122,7 +204,8 @@ impl FrameLog {
             *block = block.slice((to - *start) as usize..);
             *start = to;
         }
-        self.ends.drain(..self.ends.partition_point(|end| *end <= to));
+        let mut gone = self.ends.drain(..self.ends.partition_point(|end| end.position <= to));
+        self.base = gone.next_back().map_or(self.base, |end| end.seq);
         self.start = to;
     }
 
@@ -156,45 +239,53 @@ mod tests {
     use super::*;
 
     fn read(log: &FrameLog, from: u64) -> Vec<u8> {
-        let mut slices = Vec::new();
-        log.slices(from, &mut slices, usize::MAX);
-        slices.concat_bytes()
-    }
-
-    trait ConcatBytes {
-        fn concat_bytes(&self) -> Vec<u8>;
-    }
-
-    impl ConcatBytes for Vec<IoSlice<'_>> {
-        fn concat_bytes(&self) -> Vec<u8> {
-            self.iter().flat_map(|slice| slice.iter().copied()).collect()
+        let (mut slices, mut from, mut all) = (Slices::new(), from, Vec::new());
+        log.slices(from, &mut slices);
+        while slices.bytes() > 0 {
+            from += slices.bytes() as u64;
+            all.extend(slices.as_slice().iter().flat_map(|slice| slice.iter().copied()));
+            slices = Slices::new();
+            log.slices(from, &mut slices);
         }
+        all
     }
 
     #[test]
     fn an_empty_log_keeps_nothing() {
         let mut log = FrameLog::default();
-        log.append(&Bytes::from_static(b"abc"));
+        log.append(&Bytes::from_static(b"abc"), 0, 1);
         log.clear();
         assert_eq!((log.start(), log.end(), log.bytes()), (3, 3, 0));
-        log.append(&Bytes::from_static(b"de"));
+        log.append(&Bytes::from_static(b"de"), 1, 2);
         assert_eq!(read(&log, 3), b"de");
+    }
+
+    #[test]
+    fn a_frame_without_a_number_repeats_the_one_before() {
+        let mut log = FrameLog::default();
+        for (before, seq) in [(7, 7), (7, 8), (8, 8), (8, 9)] {
+            log.append(&Bytes::from_static(b"ab"), before, seq);
+        }
+        assert_eq!([0, 2, 4, 6, 8].map(|border| log.seq_at(border)), [7, 7, 8, 8, 9]);
+        assert_eq!([7, 8, 9, 10].map(|seq| log.border_before(seq)), [None, Some(2), Some(6), None]);
+        log.cut(6);
+        assert_eq!((log.seq_at(6), log.border_before(8), log.border_before(9)), (8, None, Some(6)));
     }
 
     #[test]
     fn a_large_frame_is_shared_and_not_copied() {
         let mut log = FrameLog::default();
         let large = Bytes::from(vec![7; SHARE_BYTES_MIN]);
-        log.append(&Bytes::from_static(b"abc"));
-        log.append(&large);
+        log.append(&Bytes::from_static(b"abc"), 0, 1);
+        log.append(&large, 1, 2);
         assert_eq!(log.share(3..3 + large.len() as u64).as_ptr(), large.as_ptr());
     }
 
     #[test]
     fn a_shared_slice_outlives_a_cut() {
         let mut log = FrameLog::default();
-        log.append(&Bytes::from_static(b"abcdef"));
-        log.append(&Bytes::from_static(b"ghi"));
+        log.append(&Bytes::from_static(b"abcdef"), 0, 1);
+        log.append(&Bytes::from_static(b"ghi"), 1, 2);
         let rest = log.share(2..6);
         log.cut(6);
         assert_eq!((&rest[..], read(&log, 6)), (&b"cdef"[..], b"ghi".to_vec()));
@@ -208,7 +299,7 @@ mod tests {
             let border = |frames: &[Vec<u8>], n: usize| frames[..n].iter().map(|f| f.len() as u64).sum::<u64>();
             for (len, action) in steps {
                 let frame = vec![frames.len() as u8; len + 1];
-                log.append(&Bytes::from(frame.clone()));
+                log.append(&Bytes::from(frame.clone()), frames.len() as u64, frames.len() as u64 + 1);
                 frames.push(frame);
                 if action == 0 {
                     kept_from = (kept_from + frames.len()) / 2;
@@ -221,8 +312,13 @@ mod tests {
                 let at = (kept_from + frames.len()).div_ceil(2);
                 let from = border(&frames, at);
                 prop_assert_eq!(read(&log, from), frames[at..].concat());
+                prop_assert_eq!(log.copy(from), frames[at..].concat());
                 prop_assert_eq!(log.frames_between(border(&frames, kept_from), from), (at - kept_from) as u64);
                 prop_assert_eq!(log.border_at_or_after(from), from);
+                prop_assert_eq!(log.seq_at(from), at as u64);
+                let next = (at < frames.len()).then_some(from);
+                prop_assert_eq!(log.border_before(at as u64 + 1), next);
+                prop_assert_eq!(log.border_before(kept_from as u64), None);
                 if at < frames.len() {
                     prop_assert_eq!(log.border_at_or_after(from + 1), border(&frames, at + 1));
                 }

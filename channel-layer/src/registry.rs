@@ -2,21 +2,21 @@
 //!
 //! DashMap guards never leave one expression. What a shard does with an event is the shard's.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use dashmap::DashMap;
 use groupcast_protocol::{ChannelName, GroupName};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use crate::config::LayerConfig;
 use crate::error::LayerError;
+use crate::group::{Group, GroupState, Member};
+use crate::history::{Bound, History};
 use crate::mailbox::{Budget, Mailbox};
-use crate::shard::{Address, Event, EventKind};
+use crate::presence::Unannounced;
+use crate::shard::{Address, Event};
 use crate::stats::Stats;
 
 /// What all clones of a layer and all its shards share.
@@ -29,40 +29,10 @@ pub(crate) struct Registry {
     groups: DashMap<GroupName, Arc<Group>>,
     channels: DashMap<ChannelName, Arc<Mailbox>>,
     budget: Arc<Budget>,
+    pub(crate) history_bound: Bound,
+    pub(crate) unannounced: Unannounced,
     next_group: AtomicU64,
     next_number: AtomicU64,
-}
-
-/// One group of this node. It exists while it has members.
-#[derive(Debug)]
-pub(crate) struct Group {
-    pub(crate) name: GroupName,
-    /// Unlike the name, never used again: a late event cannot hit a group of the same name.
-    pub(crate) id: u64,
-    // Held to change members or to number and hand over a message; never over an await.
-    state: Mutex<GroupState>,
-}
-
-#[derive(Debug)]
-pub(crate) struct GroupState {
-    /// The number of the next message. Cursors start here.
-    pub(crate) next_seq: u64,
-    /// How many connections each shard has in the group.
-    pub(crate) per_shard: Box<[u32]>,
-    pub(crate) members: BTreeMap<ChannelName, Member>,
-    /// How many members are mailboxes; mostly none, and then nobody looks for them.
-    pub(crate) mailboxes: usize,
-    /// The last member has left and the map forgets the group: whoever finds it has to look again.
-    dead: bool,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) enum Member {
-    /// A live connection: its shard has a cursor for it. The number tells this membership from earlier ones, of which
-    /// the shard may still hear.
-    Connection(Address, u64),
-    /// A mailbox, and when it was last added.
-    Mailbox(Arc<Mailbox>, Instant),
 }
 
 impl Registry {
@@ -74,6 +44,8 @@ impl Registry {
             shards,
             groups: DashMap::new(),
             channels: DashMap::new(),
+            history_bound: Bound::default(),
+            unannounced: Unannounced::default(),
             next_group: AtomicU64::new(1),
             next_number: AtomicU64::new(1),
         }
@@ -81,6 +53,13 @@ impl Registry {
 
     pub(crate) fn group(&self, name: &GroupName) -> Option<Arc<Group>> {
         self.groups.get(name).map(|group| group.value().clone())
+    }
+
+    /// The group a message is sent to. One that keeps history is made when nobody is in it: somebody may come back.
+    pub(crate) fn group_for_message(&self, name: &GroupName) -> Option<Arc<Group>> {
+        let found = self.group(name);
+        let keeps_history = || self.config.rule_of(name.as_str()).is_some_and(|rule| rule.history.is_some());
+        found.or_else(|| keeps_history().then(|| self.group_or_new(name)))
     }
 
     pub(crate) fn group_list(&self) -> Vec<Arc<Group>> {
@@ -129,22 +108,21 @@ impl Registry {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Makes a channel a member. Under the group's lock, `then` learns the number of the first message that is for
-    /// the member, the membership's own number, and whether it is new; so nothing can be sent between joining and what
-    /// `then` does.
+    /// Makes a channel a member. Under the group's lock, `then` learns the membership's own number and whether it is
+    /// new; so nothing can be sent between joining and what `then` does.
     pub(crate) fn join<T>(
         &self,
         name: &GroupName,
         channel: &ChannelName,
         member: Member,
-        then: impl FnOnce(&Arc<Group>, u64, u64, bool) -> T,
+        then: impl FnOnce(&Arc<Group>, &mut GroupState, u64, bool) -> T,
     ) -> T {
         loop {
             let group = self.group_or_new(name);
-            let mut state = group.state.lock();
+            let mut state = group.lock();
             if state.dead {
                 drop(state);
-                self.groups.remove_if(name, |_, found| Arc::ptr_eq(found, &group));
+                self.bury(&group);
                 continue;
             }
             let new = state.add(channel, member);
@@ -153,7 +131,9 @@ impl Registry {
                 self.stats.memberships.add(1);
                 self.stats.groups.add(u64::from(state.members.len() == 1));
             }
-            return then(&group, state.next_seq, number, new);
+            let result = then(&group, &mut state, number, new);
+            self.list_changes(&group, state);
+            return result;
         }
     }
 
@@ -165,96 +145,61 @@ impl Registry {
         then: impl FnOnce(&Arc<Group>, &Member) -> T,
     ) -> Option<T> {
         let group = self.group(name)?;
-        let mut state = group.state.lock();
+        let mut state = group.lock();
         let member = state.remove(channel)?;
         let result = then(&group, &member);
-        state.dead = state.members.is_empty();
-        let dead = state.dead;
         self.stats.memberships.sub(1);
-        self.stats.groups.sub(u64::from(dead));
-        drop(state);
+        let empty = state.members.is_empty();
+        self.stats.groups.sub(u64::from(empty));
+        let dead = state.dead;
+        self.list_changes(&group, state);
         if dead {
-            self.groups.remove_if(name, |_, found| Arc::ptr_eq(found, &group));
+            self.bury(&group);
+        } else if empty {
+            // What is kept of it counts for more from here on.
+            self.keep_history_bound();
         }
         Some(result)
+    }
+
+    /// Forgets a group without members if `is_over` says so of its history.
+    pub(crate) fn forget_if(&self, group: &Arc<Group>, is_over: impl FnOnce(&History) -> bool) {
+        let mut state = group.lock();
+        if !state.members.is_empty() || !state.history.as_deref().is_some_and(is_over) {
+            return;
+        }
+        state.dead = true;
+        state.history = None;
+        drop(state);
+        self.bury(group);
+    }
+
+    /// Takes a dead group out of the map.
+    pub(crate) fn bury(&self, group: &Arc<Group>) {
+        self.groups.remove_if(&group.name, |_, found| Arc::ptr_eq(found, group));
+    }
+
+    fn list_changes(&self, group: &Arc<Group>, mut state: MutexGuard<'_, GroupState>) {
+        let has_to = state.changes.as_mut().is_some_and(|changes| changes.has_to_be_listed());
+        drop(state);
+        if has_to {
+            self.unannounced.list(group.clone());
+        }
     }
 
     fn group_or_new(&self, name: &GroupName) -> Arc<Group> {
         if let Some(group) = self.group(name) {
             return group;
         }
-        let make = || {
-            let state = GroupState {
-                next_seq: 1,
-                per_shard: vec![0; self.shards.len()].into(),
-                members: BTreeMap::new(),
-                mailboxes: 0,
-                dead: false,
-            };
-            let id = self.next_group.fetch_add(1, Ordering::Relaxed);
-            Arc::new(Group { name: name.clone(), id, state: Mutex::new(state) })
-        };
-        self.groups.entry(name.clone()).or_insert_with(make).value().clone()
-    }
-}
-
-impl Group {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, GroupState> {
-        self.state.lock()
-    }
-}
-
-impl GroupState {
-    /// The shards that have connections in the group, in ascending order.
-    pub(crate) fn shard_set(&self) -> impl Iterator<Item = usize> + '_ {
-        self.per_shard.iter().enumerate().filter(|(_, count)| **count > 0).map(|(shard, _)| shard)
+        self.groups.entry(name.clone()).or_insert_with(|| Arc::new(self.make_group(name))).value().clone()
     }
 
-    /// Numbers a message and hands it to the shards whose room has been reserved; every shard of the group's is
-    /// among them.
-    pub(crate) fn hand_over(&mut self, group: &Arc<Group>, frame: &Bytes, room: Vec<mpsc::Permit<'_, Event>>) {
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        for permit in room {
-            permit.send(Event(EventKind::Deliver { group: group.clone(), seq, frame: frame.clone() }));
-        }
-    }
-
-    /// The number of a connection's membership.
-    pub(crate) fn connection_number(&self, channel: &ChannelName) -> Option<u64> {
-        match self.members.get(channel)? {
-            Member::Connection(_, number) => Some(*number),
-            Member::Mailbox(..) => None,
-        }
-    }
-
-    fn add(&mut self, channel: &ChannelName, member: Member) -> bool {
-        if let Some(Member::Connection(..)) = self.members.get(channel) {
-            return false;
-        }
-        // A mailbox that is added again is as young as if it were new.
-        if self.members.insert(channel.clone(), member.clone()).is_some() {
-            return false;
-        }
-        match member {
-            Member::Connection(address, _) => self.per_shard[address.shard] += 1,
-            Member::Mailbox(mailbox, _) => {
-                mailbox.joined();
-                self.mailboxes += 1;
-            }
-        }
-        true
-    }
-
-    fn remove(&mut self, channel: &ChannelName) -> Option<Member> {
-        let member = self.members.remove(channel)?;
-        match &member {
-            Member::Connection(address, _) => self.per_shard[address.shard] -= 1,
-            Member::Mailbox(mailbox, _) => {
-                mailbox.left();
-                self.mailboxes -= 1;
-            }
-        }
-        Some(member)
+    fn make_group(&self, name: &GroupName) -> Group {
+        let id = self.next_group.fetch_add(1, Ordering::Relaxed);
+        let rule = self.config.rule_of(name.as_str());
+        let history = rule.and_then(|rule| rule.history).map(|rule| History::new(rule, self.stats.history.clone()));
+        let epoch = history.is_some().then(|| format!("{:x}-{id:x}", self.config.epoch_seed).into());
+        let state = GroupState::new(self.shards.len(), history, rule.is_some_and(|rule| rule.presence));
+        Group::new(name.clone(), id, epoch, state)
     }
 }

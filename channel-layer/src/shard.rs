@@ -1,11 +1,14 @@
 //! One thread's connections: their cursors, and the only fan-out there is.
 //!
 //! A [`Shard`] decides which bytes a connection's socket gets next; the driver's [`Sink`] writes them. It belongs to
-//! one thread and takes no lock on the way to a socket. Reading order: this file (events in), `shard/group.rs` (cursors
-//! in a group's log), `shard/connection.rs` (what waits for one socket), `shard/write.rs` (one vectored write).
+//! one thread and takes no lock on the way to a socket, unless the socket is far behind. Reading order: this file (events
+//! in), `shard/lane.rs` (a group's log), `shard/cursor.rs` (a connection's place in it), `shard/catch_up.rs` (in the
+//! group's history), `shard/connection.rs` (what waits for one socket), `shard/write.rs` (one vectored write).
 
+mod catch_up;
 mod connection;
-mod group;
+mod cursor;
+mod lane;
 mod write;
 
 #[cfg(test)]
@@ -25,10 +28,12 @@ use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::LayerError;
-use crate::registry::{Group, Member, Registry};
+use crate::group::{Group, GroupState, Member};
+use crate::registry::Registry;
 use connection::Connection;
 pub use connection::Origin;
-use group::{Cursor, LocalGroup};
+use cursor::Cursor;
+use lane::{Lane, Lanes, Start};
 pub use write::Wrote;
 
 /// Where a connection lives.
@@ -48,6 +53,8 @@ pub struct Event(pub(crate) EventKind);
 pub(crate) enum EventKind {
     /// A message of a group, encoded and numbered.
     Deliver { group: Arc<Group>, seq: u64, frame: Bytes },
+    /// Who came and went in a group, as frames without a number.
+    Presence { group: Arc<Group>, frames: Arc<[Bytes]> },
     /// Something is in a connection's mailbox.
     Mail { to: Address },
     /// A connection was added to a group from outside.
@@ -136,8 +143,8 @@ impl ShardInbox {
             registry: self.registry,
             connections: Slab::new(),
             cursors: Slab::new(),
-            groups: Slab::new(),
-            group_keys: HashMap::new(),
+            lanes: Slab::new(),
+            lanes_of: HashMap::new(),
             ready: VecDeque::new(),
             log_bytes: 0,
             appended: 0,
@@ -153,8 +160,9 @@ pub struct Shard {
     registry: Arc<Registry>,
     connections: Slab<Connection>,
     cursors: Slab<Cursor>,
-    groups: Slab<LocalGroup>,
-    group_keys: HashMap<u64, usize>,
+    lanes: Slab<Lane>,
+    /// By the group's id.
+    lanes_of: HashMap<u64, Lanes>,
     /// Connections that have something to write and a socket that may take it. Each is in here at most once.
     ready: VecDeque<usize>,
     /// Bytes in all logs.
@@ -192,7 +200,7 @@ impl Shard {
     /// outbox is still written; a close frame has to be the last.
     pub fn end(&mut self, slot: Slot) {
         while let Some(cursor) = self.connections[slot.0].cursors.last().copied() {
-            let name = self.groups[self.cursors[cursor].group].group.name.clone();
+            let name = self.lanes[self.cursors[cursor].lane].group.name.clone();
             self.registry.leave(&name, self.connections[slot.0].channel(), |_, _| ());
             self.drop_cursor(cursor);
         }
@@ -216,20 +224,29 @@ impl Shard {
     /// in the same turn, and so before any of them. With `after` the messages behind that position come first, if the
     /// group's history still has them all.
     pub fn subscribe(&mut self, slot: Slot, group: &GroupName, after: Option<&Position>) -> Subscribed {
-        // No history is kept, so whatever was missed is gone; and that is always said.
-        let recovery = after.map(|_| Recovery::Unrecovered(Unrecovered::Trimmed));
-        let subscribed = Subscribed { position: None, recovery };
         let connection = &self.connections[slot.0];
-        if connection.ended || self.cursor_of(slot.0, |name| name == group).is_some() {
-            return subscribed;
+        if connection.ended {
+            return Subscribed { position: None, recovery: after.map(|_| NOTHING_REPLAYED) };
+        }
+        if let Some(cursor) = self.cursor_of(slot.0, |name| name == group) {
+            let position = self.lanes[self.cursors[cursor].lane].group.position(self.seq_of(cursor));
+            return Subscribed { position, recovery: after.map(|_| NOTHING_REPLAYED) };
         }
         let member = Member::Connection(connection.address, self.registry.next_number());
-        let registry = self.registry.clone();
-        let channel = connection.channel().clone();
-        let joined = |group: &Arc<Group>, from_seq, number, _| (group.clone(), from_seq, number);
-        let (group, from_seq, number) = registry.join(group, &channel, member, joined);
-        self.add_cursor(slot.0, group, from_seq, number);
-        subscribed
+        let (registry, channel) = (self.registry.clone(), connection.channel().clone());
+        // Under the group's mutex: what is sent from here on comes live, what was sent before is in the history.
+        let join = |group: &Arc<Group>, state: &mut GroupState, number, _new| {
+            let (from_seq, recovery) = (state.next_seq, after.map(|after| recovery(group, state, after)));
+            let replay_from = match (after, recovery) {
+                (Some(after), Some(Recovery::Recovered)) => Some(after.offset + 1).filter(|next| *next < from_seq),
+                _ => None,
+            };
+            (group.clone(), Start { number, from_seq, replay_from }, recovery)
+        };
+        let (group, start, recovery) = registry.join(group, &channel, member, join);
+        let position = group.position(start.from_seq - 1);
+        self.add_cursor(slot.0, group, start);
+        Subscribed { position, recovery }
     }
 
     /// Takes a connection out of a group. Nothing of the group is written after it, but the rest of a frame that is
@@ -266,6 +283,7 @@ impl Shard {
     pub fn apply(&mut self, event: Event) {
         match event.0 {
             EventKind::Deliver { group, seq, frame } => self.deliver(&group, seq, &frame),
+            EventKind::Presence { group, frames } => self.deliver_presence(&group, &frames),
             EventKind::Mail { to } => {
                 if let Some(connection) = self.connection_at(to).filter(|connection| !connection.ended) {
                     connection.mail = true;
@@ -314,14 +332,25 @@ impl Shard {
         if group.lock().connection_number(connection.channel()) != Some(number) {
             return;
         }
-        self.rewind(&group, from_seq);
+        let format = connection.format;
+        let keeps_history = group.epoch.is_some();
         if let Some(cursor) = self.cursor_of(to.slot, |found| *found == name) {
-            self.reach_back(cursor, from_seq);
+            // With history, the subscription has told where it begins.
+            if !keeps_history {
+                self.rewind(&group, format, from_seq);
+                self.reach_back(cursor, from_seq);
+            }
             return;
         }
-        let told = ServerFrame::Subscribed { id: None, group: name.clone(), position: None, recovery: None };
-        self.push_server_frame(to.slot, &told);
-        self.add_cursor(to.slot, group, from_seq, number);
+        // What the shard has seen already is read again: in the history, or by waiting for it anew.
+        let replay_from = keeps_history.then_some(from_seq);
+        if !keeps_history {
+            self.rewind(&group, format, from_seq);
+        }
+        let position = group.position(from_seq - 1);
+        let told = ServerFrame::Subscribed { id: None, group: name.clone(), position, recovery: None };
+        self.push(Slot(to.slot), format.subscribed(&told.encode(), group.at(from_seq - 1)));
+        self.add_cursor(to.slot, group, Start { number, from_seq, replay_from });
         self.connections[to.slot].sink.signal(Signal::Added(name));
     }
 
@@ -329,10 +358,12 @@ impl Shard {
         if self.connection_at(to).is_none() {
             return;
         }
-        let key = self.group_keys.get(&group.id).copied();
         let cursors = &self.connections[to.slot].cursors;
         // Of this membership: the client may have left by itself meanwhile, and come back.
-        let is_meant = |c: &usize| Some(self.cursors[*c].group) == key && self.cursors[*c].number == number;
+        let is_meant = |c: &usize| {
+            let cursor = &self.cursors[*c];
+            cursor.number == number && self.lanes[cursor.lane].group.id == group.id
+        };
         let Some(cursor) = cursors.iter().copied().find(is_meant) else { return };
         self.drop_cursor(cursor);
         self.push_server_frame(to.slot, &ServerFrame::Unsubscribed { id: None, group: group.name.clone() });
@@ -342,7 +373,7 @@ impl Shard {
     fn inspect(&mut self, to: Address) -> Option<ConnectionInfo> {
         self.connection_at(to)?;
         let connection = &self.connections[to.slot];
-        let name = |cursor: &usize| self.groups[self.cursors[*cursor].group].group.name.clone();
+        let name = |cursor: &usize| self.lanes[self.cursors[*cursor].lane].group.name.clone();
         let mut groups: Vec<_> = connection.cursors.iter().map(name).collect();
         groups.sort();
         Some(ConnectionInfo {
@@ -360,6 +391,20 @@ impl Shard {
 
     fn cursor_of(&self, slot: usize, is: impl Fn(&GroupName) -> bool) -> Option<usize> {
         let cursors = &self.connections[slot].cursors;
-        cursors.iter().copied().find(|cursor| is(&self.groups[self.cursors[*cursor].group].group.name))
+        cursors.iter().copied().find(|cursor| is(&self.lanes[self.cursors[*cursor].lane].group.name))
+    }
+}
+
+/// The recovery of what keeps no history, or has been subscribed before: whatever was missed is gone, and that is
+/// always said.
+const NOTHING_REPLAYED: Recovery = Recovery::Unrecovered(Unrecovered::Trimmed);
+
+fn recovery(group: &Group, state: &mut GroupState, after: &Position) -> Recovery {
+    match (&group.epoch, &mut state.history) {
+        (Some(epoch), Some(history)) => {
+            history.expire();
+            history.recovery(epoch, after)
+        }
+        _ => NOTHING_REPLAYED,
     }
 }

@@ -1,5 +1,6 @@
 //! Counters of a layer, read by whoever reports metrics.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters of a layer since its start. Relaxed: each is right, together they are not a snapshot.
@@ -31,6 +32,23 @@ pub struct Stats {
     pub connections: Counter,
     /// Bytes in the logs of all shards.
     pub log_bytes: Counter,
+    /// What all histories keep.
+    pub history: Arc<HistoryUse>,
+    /// Messages that connections got from a history.
+    pub replayed: Counter,
+    /// Connections that fell off a log and went on from the history.
+    pub catch_ups: Counter,
+    /// Comings and goings that groups were told of.
+    pub presence_changes: Counter,
+}
+
+/// What all histories keep together.
+#[derive(Debug, Default)]
+pub struct HistoryUse {
+    /// Bytes, with what keeping them takes.
+    pub bytes: Counter,
+    /// Messages.
+    pub messages: Counter,
 }
 
 /// One counter or gauge.

@@ -3,6 +3,7 @@
 //! Reading order: [`Cli`] and [`Command`], one module a command, [`client`] (HTTP) and [`table`] (printing).
 //! `main` parses the arguments, gathers the environment and turns [`CliError`] into an exit code.
 
+pub mod bench;
 pub mod check;
 pub mod client;
 pub mod error;
@@ -53,6 +54,8 @@ pub enum Command {
     Query(query::QueryArgs),
     /// Lists, shows, cancels and redrives jobs.
     Jobs(jobs::JobsArgs),
+    /// Loads a gateway, checks every delivery, and prints what it costs.
+    Bench(bench::BenchArgs),
 }
 
 impl Command {
@@ -71,6 +74,7 @@ impl Command {
             Self::Subscribe(args) => block_on(subscribe::subscribe(args)),
             Self::Query(args) => block_on(query::query(args)),
             Self::Jobs(args) => block_on(jobs::jobs(args)),
+            Self::Bench(args) => bench::bench(args),
         }
     }
 }
@@ -107,10 +111,19 @@ mod tests {
             "groupcast jobs get 01JD8ZJ4M5E8RAX0V4C9QW2N7K --wait 5",
             "groupcast jobs cancel 01JD8ZJ4M5E8RAX0V4C9QW2N7K",
             "groupcast jobs redrive --consumer queries --dry-run",
+            "groupcast bench",
+            "groupcast bench --connections 10 --groups 2 --publishers 2 --in-flight 1 --duration 1s --json --url http://x",
+            "groupcast bench --spawn --rate 100 --size 1024 --warmup 0s --group-prefix room",
         ] {
             Cli::try_parse_from(line.split(' ')).expect(line);
         }
-        for line in ["groupcast", "groupcast send g", "groupcast subscribe", "groupcast query x --json --csv"] {
+        for line in [
+            "groupcast",
+            "groupcast send g",
+            "groupcast subscribe",
+            "groupcast query x --json --csv",
+            "groupcast bench --size 7",
+        ] {
             Cli::try_parse_from(line.split(' ')).expect_err(line);
         }
     }

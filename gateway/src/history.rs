@@ -26,14 +26,17 @@ pub(crate) struct Ask<'a> {
 /// `not_found` for a group that keeps no history; `expired` when the epoch is over, or messages behind `after` are kept
 /// no more.
 pub(crate) fn read(layer: &ChannelLayer, group: &GroupName, ask: Ask<'_>) -> Result<HistoryPage, Refusal> {
+    if layer.config().rule_of(group.as_str()).is_none_or(|rule| rule.history.is_none()) {
+        return Err(none(group));
+    }
     // Before the page: a message that comes between the two must not look like one that is missing.
     let position = layer.position(group);
     let page = layer.history(group, ask.after, ask.limit);
-    let (Some(position), Some(page)) = (position, page) else { return Err(none(group)) };
+    let (Some(position), Some(page)) = (position, page) else { return unknown(group, ask) };
     if let Some(epoch) = ask.epoch {
         let first = page.messages.first().map(|(offset, _)| *offset);
         if epoch != &*page.epoch || position.epoch != page.epoch {
-            return Err(expired(format!("the history of group `{group}` began anew, its epoch is `{}`", page.epoch)));
+            return Err(expired(format!("the history of group `{group}` began anew")));
         }
         if ask.after > position.offset {
             let why = format!("group `{group}` is at offset {}, {} was never reached", position.offset, ask.after);
@@ -59,7 +62,15 @@ fn cut(page: groupcast_channel_layer::HistoryPage, bytes_max: usize) -> HistoryP
     let messages: Vec<_> = page.messages.into_iter().take(count).map(entry).collect();
     let more = page.more || count < total;
     let next = messages.last().filter(|_| more).map(|last| last.offset);
-    HistoryPage { epoch: page.epoch, messages, next }
+    HistoryPage { epoch: Some(page.epoch), messages, next }
+}
+
+/// A group exists while it has members or a history: of one that had them nothing is known any more.
+fn unknown(group: &GroupName, ask: Ask<'_>) -> Result<HistoryPage, Refusal> {
+    match ask.epoch {
+        Some(_) => Err(expired(format!("nothing of the history of group `{group}` is left"))),
+        None => Ok(HistoryPage { epoch: None, messages: Vec::new(), next: None }),
+    }
 }
 
 fn none(group: &GroupName) -> Refusal {

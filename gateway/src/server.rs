@@ -39,6 +39,7 @@ use self::shard::{Served, ShardThread};
 use self::tls::{Tls, TlsError};
 pub(crate) use self::watch::Busy;
 use crate::app::App;
+use crate::clock;
 use crate::config::{Config, Durability, GroupConfig, Problems};
 use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, Setup, Sources};
 use crate::dispatch::Dispatch;
@@ -204,6 +205,7 @@ impl Groupcast {
         }
         let tasks = TaskTracker::new();
         tasks.spawn(sweep(app.layer.clone(), stop.accepting.clone()));
+        tasks.spawn(announce(app.layer.clone(), stop.accepting.clone()));
         let reload = Arc::new(Notify::new());
         let scheme = if tls.is_some() { "https" } else { "http" };
         if let Some(tls) = tls {
@@ -366,6 +368,11 @@ async fn sweep(layer: ChannelLayer, stop: CancellationToken) {
     }
 }
 
+/// Tells who comes and goes.
+async fn announce(layer: ChannelLayer, stop: CancellationToken) {
+    stop.run_until_cancelled(layer.announce()).await;
+}
+
 fn layer_config(config: &Config) -> LayerConfig {
     let node = NodeId::parse(&config.server.node).expect("check() has parsed the node's name");
     let pattern = |text: &str| Pattern::parse(text).expect("check() has parsed the patterns");
@@ -382,6 +389,8 @@ fn layer_config(config: &Config) -> LayerConfig {
         log_bytes: config.limits.log_bytes.0,
         shard_log_bytes: config.limits.log_bytes_per_shard.0,
         history_bytes: config.limits.history_bytes.0,
+        // 40 bits: that two runs have the same is less likely than any other cause of loss.
+        epoch_seed: (clock::random() as u64) >> 24,
         groups: config.group.iter().map(group_rule).collect(),
         ..LayerConfig::new(node)
     }

@@ -1,5 +1,6 @@
 //! Server-Sent Events, as a program without a WebSocket reads them.
 
+use groupcast_tests::gateway::Process;
 use groupcast_tests::home::BARE;
 use groupcast_tests::wait::eventually;
 use groupcast_tests::{Events, Gateway, Http, Socket};
@@ -224,6 +225,183 @@ async fn a_drain_tells_streams_ends_them_and_exits_with_0() {
         assert!(events.end().await, "it ends as an answer of HTTP ends");
     }
     assert_eq!(gateway.ended().await.0, Some(0));
+}
+
+/// Groups that keep history.
+const KEEPING: &str = "\n[[group]]\nname = \"room.*\"\nhistory = { messages = 1000, age = \"1h\" }\n";
+
+#[tokio::test]
+async fn every_event_of_one_group_has_its_place_as_id() {
+    let gateway = Gateway::start(&format!("{BARE}{KEEPING}")).await;
+    let http = gateway.http();
+    http.group_send("room.1", &json!({"type": "tick"})).await;
+    let mut events = Events::open(&gateway, "group=room.1").await;
+    let subscribed = events.next().await.expect("the stream begins");
+    let epoch = subscribed.data["epoch"].as_str().expect("a group with history has an epoch").to_owned();
+    assert_eq!((&subscribed.data["offset"], subscribed.id), (&json!(1), format!("{epoch}:1")));
+    for offset in 2..=20 {
+        http.group_send("room.1", &json!({"type": "tick"})).await;
+        let event = events.next().await.expect("the stream goes on");
+        assert_eq!((&event.data["offset"], event.id), (&json!(offset), format!("{epoch}:{offset}")));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_was_cut_goes_on_where_it_was() {
+    let gateway = Gateway::start(&format!("{BARE}{KEEPING}")).await;
+    let http = gateway.http();
+    let mut events = Events::open(&gateway, "group=room.1").await;
+    events.expect("subscribed", "subscribed").await;
+    let mut sent = 0;
+    for round in 1..=5 {
+        send_ticks(&http, "room.1", &mut sent, 40).await;
+        // What is not read before the cut counts as not seen.
+        while events.message().await["n"] != json!(sent - 7 * round) {}
+        let (id, seen) = (events.last_id().to_owned(), sent - 7 * round);
+        drop(events);
+        send_ticks(&http, "room.1", &mut sent, 10).await;
+        events = Events::go_on(&gateway, "group=room.1", &id).await;
+        let subscribed = events.expect("subscribed", "subscribed").await;
+        assert_eq!((&subscribed["recovered"], &subscribed["offset"]), (&json!(true), &json!(sent)), "{subscribed}");
+        assert_eq!(events.last_id(), id, "of what follows nothing has been seen");
+        for n in seen + 1..=sent {
+            assert_eq!(events.message().await["n"], n, "none missing, none twice");
+        }
+    }
+    // `after` in the address does the same; the header wins over it.
+    let (epoch, _) = events.last_id().split_once(':').expect("a position");
+    let mut by_address = Events::open(&gateway, &format!("group=room.1&after={epoch}:{}", sent - 3)).await;
+    assert_eq!(by_address.expect("subscribed", "subscribed").await["recovered"], true);
+    assert_eq!(by_address.message().await["n"], sent - 2);
+    let id = format!("{epoch}:{}", sent - 1);
+    let mut by_header = Events::go_on(&gateway, &format!("group=room.1&after={epoch}:1"), &id).await;
+    by_header.expect("subscribed", "subscribed").await;
+    assert_eq!(by_header.message().await["n"], sent);
+}
+
+#[tokio::test]
+async fn a_stream_of_three_groups_loses_nothing_when_it_is_cut_anywhere() {
+    const GROUPS: [&str; 3] = ["room.1", "room.2", "room.3"];
+    const QUERY: &str = "group=room.1&group=room.2&group=room.3&group=plain";
+    const EACH: u64 = 300;
+    let gateway = Gateway::start(&format!("{BARE}{KEEPING}")).await;
+    let http = gateway.http();
+    let mut events = Events::open(&gateway, QUERY).await;
+    for _ in 0..4 {
+        events.expect("subscribed", "subscribed").await;
+    }
+    let publisher = tokio::spawn(async move {
+        for n in 1..=EACH {
+            for group in GROUPS {
+                http.group_send(group, &json!({"type": "tick", "n": n})).await;
+            }
+        }
+    });
+    let (mut seen, mut repeated, mut cuts, mut read) = ([0; 3], 0, 0, 0);
+    while seen != [EACH; 3] {
+        let event = events.next().await.expect("the stream goes on");
+        if event.name == "subscribed" {
+            let group = event.data["group"].as_str().expect("a name");
+            assert_eq!(event.data["recovered"] == true, group != "plain", "{event:?}");
+            continue;
+        }
+        let at = GROUPS.iter().position(|group| event.data["group"] == *group).expect("a group of ours");
+        let offset = event.data["offset"].as_u64().expect("a group with history has offsets");
+        assert_eq!(event.data["message"]["n"], offset, "{event:?}");
+        match offset {
+            again if again <= seen[at] => repeated += 1,
+            next => {
+                assert_eq!(next, seen[at] + 1, "nothing of {} is missing", GROUPS[at]);
+                seen[at] = next;
+            }
+        }
+        read += 1;
+        // In the middle of a batch, most often.
+        if read % 37 == 0 {
+            let id = events.last_id().to_owned();
+            assert!(GROUPS.iter().all(|group| id.contains(group)) && !id.contains("plain"), "{id}");
+            events = Events::go_on(&gateway, QUERY, &id).await;
+            cuts += 1;
+        }
+    }
+    publisher.await.expect("everything was taken");
+    eprintln!("{cuts} cuts, {repeated} repeats");
+    assert!(cuts >= 20, "{cuts}");
+}
+
+#[tokio::test]
+async fn who_cannot_be_caught_up_is_told_why() {
+    let gateway = Gateway::start(&format!("{BARE}{KEEPING}")).await;
+    let http = gateway.http();
+    let mut sent = 0;
+    send_ticks(&http, "room.1", &mut sent, 1010).await;
+    let page = http.get("/v1/groups/room.1").await.expect(200);
+    let epoch = page["epoch"].as_str().expect("a group with history has an epoch");
+    for (id, reason) in
+        [(format!("{epoch}:3"), "trimmed"), (format!("{epoch}:2000"), "ahead"), ("x7:3".to_owned(), "epoch_changed")]
+    {
+        let mut events = Events::go_on(&gateway, "group=room.1", &id).await;
+        let subscribed = events.expect("subscribed", "subscribed").await;
+        assert_eq!((&subscribed["recovered"], &subscribed["reason"]), (&json!(false), &json!(reason)), "{subscribed}");
+        assert_eq!(events.last_id(), format!("{epoch}:{sent}"), "from here it goes on");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_sleeps_in_a_group_with_history_is_caught_up() {
+    let history = KEEPING.replace("1000", "10000");
+    let gateway = Gateway::start(&format!("{BARE}{SMALL_LOGS}{history}")).await;
+    let http = gateway.http();
+    let mut sleeper = Events::narrow(&gateway, "group=room.1", 4096).await;
+    sleeper.expect("subscribed", "subscribed").await;
+    let padding = "x".repeat(4096);
+    for n in 1..=3000 {
+        http.group_send("room.1", &json!({"type": "tick", "n": n, "padding": padding})).await;
+    }
+    for n in 1..=3000 {
+        assert_eq!(sleeper.message().await["n"], n, "nothing is missing and nothing comes twice");
+    }
+}
+
+#[tokio::test]
+async fn curl_reads_a_stream_line_by_line() {
+    let gateway = Gateway::start(&format!("{BARE}{KEEPING}")).await;
+    let http = gateway.http();
+    let mut sent = 0;
+    send_ticks(&http, "room.1", &mut sent, 3).await;
+    let page = http.get("/v1/groups/room.1").await.expect(200);
+    let epoch = page["epoch"].as_str().expect("a group with history has an epoch");
+    let url = format!("http://{}/v1/events?group=room.1", gateway.address());
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["-sS", "--noproxy", "*", "-N", "-H", &format!("Last-Event-ID: {epoch}:1"), &url]);
+    let curl = Process::spawn(curl);
+    members(&http, "room.1", 1).await;
+    send_ticks(&http, "room.1", &mut sent, 1).await;
+    let printed = || async { Some(curl.printed()).filter(|text| text.contains("\"n\":4")) };
+    let printed = eventually("curl has printed the last message", printed).await;
+    let subscribed = format!(
+        "event: subscribed\nid: {epoch}:1\n\
+         data: {{\"type\":\"subscribed\",\"group\":\"room.1\",\"epoch\":\"{epoch}\",\"offset\":3,\"recovered\":true}}\n\n"
+    );
+    let message = |n: u64| {
+        let message = format!("{{\"n\":{n},\"type\":\"tick\"}}");
+        format!(
+            "id: {epoch}:{n}\n\
+             data: {{\"type\":\"message\",\"group\":\"room.1\",\"offset\":{n},\"message\":{message}}}"
+        )
+    };
+    let expected = format!("{subscribed}{}\n\n{}\n\n{}", message(2), message(3), message(4));
+    let (retry, rest) = printed.split_once("\n\n").expect("a block of its own");
+    assert!(retry.starts_with("retry: "), "{printed}");
+    assert_eq!(rest.trim_end(), expected);
+}
+
+/// Sends messages numbered on from `sent`.
+async fn send_ticks(http: &Http, group: &str, sent: &mut u64, count: u64) {
+    for _ in 0..count {
+        *sent += 1;
+        http.group_send(group, &json!({"type": "tick", "n": sent})).await;
+    }
 }
 
 /// Waits until a group has so many members.

@@ -211,8 +211,9 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
         let path = entry.expect("the folder can be read").path();
-        let is_ours =
-            path.file_name().is_some_and(|name| name != "target" && name != "node_modules" && name != ".venv");
+        let is_ours = path.file_name().is_some_and(|name| {
+            name != "target" && name != "node_modules" && !name.as_encoded_bytes().starts_with(b".")
+        });
         if path.is_dir() && is_ours {
             files.extend(sources(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {

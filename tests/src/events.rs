@@ -18,6 +18,8 @@ pub struct Events {
     /// Came in, and is not yet taken out of its chunks.
     raw: Vec<u8>,
     parser: Parser,
+    /// The id of the event that was taken last.
+    last_id: String,
     /// The head of the answer.
     pub head: Reply,
     /// How the body ended: `Some(true)` with the last chunk, `Some(false)` without.
@@ -88,7 +90,7 @@ impl Events {
         };
         let head = parse_head(&String::from_utf8_lossy(&raw[..end]));
         raw.drain(..end);
-        let mut events = Self { stream, raw, parser: Parser::default(), head, ended: None };
+        let mut events = Self { stream, raw, parser: Parser::default(), last_id: String::new(), head, ended: None };
         if events.head.status == 200 {
             assert_eq!(events.head.header("transfer-encoding"), Some("chunked"), "{:?}", events.head);
             events.unchunk();
@@ -111,6 +113,7 @@ impl Events {
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.parser.events.pop_front() {
+                self.last_id.clone_from(&event.id);
                 return Some(event);
             }
             if self.ended.is_some() {
@@ -132,9 +135,9 @@ impl Events {
         self.expect("message", "message").await["message"].take()
     }
 
-    /// The id that a browser would come back with.
+    /// The id that a browser would come back with, had it seen no more than has been taken here.
     pub fn last_id(&self) -> &str {
-        &self.parser.last_id
+        &self.last_id
     }
 
     /// The time that a browser would wait before it comes back.

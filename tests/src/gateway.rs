@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 
 use crate::home::Home;
 use crate::http::Http;
+use crate::kernel::{self, Usage};
 use crate::wait::{eventually, within};
 
 /// Names the binary under test; otherwise the newest one beside the test's own is taken.
@@ -23,6 +24,8 @@ pub const BINARY_VARIABLE: &str = "GROUPCAST_BIN";
 
 /// No gateway under test lives longer, so no test does.
 const LIFETIME: Duration = Duration::from_secs(90);
+/// How long the checks go on that can go on for hours; the suite's own default is short.
+const CHECK_VARIABLE: &str = "GROUPCAST_CHECK_SECONDS";
 
 /// Lines of output that a failed test shows.
 const SHOWN_LINES: usize = 60;
@@ -33,6 +36,8 @@ pub struct Gateway {
     home: Arc<Home>,
     process: Process,
     address: SocketAddr,
+    /// What it shows, if it talks TLS.
+    certificate: Option<String>,
 }
 
 impl Gateway {
@@ -41,14 +46,42 @@ impl Gateway {
         Self::start_in(Arc::new(Home::new(config))).await
     }
 
+    /// Starts a gateway that talks TLS, with a certificate of its own.
+    pub async fn start_secure(config: &str) -> Self {
+        let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a name is all it needs");
+        let home = Home::new(&format!("{config}\n[server.tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n"));
+        home.write("cert.pem", &pair.cert.pem());
+        home.write("key.pem", &pair.signing_key.serialize_pem());
+        let serve = serve(&home);
+        Self::ready(Arc::new(home), serve, Some(pair.cert.pem())).await
+    }
+
     /// Starts a gateway in a folder.
     pub async fn start_in(home: Arc<Home>) -> Self {
-        let mut process = Process::spawn(serve(&home));
+        let serve = serve(&home);
+        Self::ready(home, serve, None).await
+    }
+
+    async fn ready(home: Arc<Home>, serve: Command, certificate: Option<String>) -> Self {
+        let mut process = Process::spawn(serve);
         let address = process.address().await;
-        let http = Http::new(address);
+        let http = client(address, certificate.as_deref());
         let asked = || async { http.try_get("/readyz").await.filter(|reply| reply.status == 200) };
         eventually("the gateway is ready", asked).await;
-        Self { home, process, address }
+        Self { home, process, address, certificate }
+    }
+
+    /// Starts a gateway that may open only so many files, sockets among them.
+    pub async fn start_with_files(config: &str, files: u32) -> Self {
+        let home = Arc::new(Home::new(config));
+        let serve = serve(&home);
+        let mut limited = Command::new("prlimit");
+        limited.arg(format!("--nofile={files}:{files}")).arg(serve.get_program()).args(serve.get_args());
+        limited.current_dir(home.path()).stdin(Stdio::null());
+        for (name, _) in serve.get_envs().filter(|(_, value)| value.is_none()) {
+            limited.env_remove(name);
+        }
+        Self::ready(home, limited, None).await
     }
 
     /// Starts a gateway that is expected to refuse: its exit code and all it printed.
@@ -68,9 +101,14 @@ impl Gateway {
         &self.home
     }
 
+    /// What it has used so far.
+    pub fn usage(&self) -> Usage {
+        kernel::usage(pid(&self.process.child))
+    }
+
     /// A client of it.
     pub fn http(&self) -> Http {
-        Http::new(self.address)
+        client(self.address, self.certificate.as_deref())
     }
 
     /// Ends it with no chance to say goodbye (`kill -9`).
@@ -100,6 +138,12 @@ impl Gateway {
     pub fn printed(&self) -> String {
         self.process.printed()
     }
+}
+
+/// How long a check goes on: so many seconds, or as many as `GROUPCAST_CHECK_SECONDS` says.
+pub fn check_time(default_seconds: u64) -> Duration {
+    let wished = env::var(CHECK_VARIABLE).ok().map(|text| text.parse().expect("a number of seconds"));
+    Duration::from_secs(wished.unwrap_or(default_seconds))
 }
 
 /// The binary under test.
@@ -132,6 +176,13 @@ pub fn groupcast(home: &Home, arguments: &[&str]) -> Command {
 pub async fn run(mut command: Command) -> Output {
     let ended = spawn_blocking(move || command.output().expect("the binary can be started"));
     within("the command ends", ended).await.expect("the command's thread does not panic")
+}
+
+fn client(address: SocketAddr, certificate: Option<&str>) -> Http {
+    match certificate {
+        None => Http::new(address),
+        Some(certificate) => Http::secure(address, certificate),
+    }
 }
 
 fn serve(home: &Home) -> Command {
@@ -224,9 +275,10 @@ fn pid(child: &Child) -> Pid {
 /// Ends a process that lives too long; every wait of its test fails then.
 fn watch_over(pid: Pid) -> SyncSender<()> {
     let (alive, ended) = sync_channel(0);
+    let lifetime = LIFETIME + check_time(0);
     thread::spawn(move || {
-        if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LIFETIME) {
-            eprintln!("a gateway under test lived longer than {} s and is ended", LIFETIME.as_secs());
+        if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(lifetime) {
+            eprintln!("a gateway under test lived longer than {} s and is ended", lifetime.as_secs());
             let _ = kill_process(pid, Signal::KILL);
         }
     });
@@ -249,9 +301,9 @@ fn keep(
     })
 }
 
-/// The address of the first `http://IP:PORT` in a line.
+/// The address of the first `http://IP:PORT` or `https://IP:PORT` in a line.
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once("http://")?;
+    let (_, rest) = line.split_once("http://").or_else(|| line.split_once("https://"))?;
     let end = rest.find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c))).unwrap_or(rest.len());
     rest[..end].trim_end_matches('.').parse().ok()
 }
@@ -264,7 +316,7 @@ mod tests {
     fn an_address_is_found_in_a_line() {
         let port = |line| address_in(line).map(|address| address.port());
         assert_eq!(port("groupcast listens on http://127.0.0.1:45123/"), Some(45123));
-        assert_eq!(port("open http://[::1]:8000."), Some(8000));
+        assert_eq!(port("open https://[::1]:8000."), Some(8000));
         assert_eq!(port("no address: http://example.org/"), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use reqwest::{Client, Method};
+use reqwest::{Certificate, Client, Method};
 use serde_json::Value;
 
 use crate::wait::STEP;
@@ -28,10 +28,13 @@ pub struct Reply {
 impl Http {
     /// A client of the gateway at an address.
     pub fn new(address: SocketAddr) -> Self {
-        // The client is built without a provider of cryptography of its own; the first call installs it for all.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = Client::builder().no_proxy().timeout(2 * STEP).build().expect("the client needs no TLS");
-        Self { client, base: format!("http://{address}") }
+        Self { client: client([]), base: format!("http://{address}") }
+    }
+
+    /// A client of the gateway at an address that shows this certificate (PEM).
+    pub fn secure(address: SocketAddr, certificate: &str) -> Self {
+        let certificate = Certificate::from_pem(certificate.as_bytes()).expect("a certificate of the tests is good");
+        Self { client: client([certificate]), base: format!("https://{address}") }
     }
 
     /// Any request.
@@ -112,6 +115,13 @@ impl Http {
         assert!(matches!(state, "succeeded" | "dead" | "cancelled"), "the job has not ended: {record}");
         record
     }
+}
+
+fn client(trusted: impl IntoIterator<Item = Certificate>) -> Client {
+    // One for the process, and every test of it may be the first.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let builder = Client::builder().no_proxy().tls_certs_only(trusted).timeout(2 * STEP);
+    builder.build().expect("the client has all it needs")
 }
 
 impl Reply {

@@ -44,7 +44,7 @@ impl Ledger {
 }
 
 /// The whole number behind a key; a million frames are not parsed for it.
-fn number(frame: &str, key: &str) -> Option<u64> {
+pub(crate) fn number(frame: &str, key: &str) -> Option<u64> {
     let (_, rest) = frame.split_once(key)?;
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     rest[..end].parse().ok()

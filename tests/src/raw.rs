@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::http::Reply;
 use crate::socket::End;
@@ -27,9 +27,22 @@ impl Raw {
         Self { stream, read: Vec::new() }
     }
 
+    /// Connects with a small kernel buffer for what comes in.
+    pub async fn narrow(address: SocketAddr, receive_bytes: u32) -> Self {
+        let socket = TcpSocket::new_v4().expect("there is a socket left");
+        socket.set_recv_buffer_size(receive_bytes).expect("the kernel takes a size");
+        let stream = within("connecting", socket.connect(address)).await.expect("the gateway listens");
+        Self { stream, read: Vec::new() }
+    }
+
     /// Connects and opens a WebSocket by hand; the welcome is taken.
     pub async fn websocket(address: SocketAddr) -> Self {
-        let mut raw = Self::connect(address).await;
+        Self::connect(address).await.upgraded(address).await
+    }
+
+    /// Opens a WebSocket by hand on this connection; the welcome is taken.
+    pub async fn upgraded(mut self, address: SocketAddr) -> Self {
+        let raw = &mut self;
         let head = handshake_head(address, &[]);
         raw.write(head.as_bytes()).await;
         let reply = raw.head().await;
@@ -37,7 +50,32 @@ impl Raw {
         assert_eq!(reply.header("sec-websocket-accept"), Some(ANSWER));
         let (opcode, welcome) = raw.frame().await.expect("a welcome comes");
         assert_eq!(opcode, 1, "{}", String::from_utf8_lossy(&welcome));
-        raw
+        self
+    }
+
+    /// This end's address.
+    pub fn address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("it is connected")
+    }
+
+    /// The other end's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.stream.peer_addr().expect("it is connected")
+    }
+
+    /// Says that nothing more will be sent, and goes on reading.
+    pub async fn half_close(&mut self) {
+        self.stream.shutdown().await.expect("it is connected");
+    }
+
+    /// Vanishes with a reset, as the connections of a killed program's machine do.
+    pub fn reset(self) {
+        self.stream.set_zero_linger().expect("any TCP socket takes it");
+    }
+
+    /// Sends as much of this as the kernels take now; says how much that was.
+    pub fn write_some(&mut self, bytes: &[u8]) -> usize {
+        self.stream.try_write(bytes).unwrap_or(0)
     }
 
     /// Sends bytes. That the other end has hung up is seen when reading.
@@ -69,11 +107,16 @@ impl Raw {
 
     /// One answer of HTTP, with the body that `content-length` announces.
     pub async fn reply(&mut self) -> Reply {
-        let mut reply = self.head().await;
+        self.try_reply().await.expect("an answer comes whole")
+    }
+
+    /// The same; `None` when the other end hangs up before or within.
+    pub async fn try_reply(&mut self) -> Option<Reply> {
+        let mut reply = self.try_head().await?;
         let length = reply.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-        self.fill(length).await.expect("the body comes whole");
+        self.fill(length).await?;
         reply.body = self.read.drain(..length).collect();
-        reply
+        Some(reply)
     }
 
     /// The next WebSocket frame: opcode and payload; `None` when the other end has hung up.
@@ -115,11 +158,15 @@ impl Raw {
     }
 
     async fn head(&mut self) -> Reply {
+        self.try_head().await.expect("an answer comes whole")
+    }
+
+    async fn try_head(&mut self) -> Option<Reply> {
         let end = loop {
             if let Some(at) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at;
             }
-            self.fill(self.read.len() + 1).await.expect("an answer comes whole");
+            self.fill(self.read.len() + 1).await?;
         };
         let head: Vec<u8> = self.read.drain(..end + 4).collect();
         let head = String::from_utf8_lossy(&head);
@@ -129,11 +176,8 @@ impl Raw {
             let (name, value) = line.split_once(':')?;
             Some((name.to_ascii_lowercase(), value.trim().to_owned()))
         };
-        Reply {
-            status: status.expect("an answer has a status"),
-            headers: lines.filter_map(pair).collect(),
-            body: vec![],
-        }
+        let status = status.expect("an answer has a status");
+        Some(Reply { status, headers: lines.filter_map(pair).collect(), body: vec![] })
     }
 
     async fn fill(&mut self, length: usize) -> Option<()> {

@@ -199,6 +199,13 @@ impl Socket {
         self.end().await
     }
 
+    /// Vanishes without a close frame: with a reset, or as if the program had ended.
+    pub fn vanish(mut self, reset: bool) {
+        if reset {
+            self.stream.get_mut().set_zero_linger().expect("any TCP socket takes it");
+        }
+    }
+
     /// The next text as it came; `None` at the end of the socket.
     pub async fn next_text(&mut self) -> Option<String> {
         loop {
@@ -207,6 +214,21 @@ impl Socket {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Close(_))) | Some(Err(_)) | None => return None,
                 Some(Ok(other)) => panic!("no text: {other:?}"),
+            }
+        }
+    }
+
+    /// The next text as it came, or how the socket ended.
+    ///
+    /// # Errors
+    /// With the end.
+    pub async fn last_words(&mut self) -> Result<String, End> {
+        loop {
+            match within("a frame comes", self.stream.next()).await {
+                Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
+                Some(Ok(Message::Close(Some(frame)))) => return Err(End::Closed(frame.code.into())),
+                Some(Ok(Message::Close(None)) | Err(_)) | None => return Err(End::Unclean),
+                Some(Ok(_)) => {}
             }
         }
     }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use groupcast_protocol::frame::{self, GapReason, ServerFrame};
-use groupcast_protocol::{ChannelName, Format};
+use groupcast_protocol::{ChannelName, Format, sse};
 
+use super::cursor::{CursorState, Lost};
 use super::{Address, Shard, Signal, Sink, Slot};
 use crate::mailbox::Mailbox;
 
@@ -39,8 +40,10 @@ pub(super) struct Connection {
     pub(super) origin: Origin,
     /// All cursors of this connection.
     pub(super) cursors: Vec<usize>,
-    /// Those that are behind.
+    /// Those that are behind or catch up.
     pub(super) dirty: Vec<usize>,
+    /// How many catch up.
+    pub(super) catching_up: usize,
     pub(super) outbox: VecDeque<Bytes>,
     pub(super) outbox_bytes: usize,
     /// The rest of a frame that the socket took only a part of. Goes first, whatever else there is.
@@ -53,6 +56,10 @@ pub(super) struct Connection {
     pub(super) blocked: bool,
     /// Only what is in the outbox is still for it.
     pub(super) ended: bool,
+    /// A cursor has lost something, and its client has not been told.
+    pub(super) lost: bool,
+    /// Its client has not been told where it has come to.
+    pub(super) tells_positions: bool,
     /// An answer has to go before any event: only the outbox is written.
     pub(super) held: bool,
 }
@@ -73,6 +80,7 @@ impl Connection {
             origin,
             cursors: Vec::new(),
             dirty: Vec::new(),
+            catching_up: 0,
             outbox: VecDeque::new(),
             outbox_bytes: 0,
             partial: None,
@@ -80,6 +88,8 @@ impl Connection {
             queued: false,
             blocked: false,
             ended: false,
+            lost: false,
+            tells_positions: false,
             held: false,
         }
     }
@@ -159,25 +169,54 @@ impl Shard {
         }
     }
 
-    /// Queues a `gap` for every cursor of the connection that was cut off, before what it can still have.
+    /// Notes that a cursor has missed messages, for [`Shard::tell_gaps`].
+    pub(super) fn lose(&mut self, cursor: usize, missed: u64, reason: GapReason) {
+        let cursor = &mut self.cursors[cursor];
+        cursor.lose(missed, reason);
+        self.connections[cursor.connection].lost = true;
+    }
+
+    /// Queues a `gap` for every cursor of the connection that has lost something, before what it can still have.
     pub(super) fn tell_gaps(&mut self, slot: usize) {
-        let stats = &self.registry.stats;
-        let connection = &mut self.connections[slot];
-        for at in 0..connection.dirty.len() {
-            let cursor = &mut self.cursors[connection.dirty[at]];
-            let missed = std::mem::take(&mut cursor.missed);
-            if missed > 0 {
-                stats.gaps.add(1);
-                stats.missed.add(missed);
-                let gap = ServerFrame::Gap {
-                    group: self.groups[cursor.group].group.name.clone(),
-                    missed: Some(missed),
-                    reason: GapReason::SlowConsumer,
-                    position: None,
-                };
-                connection.queue(connection.format.frame(&gap.encode()));
-            }
+        self.connections[slot].lost = false;
+        for at in 0..self.connections[slot].cursors.len() {
+            let key = self.connections[slot].cursors[at];
+            let Some(lost) = self.cursors[key].lost.take() else { continue };
+            let Lost { missed, reason } = *lost;
+            self.registry.stats.gaps.add(1);
+            self.registry.stats.missed.add(missed);
+            let (group, seq) = (&self.lanes[self.cursors[key].lane].group, self.seq_of(key));
+            let gap = ServerFrame::Gap {
+                group: group.name.clone(),
+                missed: Some(missed),
+                reason,
+                position: group.position(seq),
+            };
+            let connection = &mut self.connections[slot];
+            connection.queue(connection.format.frame_at(&gap.encode(), group.at(seq)));
+            connection.tells_positions |= connection.format == Format::EventsOfMany;
         }
+    }
+
+    /// Queues the positions of all groups of an event stream. Everything they claim is written, or is the rest of a frame
+    /// that goes before them.
+    pub(super) fn tell_positions(&mut self, slot: usize) {
+        self.connections[slot].tells_positions = false;
+        let place = |cursor: &usize| {
+            let group = &self.lanes[self.cursors[*cursor].lane].group;
+            Some((group.name.clone(), group.position(self.seq_of(*cursor))?))
+        };
+        let positions: sse::Positions = self.connections[slot].cursors.iter().filter_map(place).collect();
+        if !positions.is_empty() {
+            self.connections[slot].queue(sse::id_only(&positions));
+        }
+    }
+
+    /// Takes the cursors that have nothing to write off the connection's list.
+    pub(super) fn forget_clean(&mut self, slot: usize) {
+        let cursors = &self.cursors;
+        let is_dirty = |key: &usize| matches!(cursors[*key].state, CursorState::Behind | CursorState::CatchingUp);
+        self.connections[slot].dirty.retain(is_dirty);
     }
 
     pub(super) fn fail(&mut self, slot: usize, error: std::io::Error) {

@@ -1,18 +1,19 @@
 //! Connections, cursors and logs, with sockets made of memory.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::io;
-use std::io::IoSlice;
-use std::rc::Rc;
+mod fixture;
+mod model;
+mod presence;
+mod recovery;
 
-use groupcast_protocol::{ChannelName, GroupName, Message, NodeId, websocket};
+use bytes::Bytes;
+use groupcast_protocol::{Message, websocket};
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use super::*;
 use crate::contract::{group, message};
 use crate::{ChannelLayer, LayerConfig};
+use fixture::Node;
+use groupcast_protocol::NodeId;
 
 #[tokio::test(start_paused = true)]
 async fn the_memory_layer_keeps_the_contract() {
@@ -110,7 +111,7 @@ async fn a_message_larger_than_the_log_reaches_everybody() {
     for n in 0..3 {
         let padding = "x".repeat(5000);
         let large = format!(r#"{{"type":"test","n":{n},"padding":"{padding}"}}"#);
-        let large = Message::parse(bytes::Bytes::from(large)).expect("a valid message");
+        let large = Message::parse(Bytes::from(large)).expect("a valid message");
         node.layer.group_send(&room, &large).await.expect("there is room");
         node.turn();
     }
@@ -278,7 +279,12 @@ async fn a_connection_that_ends_leaves_nothing_behind() {
     assert_eq!((node.layer.group_len(&room), node.layer.group_len(&group("late"))), (Some(1), None));
     assert!(matches!(node.layer.send(&one.channel, message(1)).await, Err(LayerError::Gone { .. })));
     node.shard.disconnect(two.slot);
-    assert!(node.shard.groups.is_empty() && node.shard.cursors.is_empty() && node.layer.groups("", None, 9).is_empty());
+    assert!(
+        node.shard.lanes.is_empty()
+            && node.shard.lanes_of.is_empty()
+            && node.shard.cursors.is_empty()
+            && node.layer.groups("", None, 9).is_empty()
+    );
 }
 
 #[tokio::test]
@@ -338,186 +344,5 @@ async fn publishers_wait_for_room_on_every_shard() {
     nodes.iter_mut().for_each(Node::turn);
     for socket in &sockets {
         assert_eq!(socket.numbers("room"), (0..20).collect::<Vec<_>>());
-    }
-}
-
-/// Random joins, leaves, sends and stalls against a plain model: after `subscribe` everything, after `unsubscribe`
-/// nothing, in order, none twice, and what is missing is told.
-#[tokio::test]
-async fn agrees_with_a_model() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x9E37_79B9_7F4A_7C15_u64);
-    eprintln!("SEED={seed}");
-    let mut random = seed;
-    let mut dice = move |sides: u64| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (random >> 33) % sides
-    };
-    let mut node = Node::new(|config| config.log_bytes = 3000);
-    let groups: Vec<GroupName> = ["a", "b", "c"].map(group).into();
-    let sockets: Vec<_> = (0..8).map(|_| node.connect()).collect();
-    let mut expected: HashMap<(usize, String), u64> = HashMap::new();
-    let mut member: HashMap<(usize, usize), bool> = HashMap::new();
-    for n in 0..30_000 {
-        let (s, g) = (dice(8) as usize, dice(3) as usize);
-        match dice(10) {
-            0 if !member.get(&(s, g)).copied().unwrap_or_default() => {
-                node.shard.subscribe(sockets[s].slot, &groups[g], None);
-                member.insert((s, g), true);
-            }
-            1 => {
-                // Everything that was for it is written first, so that the model need not know what was on its way.
-                sockets[s].sink.room.set(usize::MAX);
-                node.shard.unblock(sockets[s].slot);
-                node.turn();
-                node.shard.unsubscribe(sockets[s].slot, &groups[g]);
-                member.insert((s, g), false);
-            }
-            2 => sockets[s].sink.room.set(dice(300) as usize),
-            3 => {
-                sockets[s].sink.room.set(usize::MAX);
-                node.shard.unblock(sockets[s].slot);
-            }
-            4 => node.turn(),
-            _ => {
-                if node.layer.group_send(&groups[g], &message(n)).await.is_ok() {
-                    for (s, _) in sockets.iter().enumerate() {
-                        if member.get(&(s, g)).copied().unwrap_or_default() {
-                            *expected.entry((s, groups[g].to_string())).or_default() += 1;
-                        }
-                    }
-                }
-                node.apply();
-            }
-        }
-    }
-    for socket in &sockets {
-        socket.sink.room.set(usize::MAX);
-        node.shard.unblock(socket.slot);
-    }
-    node.turn();
-    for (s, socket) in sockets.iter().enumerate() {
-        for name in &groups {
-            let (numbers, missed) = (socket.numbers(name.as_str()), socket.missed(name.as_str()));
-            assert!(numbers.is_sorted_by(|a, b| a < b), "socket {s}, group {name}");
-            let expected = expected.get(&(s, name.to_string())).copied().unwrap_or_default();
-            assert_eq!(numbers.len() as u64 + missed, expected, "socket {s}, group {name}");
-        }
-    }
-    assert_eq!(node.shard.log_bytes, 0);
-}
-
-/// A layer with one shard that the test turns by hand.
-struct Node {
-    layer: ChannelLayer,
-    shard: Shard,
-    events: mpsc::Receiver<Event>,
-}
-
-impl Node {
-    fn new(adjust: impl FnOnce(&mut LayerConfig)) -> Self {
-        let mut config = LayerConfig::new(NodeId::parse("test").expect("a valid name"));
-        adjust(&mut config);
-        let (layer, inboxes) = ChannelLayer::new(config);
-        Self::of(layer, inboxes.into_iter().next().expect("one shard"))
-    }
-
-    fn of(layer: ChannelLayer, inbox: ShardInbox) -> Self {
-        let (shard, events) = inbox.open();
-        Self { layer, shard, events }
-    }
-
-    fn connect(&mut self) -> Socket {
-        let sink = Rc::new(Memory { room: Cell::new(usize::MAX), ..Memory::default() });
-        let (slot, channel) =
-            self.shard.connect(sink.clone(), Format::WebSocket, Origin::default()).expect("there is room");
-        Socket { slot, channel, sink }
-    }
-
-    /// Applies what has come, and writes nothing.
-    fn apply(&mut self) {
-        while let Ok(event) = self.events.try_recv() {
-            self.shard.apply(event);
-        }
-    }
-
-    fn turn(&mut self) {
-        self.apply();
-        while let Some(slot) = self.shard.next_ready() {
-            self.shard.write(slot);
-        }
-    }
-}
-
-struct Socket {
-    slot: Slot,
-    channel: ChannelName,
-    sink: Rc<Memory>,
-}
-
-/// A socket that takes `room` more bytes.
-#[derive(Default)]
-struct Memory {
-    room: Cell<usize>,
-    writes: Cell<usize>,
-    written: RefCell<Vec<u8>>,
-}
-
-impl Sink for Memory {
-    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let room = self.room.get();
-        if room == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let mut written = self.written.borrow_mut();
-        let before = written.len();
-        slices.iter().for_each(|slice| written.extend_from_slice(slice));
-        let took = (written.len() - before).min(room);
-        written.truncate(before + took);
-        self.room.set(if room == usize::MAX { room } else { room - took });
-        self.writes.set(self.writes.get() + 1);
-        Ok(took)
-    }
-
-    fn signal(&self, _: Signal) {}
-}
-
-impl Socket {
-    /// The whole frames that were written, as JSON.
-    fn frames(&self) -> Vec<Value> {
-        let bytes = self.sink.written.borrow();
-        let mut rest = &bytes[..];
-        let mut frames = Vec::new();
-        while rest.len() >= 2 {
-            assert_eq!(rest[0], 0x81, "a text frame begins here");
-            let (start, len) = match rest[1] {
-                126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
-                len => (2, usize::from(len)),
-            };
-            if rest.len() < start + len {
-                break;
-            }
-            frames.push(serde_json::from_slice(&rest[start..start + len]).expect("a frame is JSON"));
-            rest = &rest[start + len..];
-        }
-        frames
-    }
-
-    fn numbers(&self, group: &str) -> Vec<u64> {
-        let of_group = |frame: &Value| (frame["group"] == group).then(|| frame["message"]["n"].as_u64()).flatten();
-        self.frames().iter().filter_map(of_group).collect()
-    }
-
-    fn missed(&self, group: &str) -> u64 {
-        let gap = |frame: &Value| (frame["group"] == group).then(|| frame["missed"].as_u64()).flatten();
-        self.frames().iter().filter_map(gap).sum()
-    }
-
-    /// Messages before the only gap, how many it missed, the numbers after it.
-    fn around_the_gap(&self) -> (u64, u64, Vec<u64>) {
-        let frames: Vec<_> = self.frames().into_iter().filter(|frame| frame["group"] != "short").collect();
-        let at = frames.iter().position(|frame| frame["type"] == "gap").expect("there is a gap");
-        assert!(frames[at + 1..].iter().all(|frame| frame["type"] == "message"));
-        let after = frames[at + 1..].iter().filter_map(|frame| frame["message"]["n"].as_u64()).collect();
-        (at as u64, frames[at]["missed"].as_u64().expect("a number"), after)
     }
 }

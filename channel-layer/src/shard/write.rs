@@ -1,12 +1,12 @@
 //! One vectored write: the rest of a frame, then the outbox, then all that is new in the connection's groups.
 
-use std::io::{ErrorKind, IoSlice};
+use std::io::ErrorKind;
 
-use super::group::CursorState;
+use groupcast_protocol::Format;
+
+use super::cursor::CursorState;
 use super::{Shard, Signal, Slot};
-
-/// Slices of one write. More gain nothing: a log is one slice for each 64 KiB.
-const SLICES_MAX: usize = 64;
+use crate::log::Slices;
 
 /// What came of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,17 +44,14 @@ impl Shard {
             return Wrote::Blocked;
         }
         if !self.connections[slot].held {
-            self.tell_gaps(slot);
-            let expiry = self.registry.config.expiry;
-            self.connections[slot].take_mail(expiry);
+            self.prepare(slot);
         }
-        let mut slices = Vec::with_capacity(8);
-        let wanted = self.gather(slot, &mut slices);
-        if wanted == 0 {
+        let mut slices = Slices::new();
+        self.gather(slot, &mut slices);
+        if slices.bytes() == 0 {
             return Wrote::All;
         }
-        let result = self.connections[slot].sink.try_write(&slices);
-        drop(slices);
+        let result = self.connections[slot].sink.try_write(slices.as_slice());
         match result {
             Ok(0) => {
                 self.fail(slot, ErrorKind::WriteZero.into());
@@ -73,24 +70,44 @@ impl Shard {
         }
     }
 
-    fn gather<'a>(&'a self, slot: usize, slices: &mut Vec<IoSlice<'a>>) -> usize {
+    /// Queues what has to come before the logs go on.
+    fn prepare(&mut self, slot: usize) {
+        if self.connections[slot].catching_up > 0 {
+            self.refill(slot);
+        }
+        if self.connections[slot].lost {
+            self.tell_gaps(slot);
+        }
+        if self.connections[slot].tells_positions {
+            self.tell_positions(slot);
+        }
+        if self.connections[slot].mail {
+            let expiry = self.registry.config.expiry;
+            self.connections[slot].take_mail(expiry);
+        }
+    }
+
+    fn gather<'a>(&'a self, slot: usize, slices: &mut Slices<'a>) {
         let connection = &self.connections[slot];
-        let mut bytes = 0;
-        for frame in connection.partial.iter().chain(&connection.outbox).take(SLICES_MAX) {
-            slices.push(IoSlice::new(frame));
-            bytes += frame.len();
+        for frame in connection.partial.iter().chain(&connection.outbox) {
+            if slices.is_full() {
+                return;
+            }
+            slices.push(frame);
         }
         if connection.held {
-            return bytes;
+            return;
         }
         for cursor in &connection.dirty {
-            if slices.len() >= SLICES_MAX {
-                break;
-            }
             let cursor = &self.cursors[*cursor];
-            bytes += self.groups[cursor.group].log.slices(cursor.position, slices, SLICES_MAX);
+            match &cursor.catch_up {
+                Some(catch_up) => catch_up.slices(slices),
+                None => self.lanes[cursor.lane].log.slices(cursor.position, slices),
+            }
+            if slices.is_full() {
+                return;
+            }
         }
-        bytes
     }
 
     /// Moves everything on by what the socket took, in the order of [`Shard::gather`].
@@ -103,7 +120,7 @@ impl Shard {
         let connection = &self.connections[slot];
         let rest = connection.partial.is_some()
             || !connection.outbox.is_empty()
-            || (!connection.held && (connection.mail || !connection.dirty.is_empty()));
+            || (!connection.held && (connection.mail || connection.tells_positions || !connection.dirty.is_empty()));
         if rest {
             self.make_ready(slot);
             Wrote::Part
@@ -135,24 +152,41 @@ impl Shard {
     }
 
     fn advance_cursors(&mut self, slot: usize, mut written: usize) {
-        while written > 0 {
-            let key = self.connections[slot].dirty[0];
-            let group = self.cursors[key].group;
-            let log = &mut self.groups[group].log;
-            let cursor = &mut self.cursors[key];
-            let taken = (written as u64).min(log.end() - cursor.position);
-            written -= taken as usize;
-            let reached = cursor.position + taken;
-            let border = log.border_at_or_after(reached);
-            if reached < border {
-                self.connections[slot].partial = Some(log.share(reached..border));
-            }
-            cursor.position = border;
-            if border == log.end() {
-                cursor.state = CursorState::AtEnd;
-                self.connections[slot].dirty.remove(0);
-                self.caught_up(group);
-            }
+        if written == 0 {
+            return;
         }
+        let mut at = 0;
+        while written > 0 {
+            let key = self.connections[slot].dirty[at];
+            written = match self.cursors[key].state {
+                CursorState::CatchingUp => self.advance_catch_up(slot, key, written),
+                CursorState::Behind => self.advance_log(slot, key, written),
+                // Nothing of theirs was gathered.
+                CursorState::Waiting | CursorState::AtEnd => written,
+            };
+            at += 1;
+        }
+        self.forget_clean(slot);
+        let connection = &mut self.connections[slot];
+        connection.tells_positions = connection.format == Format::EventsOfMany;
+    }
+
+    fn advance_log(&mut self, slot: usize, key: usize, written: usize) -> usize {
+        let cursor = &mut self.cursors[key];
+        let lane = &mut self.lanes[cursor.lane];
+        let taken = (written as u64).min(lane.log.end() - cursor.position);
+        let reached = cursor.position + taken;
+        let border = lane.log.border_at_or_after(reached);
+        if reached < border {
+            self.connections[slot].partial = Some(lane.log.share(reached..border));
+        }
+        cursor.position = border;
+        if border == lane.log.end() {
+            cursor.state = CursorState::AtEnd;
+            lane.behind -= 1;
+            let key = cursor.lane;
+            self.forget_read(key);
+        }
+        written - taken as usize
     }
 }

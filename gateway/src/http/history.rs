@@ -23,9 +23,10 @@ const PAGE_BYTES: usize = 4 << 20;
 /// A page of a group's history.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct History {
-    /// The epoch of all offsets here. Offsets of different epochs cannot be compared.
-    #[schema(value_type = String, example = "x7")]
-    epoch: Box<str>,
+    /// The epoch of all offsets here; `null` while nothing is known of the group. Offsets of different epochs cannot
+    /// be compared.
+    #[schema(value_type = Option<String>, example = "x7")]
+    epoch: Option<Box<str>>,
     /// Messages, oldest first.
     #[schema(value_type = Vec<HistoryMessage>)]
     messages: Messages,

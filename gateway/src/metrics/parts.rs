@@ -26,12 +26,18 @@ impl Collector for LayerPart {
         gauge(&mut out, "groups", "Groups with members", stats.groups.value())?;
         gauge(&mut out, "memberships", "Channels in groups, each as often as it is in one", stats.memberships.value())?;
         gauge(&mut out, "log_bytes", "Bytes that wait in the logs of groups", stats.log_bytes.value())?;
+        let history = &stats.history;
+        gauge(&mut out, "history_bytes", "Bytes that histories take", history.bytes.value())?;
+        gauge(&mut out, "history_messages", "Messages that histories keep", history.messages.value())?;
         for (name, help, counter) in [
             ("group_sends", "Messages that group_send took", &stats.group_sends),
             ("sends", "Messages that send took", &stats.sends),
             ("deliveries", "Messages addressed to a member of a group, one for each", &stats.deliveries),
             ("missed", "Messages that a slow connection missed and was told of", &stats.missed),
             ("gaps", "Gaps that connections were told of", &stats.gaps),
+            ("replayed", "Messages that connections got from a history", &stats.replayed),
+            ("catch_ups", "Connections that fell off a log and went on from the history", &stats.catch_ups),
+            ("presence_changes", "Comings and goings that groups were told of", &stats.presence_changes),
             ("passed_over", "Messages that a full mailbox in a group did not get", &stats.passed_over),
             ("expired", "Messages that nobody read in time", &stats.expired),
             ("socket_writes", "Writes to sockets", &stats.writes),

@@ -202,8 +202,8 @@ reasons! {
 /// A part of a group's history, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryPage {
-    /// The epoch of all offsets here.
-    pub epoch: Box<str>,
+    /// The epoch of all offsets here; none while nothing is known of the group.
+    pub epoch: Option<Box<str>>,
     /// The messages.
     pub messages: Vec<HistoryEntry>,
     /// The offset to go on after, if there is more.

@@ -144,7 +144,7 @@ fn ping_overtakes() {
 fn every_other_answer_has_its_frame() {
     let job = Id::new(1, 2);
     let entry = HistoryEntry { offset: 41, message: message() };
-    let page = HistoryPage { epoch: "x7".into(), messages: vec![entry], next: Some(41) };
+    let page = HistoryPage { epoch: Some("x7".into()), messages: vec![entry], next: Some(41) };
     let cases = [
         (
             format!(r#"{{"type":"cancel","id":5,"job":"{job}"}}"#),

@@ -113,7 +113,7 @@ fn page(fields: &Fields<'_>) -> Result<HistoryPage, FrameError> {
         Ok(HistoryEntry { offset: fields.whole("offset")?, message: payload(message)? })
     };
     Ok(HistoryPage {
-        epoch: fields.string("epoch")?.into(),
+        epoch: fields.optional_string("epoch")?.map(Into::into),
         messages: fields.array("messages")?.into_iter().map(entry).collect::<Result<_, _>>()?,
         next: fields.optional_whole("next")?,
     })

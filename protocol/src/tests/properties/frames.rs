@@ -119,7 +119,9 @@ pub(super) fn answer_to(command: &Command) -> Answer {
         }),
         Command::Cancel { .. } => Answer::Cancelled,
         Command::Members { .. } => Answer::Members { members: Vec::new(), next: None },
-        Command::History { .. } => Answer::History(HistoryPage { epoch: "e".into(), messages: Vec::new(), next: None }),
+        Command::History { .. } => {
+            Answer::History(HistoryPage { epoch: Some("e".into()), messages: Vec::new(), next: None })
+        }
         Command::Authenticate { .. } => Answer::Authenticated { user: None },
     }
 }
@@ -160,8 +162,8 @@ fn accepted() -> impl Strategy<Value = Accepted> {
 
 fn page() -> impl Strategy<Value = HistoryPage> {
     let entry = (any::<u64>(), message()).prop_map(|(offset, message)| HistoryEntry { offset, message });
-    (position(), prop::collection::vec(entry, 0..3), any::<Option<u64>>())
-        .prop_map(|(position, messages, next)| HistoryPage { epoch: position.epoch, messages, next })
+    (prop::option::of(position()), prop::collection::vec(entry, 0..3), any::<Option<u64>>())
+        .prop_map(|(position, messages, next)| HistoryPage { epoch: position.map(|p| p.epoch), messages, next })
 }
 
 fn json() -> impl Strategy<Value = serde_json::Value> {

@@ -1,0 +1,67 @@
+//! What a group's log costs: a frame in, slices out for one subscriber, the old cut off.
+//!
+//! `cargo bench -p groupcast-channel-layer` (with `-- --quick`: a few seconds).
+
+use std::hint::black_box;
+use std::io::IoSlice;
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use groupcast_channel_layer::log::FrameLog;
+
+/// As many as the shard gives to one write.
+const SLICES: usize = 64;
+
+fn log_of(frames: usize, bytes: usize) -> FrameLog {
+    let (mut log, frame) = (FrameLog::default(), Bytes::from(vec![b'x'; bytes]));
+    (0..frames).for_each(|_| log.append(&frame));
+    log
+}
+
+/// Appended until 1 MiB is there, then forgotten: as a busy group's log lives.
+fn append(c: &mut Criterion) {
+    let mut group = c.benchmark_group("log_append");
+    for bytes in [128, 1024, 8192] {
+        let frame = Bytes::from(vec![b'x'; bytes]);
+        let mut log = FrameLog::default();
+        group.bench_function(bytes.to_string(), |b| {
+            b.iter(|| {
+                if log.bytes() > 1 << 20 {
+                    log.clear();
+                }
+                log.append(black_box(&frame));
+            });
+        });
+    }
+}
+
+/// What one subscriber costs in a sweep, beside the system call.
+fn slices(c: &mut Criterion) {
+    let mut group = c.benchmark_group("log_slices");
+    for (name, frames, behind) in [("newest", 100, 1), ("8_behind", 100, 8), ("1000_behind", 2000, 1000)] {
+        let log = log_of(frames, 128);
+        let from = log.end() - behind * 128;
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let mut out: Vec<IoSlice<'_>> = Vec::with_capacity(8);
+                let bytes = log.slices(black_box(from), &mut out, SLICES);
+                let border = log.border_at_or_after(black_box(from) + bytes as u64);
+                assert_eq!((bytes as u64, border), (behind * 128, log.end()));
+            });
+        });
+    }
+}
+
+/// The older half goes, because somebody is too slow for the bound.
+fn cut(c: &mut Criterion) {
+    let mut group = c.benchmark_group("log_cut");
+    for frames in [100, 8000] {
+        group.bench_function(frames.to_string(), |b| {
+            let to = frames as u64 / 2 * 128;
+            b.iter_batched_ref(|| log_of(frames, 128), |log| log.cut(black_box(to)), BatchSize::SmallInput);
+        });
+    }
+}
+
+criterion_group!(benches, append, slices, cut);
+criterion_main!(benches);

@@ -1,0 +1,341 @@
+//! A group on one shard, for the connections that want one format: its log, and a cursor for each of them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use groupcast_protocol::Format;
+use groupcast_protocol::frame::GapReason;
+
+use super::Shard;
+use super::catch_up::CatchUp;
+use super::cursor::{Cursor, CursorState};
+use crate::group::Group;
+use crate::log::FrameLog;
+
+/// A group in one format. It exists while it has cursors.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) group: Arc<Group>,
+    pub(super) format: Format,
+    pub(super) log: FrameLog,
+    /// The number of the next message. A smaller one is from before the lane existed.
+    pub(super) next_seq: u64,
+    /// Cursors that read the log.
+    reading: Vec<usize>,
+    /// Cursors whose first message has not come by yet.
+    waiting: Vec<usize>,
+    /// Cursors that read the history.
+    catching_up: Vec<usize>,
+    /// In which sweep something was last added, and where the log ended before that.
+    fresh: (u64, u64),
+    /// How many cursors are not at the end of the log. At 0 the log is forgotten.
+    pub(super) behind: usize,
+}
+
+/// The lanes of a group, by format.
+pub(super) type Lanes = [Option<usize>; Format::COUNT];
+
+/// Where a new cursor begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    /// The number of its membership.
+    pub(super) number: u64,
+    /// The number of the first message that is for it.
+    pub(super) from_seq: u64,
+    /// The number before which it has everything, when it is to have what the history has, too.
+    pub(super) replay_from: Option<u64>,
+}
+
+impl Lane {
+    pub(super) fn list(&mut self, state: CursorState) -> &mut Vec<usize> {
+        match state {
+            CursorState::AtEnd | CursorState::Behind => &mut self.reading,
+            CursorState::Waiting => &mut self.waiting,
+            CursorState::CatchingUp => &mut self.catching_up,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.reading.is_empty() && self.waiting.is_empty() && self.catching_up.is_empty()
+    }
+}
+
+impl Shard {
+    pub(super) fn add_cursor(&mut self, slot: usize, group: Arc<Group>, start: Start) {
+        let Start { number, from_seq, replay_from } = start;
+        let key = self.lane_of(group, self.connections[slot].format, from_seq);
+        let lane = &self.lanes[key];
+        let position = lane.log.end();
+        let catch_up = replay_from.map(|next| Box::new(CatchUp::new(next, GapReason::HistoryExpired)));
+        let state = match catch_up {
+            Some(_) => CursorState::CatchingUp,
+            None if from_seq <= lane.next_seq => CursorState::AtEnd,
+            None => CursorState::Waiting,
+        };
+        let cursor =
+            Cursor { connection: slot, lane: key, index: 0, state, number, from_seq, position, catch_up, lost: None };
+        let cursor = self.cursors.insert(cursor);
+        self.enlist(cursor);
+        let connection = &mut self.connections[slot];
+        connection.cursors.push(cursor);
+        connection.tells_positions |= connection.format == Format::EventsOfMany;
+        if state == CursorState::CatchingUp {
+            connection.dirty.push(cursor);
+            self.make_ready(slot);
+        }
+    }
+
+    /// Expects messages from `from_seq` on. An addition from outside is older than the lane if somebody subscribed while
+    /// it was on its way; who subscribed later goes back to waiting for his first message.
+    pub(super) fn rewind(&mut self, group: &Group, format: Format, from_seq: u64) {
+        let Some(key) = self.lanes_of.get(&group.id).and_then(|lanes| lanes[format as usize]) else { return };
+        let lane = &mut self.lanes[key];
+        if from_seq >= lane.next_seq {
+            return;
+        }
+        lane.next_seq = from_seq;
+        for cursor in lane.reading.clone() {
+            if self.cursors[cursor].from_seq > from_seq {
+                self.finish_reading(cursor);
+                self.set_state(cursor, CursorState::Waiting);
+                self.forget_clean(self.cursors[cursor].connection);
+            }
+        }
+        self.forget_read(key);
+    }
+
+    /// Gives a connection what one of its cursors has not read yet: who came and went, if anything.
+    fn finish_reading(&mut self, key: usize) {
+        let cursor = &self.cursors[key];
+        if cursor.state == CursorState::Behind {
+            let rest = self.lanes[cursor.lane].log.copy(cursor.position);
+            self.connections[cursor.connection].queue(rest);
+        }
+    }
+
+    /// The membership is older than the cursor: messages from `from_seq` on are for it.
+    pub(super) fn reach_back(&mut self, cursor: usize, from_seq: u64) {
+        let first = &mut self.cursors[cursor].from_seq;
+        *first = from_seq.min(*first);
+        let key = self.cursors[cursor].lane;
+        self.admit_waiting(key);
+    }
+
+    pub(super) fn drop_cursor(&mut self, cursor: usize) {
+        self.delist(cursor);
+        let Cursor { connection, lane: key, .. } = self.cursors.remove(cursor);
+        let connection = &mut self.connections[connection];
+        connection.cursors.retain(|c| *c != cursor);
+        connection.dirty.retain(|c| *c != cursor);
+        self.forget_read(key);
+        let lane = &self.lanes[key];
+        if lane.is_empty() {
+            let (group, format) = (lane.group.id, lane.format);
+            self.lanes.remove(key);
+            if let Some(lanes) = self.lanes_of.get_mut(&group) {
+                lanes[format as usize] = None;
+                if lanes.iter().all(Option::is_none) {
+                    self.lanes_of.remove(&group);
+                }
+            }
+        }
+    }
+
+    /// When no cursor is behind any more, the log is forgotten.
+    pub(super) fn forget_read(&mut self, key: usize) {
+        let lane = &mut self.lanes[key];
+        if lane.behind == 0 {
+            let bytes = lane.log.bytes();
+            lane.log.clear();
+            self.forgot(bytes);
+        }
+    }
+
+    pub(super) fn deliver(&mut self, group: &Group, seq: u64, frame: &Bytes) {
+        let Some(lanes) = self.lanes_of.get(&group.id).copied() else { return };
+        for key in lanes.into_iter().flatten() {
+            self.deliver_to_lane(key, seq, frame);
+        }
+    }
+
+    /// Frames without a number, for all who are there.
+    pub(super) fn deliver_presence(&mut self, group: &Group, frames: &[Bytes]) {
+        let Some(lanes) = self.lanes_of.get(&group.id).copied() else { return };
+        for key in lanes.into_iter().flatten() {
+            for frame in frames {
+                let lane = &self.lanes[key];
+                let (frame, seq) = (lane.format.of_websocket(frame, None), lane.next_seq - 1);
+                for cursor in lane.catching_up.clone() {
+                    self.queue_presence(cursor, frame.clone());
+                }
+                if !self.lanes[key].reading.is_empty() {
+                    self.append(key, &frame, seq, seq);
+                }
+            }
+        }
+    }
+
+    fn deliver_to_lane(&mut self, key: usize, seq: u64, frame: &Bytes) {
+        let lane = &mut self.lanes[key];
+        if seq < lane.next_seq {
+            return;
+        }
+        lane.next_seq = seq;
+        self.admit_waiting(key);
+        let lane = &mut self.lanes[key];
+        lane.next_seq = seq + 1;
+        if !lane.reading.is_empty() {
+            match lane.format {
+                Format::WebSocket => self.append(key, frame, seq - 1, seq),
+                format @ (Format::Events | Format::EventsOfMany) => {
+                    let frame = format.of_websocket(frame, lane.group.at(seq));
+                    self.append(key, &frame, seq - 1, seq);
+                }
+            }
+        }
+        self.admit_waiting(key);
+    }
+
+    fn append(&mut self, key: usize, frame: &Bytes, before: u64, seq: u64) {
+        let lane = &mut self.lanes[key];
+        if lane.fresh.0 != self.sweep {
+            lane.fresh = (self.sweep, lane.log.end());
+        }
+        lane.log.append(frame, before, seq);
+        self.log_bytes += frame.len();
+        self.registry.stats.log_bytes.add(frame.len() as u64);
+        self.appended += frame.len();
+        self.mark_behind(key);
+        self.keep_bounds(key);
+    }
+
+    fn forgot(&mut self, bytes: usize) {
+        self.log_bytes -= bytes;
+        self.registry.stats.log_bytes.sub(bytes as u64);
+    }
+
+    fn lane_of(&mut self, group: Arc<Group>, format: Format, next_seq: u64) -> usize {
+        let lanes = self.lanes_of.entry(group.id).or_default();
+        *lanes[format as usize].get_or_insert_with(|| {
+            self.lanes.insert(Lane {
+                group,
+                format,
+                log: FrameLog::default(),
+                next_seq,
+                reading: vec![],
+                waiting: vec![],
+                catching_up: vec![],
+                fresh: (0, 0),
+                behind: 0,
+            })
+        })
+    }
+
+    /// Starts the cursors whose first message is the next one.
+    fn admit_waiting(&mut self, key: usize) {
+        let lane = &mut self.lanes[key];
+        if lane.waiting.is_empty() {
+            return;
+        }
+        for cursor in std::mem::take(&mut lane.waiting) {
+            let state = &mut self.cursors[cursor];
+            if state.from_seq <= lane.next_seq {
+                state.state = CursorState::AtEnd;
+                state.position = lane.log.end();
+            }
+            let list = lane.list(state.state);
+            state.index = list.len();
+            list.push(cursor);
+        }
+    }
+
+    fn mark_behind(&mut self, key: usize) {
+        let lane = &mut self.lanes[key];
+        // All are on their connections' lists already: nothing to do for a message that joins a backlog.
+        if lane.behind == lane.reading.len() {
+            return;
+        }
+        lane.behind = lane.reading.len();
+        for cursor in &lane.reading {
+            let state = &mut self.cursors[*cursor];
+            if state.state != CursorState::Behind {
+                state.state = CursorState::Behind;
+                let connection = &mut self.connections[state.connection];
+                connection.dirty.push(*cursor);
+                if connection.may_write() {
+                    connection.queued = true;
+                    self.ready.push_back(state.connection);
+                }
+            }
+        }
+    }
+
+    fn keep_bounds(&mut self, key: usize) {
+        let log_bytes = self.registry.config.log_bytes;
+        if self.lanes[key].log.bytes() > log_bytes {
+            self.cut(key, log_bytes / 2);
+        }
+        let shard_bytes = self.registry.config.shard_log_bytes;
+        if self.log_bytes > shard_bytes {
+            self.cut_longest(shard_bytes / 4 * 3);
+        }
+    }
+
+    /// Cuts the longest logs, which have the readers that are farthest behind, until all are within `bytes`: so far
+    /// below the budget that this stays rare.
+    fn cut_longest(&mut self, bytes: usize) {
+        let mut logs: Vec<_> = self.lanes.iter().map(|(key, lane)| (lane.log.bytes(), key)).collect();
+        logs.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        for (length, key) in logs {
+            if self.log_bytes <= bytes {
+                return;
+            }
+            self.cut(key, length / 4);
+        }
+    }
+
+    /// Cuts a log to about `keep` bytes. Cursors before the cut go on from the history, or have missed what was cut. What
+    /// came in the present sweep is kept, however large: nobody has had the time to read it. ([`Shard::may_apply`]
+    /// bounds how much that is.)
+    fn cut(&mut self, key: usize, keep: usize) {
+        let sweep = self.sweep;
+        let lane = &self.lanes[key];
+        // Never the newest frame: a cursor that is behind has something to read.
+        let fresh = if lane.fresh.0 == sweep { lane.fresh.1.max(lane.log.start()) } else { lane.log.newest() };
+        let before = lane.log.bytes();
+        let wanted = lane.log.end().saturating_sub(keep as u64).max(lane.log.start());
+        let to = lane.log.border_at_or_after(wanted).min(fresh);
+        let off = |cursor: &usize| self.cursors[*cursor].position < to;
+        let fallen: Vec<usize> = lane.reading.iter().copied().filter(off).collect();
+        for cursor in fallen {
+            self.fall_off(cursor, to);
+        }
+        let lane = &mut self.lanes[key];
+        lane.log.cut(to);
+        let cut = before - lane.log.bytes();
+        self.forgot(cut);
+        self.forget_read(key);
+    }
+
+    /// Takes a cursor to the history, or past what is about to be cut.
+    fn fall_off(&mut self, key: usize, to: u64) {
+        let cursor = &self.cursors[key];
+        let lane = &self.lanes[cursor.lane];
+        let next = lane.log.seq_at(cursor.position) + 1;
+        if lane.group.epoch.is_some() {
+            // The history has no presence, so what the log has of it is lost to who leaves the log.
+            let numbered = lane.next_seq - next;
+            let untold = lane.log.frames_between(cursor.position, lane.log.end()) - numbered;
+            self.cursors[key].catch_up = Some(Box::new(CatchUp::new(next, GapReason::SlowConsumer)));
+            self.set_state(key, CursorState::CatchingUp);
+            self.registry.stats.catch_ups.add(1);
+            if untold > 0 {
+                self.lose(key, 0, GapReason::SlowConsumer);
+            }
+        } else {
+            let missed = lane.log.seq_at(to) + 1 - next;
+            self.lose(key, missed, GapReason::SlowConsumer);
+            self.cursors[key].position = to;
+        }
+    }
+}

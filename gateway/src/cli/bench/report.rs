@@ -1,0 +1,276 @@
+//! What was measured: for a person as a table, for a program as JSON.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::ledger::Tally;
+use crate::cli::output::printable;
+
+/// Delays longer than this count as this.
+const DELAY_MAX_NS: u64 = 600_000_000_000;
+
+/// A histogram of nanoseconds with three digits.
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1000, DELAY_MAX_NS, 3).expect("the bounds are constants and tested")
+}
+
+/// Percentiles in milliseconds; `null` when nothing was measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub(super) struct Percentiles {
+    p50: Option<f64>,
+    p90: Option<f64>,
+    p99: Option<f64>,
+    p999: Option<f64>,
+    max: Option<f64>,
+}
+
+impl Percentiles {
+    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
+        let ms = |ns: u64| (!histogram.is_empty()).then_some((ns as f64 / 1e3).round() / 1e3);
+        let at = |quantile: f64| ms(histogram.value_at_quantile(quantile));
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: ms(histogram.max()) }
+    }
+}
+
+/// The gateway's process, when it could be seen.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct ServerFigures {
+    pub(super) pid: u32,
+    pub(super) name: String,
+    pub(super) cpu_us_per_delivery: Option<f64>,
+    /// 1 is one core.
+    pub(super) cpu_cores: f64,
+    pub(super) rss_bytes: u64,
+}
+
+/// All figures of a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(super) struct Figures {
+    pub(super) url: String,
+    pub(super) connections: u64,
+    pub(super) connections_failed: u64,
+    pub(super) groups: u64,
+    pub(super) publishers: u64,
+    pub(super) in_flight: u64,
+    pub(super) size: u64,
+    pub(super) seconds: f64,
+    pub(super) connect_ms: Percentiles,
+    pub(super) published: u64,
+    pub(super) published_per_second: f64,
+    pub(super) answer_ms: Percentiles,
+    pub(super) deliveries: u64,
+    pub(super) deliveries_per_second: f64,
+    pub(super) delivery_ms: Percentiles,
+    pub(super) bytes: u64,
+    pub(super) bytes_per_second: f64,
+    /// Publications that were not taken, by code.
+    pub(super) errors: BTreeMap<String, u64>,
+    pub(super) lost: u64,
+    pub(super) told_missing: u64,
+    pub(super) duplicated: u64,
+    pub(super) reordered: u64,
+    pub(super) misrouted: u64,
+    /// `null` when it is unknown.
+    pub(super) server: Option<ServerFigures>,
+    /// Why connections failed, or why it ended before its time.
+    pub(super) notes: Vec<String>,
+    /// A publisher had to give up, or there was nothing to see.
+    pub(super) broken: bool,
+}
+
+impl Figures {
+    /// Enters what became of the messages.
+    pub(super) fn tally(&mut self, tally: Tally) {
+        let Tally { lost, told_missing, duplicated, reordered } = tally;
+        (self.lost, self.told_missing) = (lost, told_missing);
+        (self.duplicated, self.reordered) = (duplicated, reordered);
+    }
+
+    /// Sets what is counted by the second.
+    pub(super) fn took(&mut self, time: Duration) {
+        self.seconds = round(time.as_secs_f64());
+        let rate = |count: u64| if time.is_zero() { 0.0 } else { (count as f64 / time.as_secs_f64()).round() };
+        self.published_per_second = rate(self.published);
+        self.deliveries_per_second = rate(self.deliveries);
+        self.bytes_per_second = rate(self.bytes);
+    }
+
+    /// What is wrong, in one sentence; `None` when nothing is.
+    pub(super) fn verdict(&self) -> Option<String> {
+        let counts = [
+            (self.lost, "lost"),
+            (self.duplicated, "duplicated"),
+            (self.reordered, "reordered"),
+            (self.misrouted, "misrouted"),
+        ];
+        let found = counts.iter().filter(|(count, _)| *count > 0);
+        let mut wrong: Vec<String> = found.map(|(count, what)| format!("{count} deliveries {what}")).collect();
+        if self.connections_failed > 0 {
+            wrong.push(format!("{} connections failed", self.connections_failed));
+        }
+        if self.broken {
+            wrong.push("it could not be carried through".to_owned());
+        }
+        if wrong.is_empty() {
+            return None;
+        }
+        let notes = self.notes.iter().map(|note| format!("\n  {note}"));
+        Some(format!("the run was not clean: {}{}", wrong.join(", "), notes.collect::<String>()))
+    }
+
+    /// The figures as one line of JSON.
+    pub(super) fn json(&self) -> String {
+        serde_json::to_string(self).expect("numbers and texts are JSON")
+    }
+
+    /// The figures as a table.
+    pub(super) fn table(&self) -> String {
+        let rows = [
+            ("gateway", self.url.clone()),
+            ("connections", self.connections_line()),
+            ("connect", milliseconds(&self.connect_ms, &["p50", "p99", "max"])),
+            ("published", format!("{}, {}/s", grouped(self.published), grouped(self.published_per_second as u64))),
+            ("answer", milliseconds(&self.answer_ms, &ALL)),
+            ("deliveries", format!("{}, {}/s", grouped(self.deliveries), grouped(self.deliveries_per_second as u64))),
+            ("delivery", milliseconds(&self.delivery_ms, &ALL)),
+            ("read", format!("{}, {}/s", bytes(self.bytes as f64), bytes(self.bytes_per_second))),
+            ("server", self.server_line()),
+            ("errors", self.errors_line()),
+            ("lost", grouped(self.lost)),
+            ("told missing", grouped(self.told_missing)),
+            ("duplicated", grouped(self.duplicated)),
+            ("reordered", grouped(self.reordered)),
+            ("misrouted", grouped(self.misrouted)),
+        ];
+        let lines = rows.iter().map(|(name, value)| format!("{name:<13} {}", printable(value)));
+        let notes = self.notes.iter().map(|note| format!("note: {}", printable(note)));
+        lines.chain(notes).collect::<Vec<_>>().join("\n")
+    }
+
+    fn connections_line(&self) -> String {
+        let groups = if self.groups == 1 { "1 group".to_owned() } else { format!("{} groups", grouped(self.groups)) };
+        let failed = match self.connections_failed {
+            0 => String::new(),
+            failed => format!(", {} failed", grouped(failed)),
+        };
+        format!("{} in {groups}{failed}", grouped(self.connections))
+    }
+
+    fn server_line(&self) -> String {
+        let Some(server) = &self.server else {
+            return "unknown (another machine, or another user's process)".to_owned();
+        };
+        let cpu = server.cpu_us_per_delivery.map_or("-".to_owned(), |us| format!("{us} µs"));
+        format!(
+            "{} ({}): CPU {cpu} per delivery, {} cores; RSS {}",
+            server.name,
+            server.pid,
+            server.cpu_cores,
+            bytes(server.rss_bytes as f64)
+        )
+    }
+
+    fn errors_line(&self) -> String {
+        if self.errors.is_empty() {
+            return "0".to_owned();
+        }
+        self.errors.iter().map(|(code, count)| format!("{code} {}", grouped(*count))).collect::<Vec<_>>().join(", ")
+    }
+}
+
+const ALL: [&str; 5] = ["p50", "p90", "p99", "p99.9", "max"];
+
+fn milliseconds(percentiles: &Percentiles, wanted: &[&str]) -> String {
+    let Percentiles { p50, p90, p99, p999, max } = *percentiles;
+    let named = ALL.into_iter().zip([p50, p90, p99, p999, max]).filter(|(name, _)| wanted.contains(name));
+    let told = named.map(|(name, ms)| format!("{name} {}", ms.map_or("-".to_owned(), |ms| format!("{ms:.2}"))));
+    format!("{} ms", told.collect::<Vec<_>>().join("   "))
+}
+
+fn bytes(count: f64) -> String {
+    match count {
+        c if c >= 1e9 => format!("{:.2} GB", c / 1e9),
+        c if c >= 1e6 => format!("{:.1} MB", c / 1e6),
+        c if c >= 1e3 => format!("{:.1} kB", c / 1e3),
+        c => format!("{c:.0} B"),
+    }
+}
+
+/// Three digits behind the point.
+pub(super) fn round(number: f64) -> f64 {
+    (number * 1e3).round() / 1e3
+}
+
+/// A number as people read it: `336,776`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_in_milliseconds_and_absent_without_a_value() {
+        let mut delays = histogram();
+        assert_eq!(Percentiles::of(&delays), Percentiles::default());
+        (1..=1000u64).for_each(|n| delays.saturating_record(n * 1_000_000));
+        delays.saturating_record(u64::MAX);
+        let found = Percentiles::of(&delays);
+        let near = |value: Option<f64>, expected: f64| value.is_some_and(|ms| (ms / expected - 1.0).abs() < 0.002);
+        assert!(near(found.p50, 501.0) && near(found.p99, 991.0) && near(found.max, 600_000.0), "{found:?}");
+    }
+
+    #[test]
+    fn a_clean_run_has_no_verdict_and_each_fault_has_one() {
+        assert_eq!(Figures { told_missing: 5, ..Figures::default() }.verdict(), None);
+        for (figures, word) in [
+            (Figures { lost: 1, ..Figures::default() }, "lost"),
+            (Figures { duplicated: 1, ..Figures::default() }, "duplicated"),
+            (Figures { reordered: 1, ..Figures::default() }, "reordered"),
+            (Figures { misrouted: 1, ..Figures::default() }, "misrouted"),
+            (Figures { connections_failed: 1, ..Figures::default() }, "failed"),
+            (Figures { broken: true, ..Figures::default() }, "carried through"),
+        ] {
+            assert!(figures.verdict().is_some_and(|why| why.contains(word)), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_figure() {
+        let mut figures = Figures { deliveries: 1_234_567, published: 12_346, bytes: 5_000_000, ..Figures::default() };
+        figures.took(Duration::from_secs(2));
+        figures.errors.insert("overloaded".to_owned(), 3);
+        figures.server = Some(ServerFigures {
+            pid: 7,
+            name: "groupcast".to_owned(),
+            cpu_us_per_delivery: Some(1.25),
+            cpu_cores: 0.8,
+            rss_bytes: 9_000_000,
+        });
+        let table = figures.table();
+        for line in [
+            "deliveries    1,234,567, 617,284/s",
+            "published     12,346, 6,173/s",
+            "read          5.0 MB, 2.5 MB/s",
+            "server        groupcast (7): CPU 1.25 µs per delivery, 0.8 cores; RSS 9.0 MB",
+            "errors        overloaded 3",
+            "delivery      p50 -   p90 -   p99 -   p99.9 -   max - ms",
+        ] {
+            assert!(table.lines().any(|found| found == line), "`{line}` is not in\n{table}");
+        }
+        figures.server = None;
+        assert!(figures.table().contains("server        unknown"));
+    }
+}
