@@ -110,7 +110,7 @@ impl GroupState {
             return false;
         }
         match member {
-            Member::Connection(address, _) => self.per_shard[address.shard] += 1,
+            Member::Connection(address, _) => self.per_shard[address.shard()] += 1,
             Member::Mailbox(mailbox, _) => {
                 mailbox.joined();
                 self.mailboxes += 1;
@@ -129,7 +129,7 @@ impl GroupState {
     pub(crate) fn remove(&mut self, channel: &ChannelName) -> Option<Member> {
         let member = self.members.remove(channel)?;
         match &member {
-            Member::Connection(address, _) => self.per_shard[address.shard] -= 1,
+            Member::Connection(address, _) => self.per_shard[address.shard()] -= 1,
             Member::Mailbox(mailbox, _) => {
                 mailbox.left();
                 self.mailboxes -= 1;

@@ -324,7 +324,7 @@ impl ChannelLayer {
 
     async fn room(&self, to: Address, channel: &ChannelName) -> Result<mpsc::Permit<'_, Event>, LayerError> {
         let gone = || LayerError::Gone { channel: channel.clone() };
-        match timeout(self.registry.config.publish_deadline, self.registry.shards[to.shard].reserve()).await {
+        match timeout(self.registry.config.publish_deadline, self.registry.shards[to.shard()].reserve()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_closed)) => Err(gone()),
             Err(_elapsed) => Err(LayerError::Busy { channel: channel.clone() }),

@@ -180,14 +180,16 @@ impl FrameLog {
         Some(before.checked_sub(1).map_or(self.start, |before| self.ends[before].position))
     }
 
-    /// A counted slice of a part of one frame, which outlives every cut.
-    pub fn share(&mut self, range: Range<u64>) -> Bytes {
-        if range.end > self.tail_start {
-            self.seal();
+    /// A part of one frame, which outlives every cut. Of a block that many frames share it is a copy: a socket that stalls
+    /// in the middle of a small frame must not keep the whole block.
+    pub fn share(&self, range: Range<u64>) -> Bytes {
+        let part = |start: u64| (range.start - start) as usize..(range.end - start) as usize;
+        let at = self.sealed.partition_point(|(start, _)| *start <= range.start);
+        match at.checked_sub(1).map(|at| &self.sealed[at]).filter(|_| range.start < self.tail_start) {
+            Some((start, block)) if part(*start).len() >= SHARE_BYTES_MIN => block.slice(part(*start)),
+            Some((start, block)) => Bytes::copy_from_slice(&block[part(*start)]),
+            None => Bytes::copy_from_slice(&self.tail[part(self.tail_start)]),
         }
-        let at = self.sealed.partition_point(|(start, _)| *start <= range.start) - 1;
-        let (start, block) = &self.sealed[at];
-        block.slice((range.start - start) as usize..(range.end - start) as usize)
     }
 
     /// Forgets everything before a border.

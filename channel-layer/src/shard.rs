@@ -39,10 +39,20 @@ pub use write::Wrote;
 /// Where a connection lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Address {
-    pub(crate) shard: usize,
-    pub(crate) slot: usize,
+    pub(crate) shard: u32,
+    pub(crate) slot: u32,
     /// Never used again, unlike the slot.
     pub(crate) number: u64,
+}
+
+impl Address {
+    pub(crate) fn shard(self) -> usize {
+        self.shard as usize
+    }
+
+    fn slot(self) -> usize {
+        self.slot as usize
+    }
 }
 
 /// What another thread tells a shard; for [`Shard::apply`].
@@ -189,7 +199,7 @@ impl Shard {
         let channel = ChannelName::parse(&name).expect("a checked node name and a number make a channel name");
         let entry = self.connections.vacant_entry();
         let slot = entry.key();
-        let address = Address { shard: self.id, slot, number };
+        let address = Address { shard: self.id as u32, slot: slot as u32, number };
         let mailbox = self.registry.make_mailbox(channel.clone(), Some(address))?;
         entry.insert(Connection::new(address, mailbox, sink, format, origin));
         self.registry.stats.connections.add(1);
@@ -287,7 +297,7 @@ impl Shard {
             EventKind::Mail { to } => {
                 if let Some(connection) = self.connection_at(to).filter(|connection| !connection.ended) {
                     connection.mail = true;
-                    self.make_ready(to.slot);
+                    self.make_ready(to.slot());
                 }
             }
             EventKind::Attach { to, group, from_seq, number } => self.attach(to, group, from_seq, number),
@@ -311,7 +321,7 @@ impl Shard {
     }
 
     fn connection_at(&mut self, address: Address) -> Option<&mut Connection> {
-        self.connections.get_mut(address.slot).filter(|connection| connection.address == address)
+        self.connections.get_mut(address.slot()).filter(|connection| connection.address == address)
     }
 
     fn attach(&mut self, to: Address, group: Arc<Group>, from_seq: u64, number: u64) {
@@ -334,7 +344,7 @@ impl Shard {
         }
         let format = connection.format;
         let keeps_history = group.epoch.is_some();
-        if let Some(cursor) = self.cursor_of(to.slot, |found| *found == name) {
+        if let Some(cursor) = self.cursor_of(to.slot(), |found| *found == name) {
             // With history, the subscription has told where it begins.
             if !keeps_history {
                 self.rewind(&group, format, from_seq);
@@ -349,16 +359,16 @@ impl Shard {
         }
         let position = group.position(from_seq - 1);
         let told = ServerFrame::Subscribed { id: None, group: name.clone(), position, recovery: None };
-        self.push(Slot(to.slot), format.subscribed(&told.encode(), group.at(from_seq - 1)));
-        self.add_cursor(to.slot, group, Start { number, from_seq, replay_from });
-        self.connections[to.slot].sink.signal(Signal::Added(name));
+        self.push(Slot(to.slot()), format.subscribed(&told.encode(), group.at(from_seq - 1)));
+        self.add_cursor(to.slot(), group, Start { number, from_seq, replay_from });
+        self.connections[to.slot()].sink.signal(Signal::Added(name));
     }
 
     fn detach(&mut self, to: Address, group: &Group, number: u64) {
         if self.connection_at(to).is_none() {
             return;
         }
-        let cursors = &self.connections[to.slot].cursors;
+        let cursors = &self.connections[to.slot()].cursors;
         // Of this membership: the client may have left by itself meanwhile, and come back.
         let is_meant = |c: &usize| {
             let cursor = &self.cursors[*c];
@@ -366,19 +376,19 @@ impl Shard {
         };
         let Some(cursor) = cursors.iter().copied().find(is_meant) else { return };
         self.drop_cursor(cursor);
-        self.push_server_frame(to.slot, &ServerFrame::Unsubscribed { id: None, group: group.name.clone() });
-        self.connections[to.slot].sink.signal(Signal::Removed(group.name.clone()));
+        self.push_server_frame(to.slot(), &ServerFrame::Unsubscribed { id: None, group: group.name.clone() });
+        self.connections[to.slot()].sink.signal(Signal::Removed(group.name.clone()));
     }
 
     fn inspect(&mut self, to: Address) -> Option<ConnectionInfo> {
         self.connection_at(to)?;
-        let connection = &self.connections[to.slot];
+        let connection = &self.connections[to.slot()];
         let name = |cursor: &usize| self.lanes[self.cursors[*cursor].lane].group.name.clone();
         let mut groups: Vec<_> = connection.cursors.iter().map(name).collect();
         groups.sort();
         Some(ConnectionInfo {
             channel: connection.channel().clone(),
-            origin: connection.origin.clone(),
+            origin: connection.origin(),
             groups,
             outbox_bytes: connection.outbox_bytes,
             blocked: connection.blocked,

@@ -20,5 +20,5 @@ pub use fields::FieldError;
 pub use request_id::{REQUEST_ID_BYTES_MAX, RequestId};
 pub use server::{
     FrameError, GapReason, HistoryEntry, HistoryPage, PROTOCOL, Recovery, ServerFrame, Unrecovered,
-    encode_channel_message, encode_group_message,
+    encode_channel_message, encode_group_message, frame_group_message,
 };

@@ -34,6 +34,11 @@ pub fn text(payload: &[u8]) -> Bytes {
     frame(TEXT, payload)
 }
 
+/// A whole text message whose payload lies in parts. All together must be UTF-8.
+pub fn text_of(parts: &[&[u8]]) -> Bytes {
+    frame_of(TEXT, parts)
+}
+
 /// A whole binary message.
 pub fn binary(payload: &[u8]) -> Bytes {
     frame(BINARY, payload)
@@ -125,20 +130,33 @@ fn control(opcode: u8, payload: &[u8]) -> Bytes {
 }
 
 fn frame(opcode: u8, payload: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(HEADER_MAX + payload.len());
+    frame_of(opcode, &[payload])
+}
+
+fn frame_of(opcode: u8, parts: &[&[u8]]) -> Bytes {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    let header = match len {
+        0..=125 => 2,
+        126..=0xFFFF => 4,
+        _ => HEADER_MAX,
+    };
+    // As much as it takes and no more: so nothing but this is allocated for it.
+    let mut out = BytesMut::with_capacity(header + len);
     out.put_u8(FINAL | opcode);
-    match payload.len() {
-        len @ 0..=125 => out.put_u8(len as u8),
-        len @ 126..=0xFFFF => {
+    match header {
+        2 => out.put_u8(len as u8),
+        4 => {
             out.put_u8(126);
             out.put_u16(len as u16);
         }
-        len => {
+        _ => {
             out.put_u8(127);
             out.put_u64(len as u64);
         }
     }
-    out.put_slice(payload);
+    for part in parts {
+        out.put_slice(part);
+    }
     out.freeze()
 }
 
@@ -153,6 +171,7 @@ mod tests {
         let (header, rest) = framed.split_at(framed.len() - len);
         assert_eq!(rest, payload);
         assert_eq!(super::payload(&framed), payload);
+        assert_eq!(text_of(&[&payload[..len / 2], &payload[len / 2..]]), framed);
         assert!(header.len() <= HEADER_MAX);
         header.to_vec()
     }

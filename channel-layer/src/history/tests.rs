@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use groupcast_protocol::{GroupName, Message, NodeId, Pattern, frame, websocket};
+use groupcast_protocol::{GroupName, Message, NodeId, Pattern, frame};
 
 use super::*;
 use crate::contract::{group, message};
@@ -161,7 +161,7 @@ fn layer(history_bytes: usize, messages: usize) -> ChannelLayer {
 
 fn push(history: &mut History, n: u64) {
     let (name, message): (GroupName, Message) = (group("room"), message(n as usize));
-    let frame = websocket::text(&frame::encode_group_message(&name, Some(n), &message));
+    let frame = frame::frame_group_message(&name, Some(n), &message);
     history.push(frame, message.raw().len());
 }
 

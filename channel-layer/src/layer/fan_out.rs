@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use groupcast_protocol::{GroupName, Message, frame, websocket};
+use groupcast_protocol::{GroupName, Message, frame};
 use tokio::sync::mpsc::{self, Permit};
 use tokio::time::{Instant, timeout_at};
 
@@ -148,12 +148,12 @@ struct Outgoing<'a> {
 
 impl<'a> Outgoing<'a> {
     fn new(group: &'a Arc<Group>, message: &'a Message) -> Self {
-        let encode = || websocket::text(&frame::encode_group_message(&group.name, None, message));
+        let encode = || frame::frame_group_message(&group.name, None, message);
         Self { group, message, frame: group.epoch.is_none().then(encode) }
     }
 
     fn take_frame(&mut self, seq: u64) -> Bytes {
-        let encode = || websocket::text(&frame::encode_group_message(&self.group.name, Some(seq), self.message));
+        let encode = || frame::frame_group_message(&self.group.name, Some(seq), self.message);
         self.frame.take().unwrap_or_else(encode)
     }
 }

@@ -51,7 +51,7 @@ impl Shard {
     /// holds one batch. Cursors for which the log has what comes next go on there.
     pub(super) fn refill(&mut self, slot: usize) {
         let mut at = 0;
-        while let Some(key) = self.connections[slot].dirty.get(at).copied() {
+        while let Some(key) = self.connections[slot].dirty().get(at).copied() {
             if self.cursors[key].state == CursorState::CatchingUp {
                 if !self.is_drained(key) || self.read_history(key) {
                     break;
@@ -81,7 +81,7 @@ impl Shard {
         {
             catch_up.written = seq;
             if written < frame.len() {
-                self.connections[slot].partial = Some(frame.slice(written..));
+                self.connections[slot].queue_rest(frame.slice(written..));
                 return 0;
             }
             written -= frame.len();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use groupcast_protocol::frame::{self, GapReason, ServerFrame};
 use groupcast_protocol::{ChannelName, Format, sse};
 
-use super::cursor::{CursorState, Lost};
+use super::cursor::Lost;
 use super::{Address, Shard, Signal, Sink, Slot};
 use crate::mailbox::Mailbox;
 
@@ -31,23 +31,30 @@ pub struct Origin {
     pub connected_at: u64,
 }
 
+/// An [`Origin`] without the room that strings have to grow.
+struct Stored {
+    peer: Box<str>,
+    user: Option<Box<str>>,
+    connected_at: u64,
+}
+
+/// What a shard knows of a connection. Small: there are many, and most have nothing to do.
 pub(super) struct Connection {
     pub(super) address: Address,
     mailbox: Arc<Mailbox>,
     pub(super) sink: Rc<dyn Sink>,
     /// How its client wants what it is told.
     pub(super) format: Format,
-    pub(super) origin: Origin,
+    origin: Stored,
     /// All cursors of this connection.
     pub(super) cursors: Vec<usize>,
-    /// Those that are behind or catch up.
-    pub(super) dirty: Vec<usize>,
+    /// How many of them are behind or catch up: those at the front.
+    pub(super) dirty: u32,
     /// How many catch up.
-    pub(super) catching_up: usize,
+    pub(super) catching_up: u32,
+    /// Beside frames, the rest of one that the socket took only a part of; that is always first.
     pub(super) outbox: VecDeque<Bytes>,
     pub(super) outbox_bytes: usize,
-    /// The rest of a frame that the socket took only a part of. Goes first, whatever else there is.
-    pub(super) partial: Option<Bytes>,
     /// Something is in the mailbox.
     pub(super) mail: bool,
     /// Is on the shard's list.
@@ -72,18 +79,18 @@ impl Connection {
         format: Format,
         origin: Origin,
     ) -> Self {
+        let Origin { peer, user, connected_at } = origin;
         Self {
             address,
             mailbox,
             sink,
             format,
-            origin,
+            origin: Stored { peer: peer.into(), user: user.map(Into::into), connected_at },
             cursors: Vec::new(),
-            dirty: Vec::new(),
+            dirty: 0,
             catching_up: 0,
             outbox: VecDeque::new(),
             outbox_bytes: 0,
-            partial: None,
             mail: false,
             queued: false,
             blocked: false,
@@ -98,6 +105,16 @@ impl Connection {
         &self.mailbox.name
     }
 
+    pub(super) fn origin(&self) -> Origin {
+        let Stored { peer, user, connected_at } = &self.origin;
+        Origin { peer: peer.as_ref().into(), user: user.as_deref().map(Into::into), connected_at: *connected_at }
+    }
+
+    /// The cursors that are behind or catch up.
+    pub(super) fn dirty(&self) -> &[usize] {
+        &self.cursors[..self.dirty as usize]
+    }
+
     /// Whether it belongs on the shard's list and is not there yet.
     pub(super) fn may_write(&self) -> bool {
         !self.queued && !self.blocked
@@ -106,6 +123,31 @@ impl Connection {
     pub(super) fn queue(&mut self, frame: Bytes) {
         self.outbox_bytes += frame.len();
         self.outbox.push_back(frame);
+    }
+
+    /// The socket took a part of a frame: the rest goes before anything else.
+    pub(super) fn queue_rest(&mut self, rest: Bytes) {
+        self.outbox_bytes += rest.len();
+        self.outbox.push_front(rest);
+    }
+
+    /// The socket took so many bytes; says how many of them were not in the outbox.
+    pub(super) fn advance_outbox(&mut self, mut written: usize) -> usize {
+        while written > 0
+            && let Some(frame) = self.outbox.pop_front()
+        {
+            self.outbox_bytes -= frame.len();
+            if written < frame.len() {
+                self.queue_rest(frame.slice(written..));
+                return 0;
+            }
+            written -= frame.len();
+        }
+        if self.outbox.is_empty() {
+            // Most connections have nothing to say for long; then they keep no room for it.
+            self.outbox = VecDeque::new();
+        }
+        written
     }
 
     /// Moves direct messages from the mailbox to the outbox, as many as have room.
@@ -137,8 +179,7 @@ impl Shard {
 
     /// Whether all answers and the frame in hand are written: a close frame that was pushed last has gone out.
     pub fn is_flushed(&self, slot: Slot) -> bool {
-        let connection = &self.connections[slot.0];
-        connection.outbox.is_empty() && connection.partial.is_none()
+        self.connections[slot.0].outbox.is_empty()
     }
 
     /// Holds back, or lets go, everything but the outbox: `accepted` has to come before any event of its job.
@@ -210,13 +251,6 @@ impl Shard {
         if !positions.is_empty() {
             self.connections[slot].queue(sse::id_only(&positions));
         }
-    }
-
-    /// Takes the cursors that have nothing to write off the connection's list.
-    pub(super) fn forget_clean(&mut self, slot: usize) {
-        let cursors = &self.cursors;
-        let is_dirty = |key: &usize| matches!(cursors[*key].state, CursorState::Behind | CursorState::CatchingUp);
-        self.connections[slot].dirty.retain(is_dirty);
     }
 
     pub(super) fn fail(&mut self, slot: usize, error: std::io::Error) {

@@ -1,9 +1,11 @@
 //! A connection's place in one group.
 
 use groupcast_protocol::frame::GapReason;
+use slab::Slab;
 
 use super::Shard;
 use super::catch_up::CatchUp;
+use super::connection::Connection;
 
 /// A connection's place in one group.
 #[derive(Debug)]
@@ -11,7 +13,9 @@ pub(super) struct Cursor {
     pub(super) connection: usize,
     pub(super) lane: usize,
     /// Its place in the lane's list for its state.
-    pub(super) index: usize,
+    pub(super) index: u32,
+    /// Its place in the connection's list.
+    pub(super) place: u32,
     pub(super) state: CursorState,
     /// The number of its membership.
     pub(super) number: u64,
@@ -81,24 +85,68 @@ impl Shard {
         let lane = &mut self.lanes[cursor.lane];
         lane.behind += usize::from(cursor.state == CursorState::Behind);
         let list = lane.list(cursor.state);
-        cursor.index = list.len();
+        cursor.index = list.len() as u32;
         list.push(key);
         let connection = &mut self.connections[cursor.connection];
-        connection.catching_up += usize::from(cursor.state == CursorState::CatchingUp);
+        connection.catching_up += u32::from(cursor.state == CursorState::CatchingUp);
     }
 
     pub(super) fn delist(&mut self, key: usize) {
         let cursor = &self.cursors[key];
-        let (state, index) = (cursor.state, cursor.index);
+        let (state, index) = (cursor.state, cursor.index as usize);
         let lane = &mut self.lanes[cursor.lane];
         lane.behind -= usize::from(state == CursorState::Behind);
         let list = lane.list(state);
         list.swap_remove(index);
         let moved = list.get(index).copied();
         let connection = &mut self.connections[cursor.connection];
-        connection.catching_up -= usize::from(state == CursorState::CatchingUp);
+        connection.catching_up -= u32::from(state == CursorState::CatchingUp);
         if let Some(moved) = moved {
-            self.cursors[moved].index = index;
+            self.cursors[moved].index = index as u32;
         }
+    }
+
+    /// Takes the cursors that have nothing to write off the connection's list.
+    pub(super) fn forget_clean(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        let mut at = 0;
+        while at < connection.dirty {
+            let key = connection.cursors[at as usize];
+            if matches!(self.cursors[key].state, CursorState::Behind | CursorState::CatchingUp) {
+                at += 1;
+            } else {
+                connection.dirty -= 1;
+                change_places(connection, &mut self.cursors, at, connection.dirty);
+            }
+        }
+    }
+
+    /// Takes a cursor off its connection's list.
+    pub(super) fn leave_connection(&mut self, key: usize) {
+        let Cursor { connection, mut place, .. } = self.cursors[key];
+        let connection = &mut self.connections[connection];
+        if place < connection.dirty {
+            connection.dirty -= 1;
+            change_places(connection, &mut self.cursors, place, connection.dirty);
+            place = connection.dirty;
+        }
+        let last = connection.cursors.len() as u32 - 1;
+        change_places(connection, &mut self.cursors, place, last);
+        connection.cursors.pop();
+    }
+}
+
+/// Puts a cursor among those of its connection that have something to write.
+pub(super) fn mark_dirty(connection: &mut Connection, cursors: &mut Slab<Cursor>, key: usize) {
+    let place = cursors[key].place;
+    change_places(connection, cursors, place, connection.dirty);
+    connection.dirty += 1;
+}
+
+fn change_places(connection: &mut Connection, cursors: &mut Slab<Cursor>, one: u32, other: u32) {
+    if one != other {
+        connection.cursors.swap(one as usize, other as usize);
+        cursors[connection.cursors[one as usize]].place = one;
+        cursors[connection.cursors[other as usize]].place = other;
     }
 }

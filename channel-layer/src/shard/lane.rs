@@ -8,7 +8,7 @@ use groupcast_protocol::frame::GapReason;
 
 use super::Shard;
 use super::catch_up::CatchUp;
-use super::cursor::{Cursor, CursorState};
+use super::cursor::{Cursor, CursorState, mark_dirty};
 use crate::group::Group;
 use crate::log::FrameLog;
 
@@ -72,17 +72,32 @@ impl Shard {
             None if from_seq <= lane.next_seq => CursorState::AtEnd,
             None => CursorState::Waiting,
         };
-        let cursor =
-            Cursor { connection: slot, lane: key, index: 0, state, number, from_seq, position, catch_up, lost: None };
-        let cursor = self.cursors.insert(cursor);
-        self.enlist(cursor);
         let connection = &mut self.connections[slot];
+        let (index, place) = (0, connection.cursors.len() as u32);
+        let cursor = Cursor {
+            connection: slot,
+            lane: key,
+            index,
+            place,
+            state,
+            number,
+            from_seq,
+            position,
+            catch_up,
+            lost: None,
+        };
+        let cursor = self.cursors.insert(cursor);
+        if connection.cursors.is_empty() {
+            // Most are in one group: no room for more.
+            connection.cursors.reserve_exact(1);
+        }
         connection.cursors.push(cursor);
         connection.tells_positions |= connection.format == Format::EventsOfMany;
         if state == CursorState::CatchingUp {
-            connection.dirty.push(cursor);
+            mark_dirty(connection, &mut self.cursors, cursor);
             self.make_ready(slot);
         }
+        self.enlist(cursor);
     }
 
     /// Expects messages from `from_seq` on. An addition from outside is older than the lane if somebody subscribed while
@@ -123,10 +138,8 @@ impl Shard {
 
     pub(super) fn drop_cursor(&mut self, cursor: usize) {
         self.delist(cursor);
-        let Cursor { connection, lane: key, .. } = self.cursors.remove(cursor);
-        let connection = &mut self.connections[connection];
-        connection.cursors.retain(|c| *c != cursor);
-        connection.dirty.retain(|c| *c != cursor);
+        self.leave_connection(cursor);
+        let Cursor { lane: key, .. } = self.cursors.remove(cursor);
         self.forget_read(key);
         let lane = &self.lanes[key];
         if lane.is_empty() {
@@ -244,7 +257,7 @@ impl Shard {
                 state.position = lane.log.end();
             }
             let list = lane.list(state.state);
-            state.index = list.len();
+            state.index = list.len() as u32;
             list.push(cursor);
         }
     }
@@ -260,11 +273,12 @@ impl Shard {
             let state = &mut self.cursors[*cursor];
             if state.state != CursorState::Behind {
                 state.state = CursorState::Behind;
-                let connection = &mut self.connections[state.connection];
-                connection.dirty.push(*cursor);
+                let slot = state.connection;
+                let connection = &mut self.connections[slot];
+                mark_dirty(connection, &mut self.cursors, *cursor);
                 if connection.may_write() {
                     connection.queued = true;
-                    self.ready.push_back(state.connection);
+                    self.ready.push_back(slot);
                 }
             }
         }

@@ -6,14 +6,13 @@ mod presence;
 mod recovery;
 
 use bytes::Bytes;
-use groupcast_protocol::{Message, websocket};
+use groupcast_protocol::{Message, NodeId, websocket};
 use serde_json::Value;
 
 use super::*;
 use crate::contract::{group, message};
 use crate::{ChannelLayer, LayerConfig};
 use fixture::Node;
-use groupcast_protocol::NodeId;
 
 #[tokio::test(start_paused = true)]
 async fn the_memory_layer_keeps_the_contract() {
@@ -345,4 +344,13 @@ async fn publishers_wait_for_room_on_every_shard() {
     for socket in &sockets {
         assert_eq!(socket.numbers("room"), (0..20).collect::<Vec<_>>());
     }
+}
+/// There are many, and most have nothing to do; whoever adds a field sees here what it costs.
+#[test]
+fn what_every_connection_takes_is_small() {
+    use std::mem::size_of;
+    assert!(size_of::<Connection>() <= 160, "{}", size_of::<Connection>());
+    assert!(size_of::<Cursor>() <= 72, "{}", size_of::<Cursor>());
+    assert!(size_of::<crate::mailbox::Mailbox>() <= 160, "{}", size_of::<crate::mailbox::Mailbox>());
+    assert!(size_of::<Member>() <= 32, "{}", size_of::<Member>());
 }

@@ -1,4 +1,4 @@
-//! One vectored write: the rest of a frame, then the outbox, then all that is new in the connection's groups.
+//! One vectored write: the outbox (first the rest of a frame), then all that is new in the connection's groups.
 
 use std::io::ErrorKind;
 
@@ -89,7 +89,7 @@ impl Shard {
 
     fn gather<'a>(&'a self, slot: usize, slices: &mut Slices<'a>) {
         let connection = &self.connections[slot];
-        for frame in connection.partial.iter().chain(&connection.outbox) {
+        for frame in &connection.outbox {
             if slices.is_full() {
                 return;
             }
@@ -98,7 +98,7 @@ impl Shard {
         if connection.held {
             return;
         }
-        for cursor in &connection.dirty {
+        for cursor in connection.dirty() {
             let cursor = &self.cursors[*cursor];
             match &cursor.catch_up {
                 Some(catch_up) => catch_up.slices(slices),
@@ -115,12 +115,11 @@ impl Shard {
         let stats = &self.registry.stats;
         stats.writes.add(1);
         stats.bytes_written.add(written as u64);
-        let left = self.advance_outbox(slot, written);
+        let left = self.connections[slot].advance_outbox(written);
         self.advance_cursors(slot, left);
         let connection = &self.connections[slot];
-        let rest = connection.partial.is_some()
-            || !connection.outbox.is_empty()
-            || (!connection.held && (connection.mail || connection.tells_positions || !connection.dirty.is_empty()));
+        let rest = !connection.outbox.is_empty()
+            || (!connection.held && (connection.mail || connection.tells_positions || connection.dirty > 0));
         if rest {
             self.make_ready(slot);
             Wrote::Part
@@ -129,35 +128,13 @@ impl Shard {
         }
     }
 
-    fn advance_outbox(&mut self, slot: usize, mut written: usize) -> usize {
-        let connection = &mut self.connections[slot];
-        if let Some(partial) = connection.partial.take() {
-            if written < partial.len() {
-                connection.partial = Some(partial.slice(written..));
-                return 0;
-            }
-            written -= partial.len();
-        }
-        while written > 0
-            && let Some(frame) = connection.outbox.pop_front()
-        {
-            connection.outbox_bytes -= frame.len();
-            if written < frame.len() {
-                connection.partial = Some(frame.slice(written..));
-                return 0;
-            }
-            written -= frame.len();
-        }
-        written
-    }
-
     fn advance_cursors(&mut self, slot: usize, mut written: usize) {
         if written == 0 {
             return;
         }
         let mut at = 0;
         while written > 0 {
-            let key = self.connections[slot].dirty[at];
+            let key = self.connections[slot].dirty()[at];
             written = match self.cursors[key].state {
                 CursorState::CatchingUp => self.advance_catch_up(slot, key, written),
                 CursorState::Behind => self.advance_log(slot, key, written),
@@ -178,7 +155,7 @@ impl Shard {
         let reached = cursor.position + taken;
         let border = lane.log.border_at_or_after(reached);
         if reached < border {
-            self.connections[slot].partial = Some(lane.log.share(reached..border));
+            self.connections[slot].queue_rest(lane.log.share(reached..border));
         }
         cursor.position = border;
         if border == lane.log.end() {

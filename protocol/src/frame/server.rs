@@ -4,7 +4,7 @@ mod decode;
 mod encode;
 
 pub use decode::FrameError;
-pub use encode::{encode_channel_message, encode_group_message};
+pub use encode::{encode_channel_message, encode_group_message, frame_group_message};
 
 use super::accepted::Accepted;
 use super::request_id::RequestId;

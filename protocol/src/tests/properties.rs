@@ -17,6 +17,7 @@ use crate::envelope::Position;
 use crate::error::{ErrorCode, Refusal};
 use crate::frame::{
     ClientFrame, Refused, Request, RequestId, ServerFrame, encode_channel_message, encode_group_message,
+    frame_group_message,
 };
 use crate::id::Id;
 use crate::message::Message;
@@ -48,6 +49,8 @@ proptest! {
             let inner: serde_json::Value = serde_json::from_slice(message.raw()).expect("JSON");
             prop_assert_eq!(&value["message"], &inner);
         }
+        let framed = frame_group_message(&group, offset, &message);
+        prop_assert_eq!(websocket::payload(&framed), &encode_group_message(&group, offset, &message)[..]);
     }
 
     #[test]

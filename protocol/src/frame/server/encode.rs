@@ -1,6 +1,6 @@
 //! Server frames to JSON text.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use super::{HistoryPage, PROTOCOL, Recovery, ServerFrame};
 use crate::envelope::Position;
@@ -9,28 +9,43 @@ use crate::frame::object::Object;
 use crate::frame::request_id::RequestId;
 use crate::message::Message;
 use crate::names::{ChannelName, GroupName};
+use crate::websocket;
 
 /// The push of a group's message: the one frame that is encoded for every message, once for all its recipients.
 /// Names need no escapes and the payload is JSON already, so this only copies.
 pub fn encode_group_message(group: &GroupName, offset: Option<u64>, message: &Message) -> Bytes {
-    match offset {
-        None => spliced(&[r#"{"type":"message","group":""#, group.as_str(), r#"","message":"#], message),
-        Some(offset) => spliced(
-            &[
-                r#"{"type":"message","group":""#,
-                group.as_str(),
-                r#"","offset":"#,
-                Digits::new(offset).as_str(),
-                r#","message":"#,
-            ],
-            message,
-        ),
-    }
+    with_group_message(group, offset, message, joined)
+}
+
+/// The same as a WebSocket's text message, copied once.
+pub fn frame_group_message(group: &GroupName, offset: Option<u64>, message: &Message) -> Bytes {
+    with_group_message(group, offset, message, websocket::text_of)
 }
 
 /// The push of a message that was sent to a channel.
 pub fn encode_channel_message(channel: &ChannelName, message: &Message) -> Bytes {
-    spliced(&[r#"{"type":"message","channel":""#, channel.as_str(), r#"","message":"#], message)
+    joined(&[br#"{"type":"message","channel":""#, channel.as_str().as_bytes(), br#"","message":"#, message.raw(), b"}"])
+}
+
+fn with_group_message<T>(
+    group: &GroupName,
+    offset: Option<u64>,
+    message: &Message,
+    join: impl FnOnce(&[&[u8]]) -> T,
+) -> T {
+    let (start, name) = (br#"{"type":"message","group":""#, group.as_str().as_bytes());
+    match offset {
+        None => join(&[start, name, br#"","message":"#, message.raw(), b"}"]),
+        Some(offset) => join(&[
+            start,
+            name,
+            br#"","offset":"#,
+            Digits::new(offset).as_str().as_bytes(),
+            br#","message":"#,
+            message.raw(),
+            b"}",
+        ]),
+    }
 }
 
 impl ServerFrame {
@@ -119,16 +134,8 @@ fn error(id: &Option<RequestId>, refusal: &Refusal) -> Bytes {
         .finish()
 }
 
-/// The parts, the message and a closing brace.
-fn spliced(parts: &[&str], message: &Message) -> Bytes {
-    let len = parts.iter().map(|part| part.len()).sum::<usize>() + message.raw().len() + 1;
-    let mut out = BytesMut::with_capacity(len);
-    for part in parts {
-        out.put_slice(part.as_bytes());
-    }
-    out.put_slice(message.raw());
-    out.put_u8(b'}');
-    out.freeze()
+fn joined(parts: &[&[u8]]) -> Bytes {
+    parts.concat().into()
 }
 
 /// A number as decimal text, on the stack.
