@@ -11,7 +11,7 @@ mod channels;
 mod connections;
 pub(crate) mod events;
 mod groups;
-mod head;
+pub(crate) mod head;
 mod history;
 mod idempotency;
 mod jobs;

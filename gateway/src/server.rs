@@ -1,12 +1,18 @@
 //! Starts the gateway, serves until it is told to stop, and drains.
 //!
 //! Reading order: this file (start and stop), `accept` (connections in), `admission` (how many), `descriptors` (room for
-//! them), `shard` (the threads that own them). Signals and exit codes are the binary's.
+//! them), `shard` (the threads that own them), `front` (a connection from its first byte), `first` and `tls` (what it
+//! speaks), `guarded` and `watch` (what HTTP may not do, and until when). Signals and exit codes are the binary's.
 
 mod accept;
 mod admission;
 mod descriptors;
+mod first;
+mod front;
+mod guarded;
 pub(crate) mod shard;
+pub(crate) mod tls;
+mod watch;
 
 use std::collections::HashMap;
 use std::io;
@@ -19,6 +25,7 @@ use axum::Router;
 use axum::routing::any;
 use groupcast_channel_layer::{ChannelLayer, GroupRule, HistoryRule, LayerConfig};
 use groupcast_protocol::{NodeId, Pattern};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,7 +34,10 @@ use self::accept::Door;
 pub(crate) use self::accept::Peer;
 use self::admission::Admission;
 pub(crate) use self::admission::Place;
-use self::shard::ShardThread;
+pub(crate) use self::guarded::Guarded;
+use self::shard::{Served, ShardThread};
+use self::tls::{Tls, TlsError};
+pub(crate) use self::watch::Busy;
 use crate::app::App;
 use crate::clock;
 use crate::config::{Config, Durability, GroupConfig, Problems};
@@ -91,6 +101,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The certificate cannot be served.
+    #[error("TLS cannot be served")]
+    Tls(#[from] TlsError),
     /// A thread or its runtime could not be made.
     #[error("a thread could not be started")]
     Thread(#[source] io::Error),
@@ -143,6 +156,7 @@ impl Groupcast {
         let Self { config, consumers, routes } = self;
         config.check()?;
         let config = Arc::new(config);
+        let tls = config.server.tls.as_ref().map(Tls::load).transpose()?;
         let (door, address) = open_door(&config)?;
         descriptors::prepare(config.limits.connections, &door);
         let jobs = open_jobs(&config)?;
@@ -168,25 +182,34 @@ impl Groupcast {
         let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone()));
         let health = health(&jobs, &sources);
         let app = App { config, layer, jobs, dispatch, idempotency: Idempotency::default(), metrics, health };
-        let routes = routes.merge(Router::new().route("/ws", any(websocket::upgrade)).with_state(app.clone()));
-        let router = crate::http::router(app.clone(), routes);
+        let routes =
+            routes.merge(Router::new().route(websocket::PATH, any(websocket::upgrade)).with_state(app.clone()));
+        let served = Served { router: crate::http::router(app.clone(), routes), tls: tls.clone() };
         let stop = Stop::default();
         let mut shards = Vec::new();
         for inbox in inboxes {
             let door = door.try_clone().map_err(StartError::Thread)?;
-            shards.push(ShardThread::start(inbox, door, router.clone(), app.clone(), stop.clone())?);
+            shards.push(ShardThread::start(inbox, door, served.clone(), app.clone(), stop.clone())?);
         }
         let tasks = TaskTracker::new();
         tasks.spawn(sweep(app.layer.clone(), stop.accepting.clone()));
         tasks.spawn(announce(app.layer.clone(), stop.accepting.clone()));
+        let reload = Arc::new(Notify::new());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        if let Some(tls) = tls {
+            tasks.spawn(tls.follow(reload.clone(), stop.accepting.clone()));
+        }
         tracing::info!(%address, shards = shards.len(), "listening");
-        Ok(Running { address, app, consumers, shards, tasks, stop })
+        Ok(Running { address, scheme, reload, app, consumers, shards, tasks, stop })
     }
 }
 
 /// A gateway that serves.
 pub struct Running {
     address: SocketAddr,
+    scheme: &'static str,
+    /// Notified when the certificate is to be read again.
+    reload: Arc<Notify>,
     app: App,
     consumers: Consumers,
     shards: Vec<ShardThread>,
@@ -211,6 +234,16 @@ impl Running {
     /// Where it listens; the port that was found, when the configuration says 0.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The same as a URL: `http://127.0.0.1:8000`, or with `https`.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Reads certificate and key again at once, as it happens by itself soon after the files change.
+    pub fn reload_certificate(&self) {
+        self.reload.notify_one();
     }
 
     /// The layer, for an embedding program that sends and receives itself.
@@ -343,10 +376,8 @@ fn layer_config(config: &Config) -> LayerConfig {
         publish_deadline: config.limits.publish_timeout.0,
         log_bytes: config.limits.log_bytes.0,
         shard_log_bytes: config.limits.log_bytes_per_shard.0,
-        // 40 bits: two runs are told apart, and the ids of streams stay short.
-        epoch_seed: clock::random() as u64 >> 24,
         history_bytes: config.limits.history_bytes.0,
-        // 40 bits: that two runs have the same is less likely than any other cause of loss.
+        // 40 bits: two runs are told apart, and the ids of streams stay short.
         epoch_seed: (clock::random() as u64) >> 24,
         groups: config.group.iter().map(group_rule).collect(),
         ..LayerConfig::new(node)

@@ -10,8 +10,7 @@ mod socket;
 mod upgrade;
 mod wheel;
 
-#[allow(unused_imports, reason = "for the front door that needs no hyper")]
 pub(crate) use driver::drive;
 pub(crate) use shared::Shared;
-pub(crate) use upgrade::{Upgrade, take_over, upgrade};
+pub(crate) use upgrade::{Opening, PATH, Upgrade, accept, take_over, upgrade, upgrade_to_echo};
 pub(crate) use wheel::turn;

@@ -69,7 +69,9 @@ async fn nothing_follows_a_close() {
 
 #[tokio::test]
 async fn who_never_finishes_a_request_is_hung_up_on() {
-    let gateway = Gateway::start(&format!("{BARE}\n[limits]\nheader_timeout = \"300ms\"\n")).await;
+    let gateway =
+        Gateway::start(&format!("{BARE}\n[limits]\nfirst_byte_timeout = \"300ms\"\nheader_timeout = \"300ms\"\n"))
+            .await;
     for beginning in ["", "GET / HT", "GET /healthz HTTP/1.1\r\nHost: a\r\n"] {
         let mut raw = Raw::connect(gateway.address()).await;
         raw.write(beginning.as_bytes()).await;
@@ -90,7 +92,7 @@ async fn a_query_whose_asker_has_gone_is_cancelled() {
 
 #[tokio::test]
 async fn a_client_that_floods_its_own_group_misses_nothing() {
-    let gateway = Gateway::start(BARE).await;
+    let gateway = Gateway::start(&format!("{BARE}\n[limits]\ncommands_per_second = 10000")).await;
     let mut socket = Socket::subscribed(&gateway, &["g"]).await;
     let (sends, mut seen) = (2000, 0);
     for n in 0..sends {

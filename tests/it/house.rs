@@ -69,7 +69,7 @@ fn jobs_and_consumers_know_no_http() {
 #[test]
 fn only_server_and_websocket_touch_sockets() {
     // The command line's clients and the demo's round trip are the other end of the wire.
-    let allowed = ["server", "websocket", "cli", "demo"];
+    let allowed = ["server", "stream", "websocket", "cli", "demo"];
     for module in modules().into_iter().filter(|module| !allowed.contains(&module.as_str())) {
         check(&module, &SOCKETS);
     }

@@ -153,8 +153,9 @@ async fn a_head_that_is_too_large_or_ambiguous_is_refused() {
 
 #[tokio::test]
 async fn who_dawdles_is_shown_the_door() {
-    let config =
-        format!("{BARE}\n[limits]\nheader_timeout = \"300ms\"\nbody_timeout = \"300ms\"\nidle_timeout = \"300ms\"\n");
+    let config = format!(
+        "{BARE}\n[limits]\nfirst_byte_timeout = \"300ms\"\nheader_timeout = \"300ms\"\nbody_timeout = \"300ms\"\nidle_timeout = \"300ms\"\n"
+    );
     let gateway = Gateway::start(&config).await;
     let good = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
     for (what, sent, answers) in [

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::serve::with_causes;
 use super::{CliError, output};
 use crate::config::{Config, Loaded, Problems, Run, Setting, Sources};
 use crate::consumer;
+use crate::server::tls::Tls;
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -69,6 +71,13 @@ fn prepare(loaded: &Loaded) -> Result<(), Problems> {
     if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
 }
 
+/// Whether certificate and key are there, and belong together.
+fn load_certificate(loaded: &Loaded) -> Result<(), Problems> {
+    let Some(files) = &loaded.config.server.tls else { return Ok(()) };
+    let Err(error) = Tls::load(files) else { return Ok(()) };
+    Err(Problems(vec![loaded.origins.problem(error.setting(), with_causes(&error))]))
+}
+
 /// Checks, and prints what was found.
 ///
 /// # Errors
@@ -76,6 +85,7 @@ fn prepare(loaded: &Loaded) -> Result<(), Problems> {
 pub fn check(args: CheckArgs, environment: Vec<(String, String)>) -> Result<(), CliError> {
     let loaded = args.file.load(environment, Vec::new())?;
     prepare(&loaded)?;
+    load_certificate(&loaded)?;
     if args.print {
         return output::bytes(loaded.config.print().as_bytes());
     }

@@ -23,7 +23,8 @@ Examples:
   GROUPCAST_LIMITS__CONNECTIONS=500 groupcast serve --listen 127.0.0.1:9000
 
 Flags win over the environment (GROUPCAST_SECTION__KEY), that over the file, that over the defaults.
-`groupcast check --print` lists every setting. Ctrl-C and SIGTERM drain.")]
+`groupcast check --print` lists every setting. Ctrl-C and SIGTERM drain; SIGHUP reads the certificate again, which
+also happens by itself soon after its file changes.")]
 pub struct ServeArgs {
     #[command(flatten)]
     file: ConfigFile,
@@ -75,7 +76,7 @@ pub fn serve(args: ServeArgs, environment: Vec<(String, String)>) -> Result<(), 
     block_on(async {
         let signals = Signals::new()?;
         let running = start(Groupcast::new(config)).await?;
-        output::line(&format!("groupcast listens on http://{}", running.address()))?;
+        output::line(&format!("groupcast listens on {}", running.url()))?;
         until_stopped(running, signals).await
     })
 }
@@ -100,7 +101,7 @@ pub fn demo(args: DemoArgs, environment: Vec<(String, String)>) -> Result<(), Cl
             running.stop().await;
             return outcome;
         }
-        output::line(&demo::welcome(running.address()))?;
+        output::line(&demo::welcome(&running.url()))?;
         until_stopped(running, signals).await
     })
 }
@@ -114,11 +115,11 @@ async fn start(gateway: Groupcast) -> Result<Running, CliError> {
 
 /// Serves until the first SIGTERM or Ctrl-C, then drains; the second one ends at once.
 async fn until_stopped(running: Running, mut signals: Signals) -> Result<(), CliError> {
-    signals.next().await;
+    signals.stop(|| running.reload_certificate()).await;
     output::note("draining; once more to stop at once");
     let drained = tokio::select! {
         drained = running.stop() => drained,
-        () = signals.next() => return Err(CliError::Failed("stopped before the drain was over".to_owned())),
+        () = signals.stop(|| {}) => return Err(CliError::Failed("stopped before the drain was over".to_owned())),
     };
     match drained {
         Drained::Cleanly => Ok(()),
@@ -129,22 +130,31 @@ async fn until_stopped(running: Running, mut signals: Signals) -> Result<(), Cli
     }
 }
 
-/// SIGTERM and Ctrl-C. Listened for before the address is told: whoever reads it may send one at once.
+/// SIGTERM and Ctrl-C, and SIGHUP, by which certificates are read again. Listened for before the address is told: whoever reads it may send one at once.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self, CliError> {
         let listen = |kind| signal(kind).map_err(|e| CliError::Failed(format!("signals cannot be listened for: {e}")));
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
     }
 
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// Waits until one of them says to stop; does meanwhile what SIGHUP is for.
+    async fn stop(&mut self, hung_up: impl Fn()) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => hung_up(),
+            }
         }
     }
 }
@@ -159,7 +169,8 @@ fn start_log(filter: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
+/// An error and all that led to it, in one line.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
 }

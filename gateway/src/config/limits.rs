@@ -47,11 +47,11 @@ pub struct LimitsConfig {
     /// From the connect to its first byte. Default 5 s.
     pub first_byte_timeout: Time,
     /// From the first byte to the end of a TLS handshake, and from a WebSocket's handshake to its first turn. Default
-    /// 10 s.
+    /// 8 s.
     pub handshake_timeout: Time,
-    /// From the connect, or the last answer, to the end of the next request's head. Default 5 s.
+    /// From the first byte of a request's head to its end. Default 5 s.
     pub header_timeout: Time,
-    /// From the end of the head to the end of the body; more is 408. Default 10 s.
+    /// From the end of the head to the end of the body; more is 408. Default 8 s.
     pub body_timeout: Time,
     /// How long an HTTP connection may be silent between two requests. Default 30 s.
     pub idle_timeout: Time,
@@ -59,7 +59,8 @@ pub struct LimitsConfig {
     pub ping_interval: Time,
     /// How long the pong may take; more closes with 3008. Default 10 s.
     pub pong_timeout: Time,
-    /// How long a write to a socket may make no progress; more closes with 3008. Default 15 s.
+    /// How long a write to a socket may make no progress; more closes a WebSocket with 3008, and any other connection.
+    /// Default 8 s.
     pub write_timeout: Time,
     /// The longest `wait` of a long-poll; more is cut to it. Default 60 s.
     pub wait_timeout: Time,
@@ -88,13 +89,13 @@ impl Default for LimitsConfig {
             publish_timeout: seconds(5),
             header_bytes: Size(16 << 10),
             first_byte_timeout: seconds(5),
-            handshake_timeout: seconds(10),
+            handshake_timeout: seconds(8),
             header_timeout: seconds(5),
-            body_timeout: seconds(10),
+            body_timeout: seconds(8),
             idle_timeout: seconds(30),
             ping_interval: seconds(25),
             pong_timeout: seconds(10),
-            write_timeout: seconds(15),
+            write_timeout: seconds(8),
             wait_timeout: seconds(60),
             drain_timeout: seconds(25),
         }

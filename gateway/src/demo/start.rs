@@ -95,18 +95,18 @@ pub fn routes(queries: &[QueryConfig]) -> Router {
 }
 
 /// What a person sees in the terminal.
-pub fn welcome(address: SocketAddr) -> String {
+pub fn welcome(url: &str) -> String {
     format!(
-        r#"groupcast listens on http://{address}
+        r#"groupcast listens on {url}
 
-  Open   http://{address}/           the live page
-         http://{address}/docs       the HTTP API
+  Open   {url}/           the live page
+         {url}/docs       the HTTP API
 
   Or, in other terminals:
     groupcast --help
-    groupcast subscribe my_group --url http://{address}
-    groupcast query worst_routes origin=JFK --url http://{address}
-    curl -X POST http://{address}/v1/groups/my_group/send \
+    groupcast subscribe my_group --url {url}
+    groupcast query worst_routes origin=JFK --url {url}
+    curl -X POST {url}/v1/groups/my_group/send \
          -H 'Content-Type: application/json' -d '{{"type":"execute_query","queryset_id":7}}'
 
   Ctrl-C drains and ends."#

@@ -1,30 +1,49 @@
 //! The head of a request: what hyper lets through and should not be let through.
 
-use axum::extract::{Request, State};
+use axum::extract::{Request as AxumRequest, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use groupcast_protocol::ErrorCode;
 use http::header::HOST;
-use http::{HeaderMap, Version};
+use http::{HeaderMap, HeaderValue, Request, Version};
 
 use super::problem::Problem;
 use crate::app::App;
+use crate::config::Config;
 use crate::origin;
 
 /// Lets only well-formed heads of a bounded size pass.
-pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
-    let config = &app.config;
-    let checked = check_size(&request, config.limits.header_bytes.0)
-        .and_then(|()| check_host(&request))
-        .and_then(|()| origin::check(request.headers(), &config.server.origins).map_err(Problem::from));
-    match checked {
+pub(super) async fn check(State(app): State<App>, mut request: AxumRequest, next: Next) -> Response {
+    name_host(&mut request);
+    match permit(&request, &app.config) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
 }
 
+/// What every head must be, whatever it asks for and however it came.
+///
+/// # Errors
+/// `headers_too_large`, `bad_request` without exactly one `Host`, `forbidden` for a foreign page.
+pub(crate) fn permit<B>(request: &Request<B>, config: &Config) -> Result<(), Problem> {
+    check_size(request, config.limits.header_bytes.0)?;
+    check_host(request)?;
+    origin::check(request.headers(), &config.server.origins).map_err(Problem::from)
+}
+
+/// HTTP/2 says `:authority` where HTTP/1.1 says `Host`.
+fn name_host<B>(request: &mut Request<B>) {
+    if request.version() != Version::HTTP_2 || request.headers().contains_key(HOST) {
+        return;
+    }
+    let authority = request.uri().authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok());
+    if let Some(authority) = authority {
+        request.headers_mut().insert(HOST, authority);
+    }
+}
+
 /// hyper's own bound is higher, so that a client is told by a problem.
-fn check_size(request: &Request, bytes_max: usize) -> Result<(), Problem> {
+fn check_size<B>(request: &Request<B>, bytes_max: usize) -> Result<(), Problem> {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     // `: ` and the end of the line.
     let lines: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -37,15 +56,21 @@ fn check_size(request: &Request, bytes_max: usize) -> Result<(), Problem> {
 }
 
 /// RFC 9112, section 3.2: a request of HTTP/1.1 has exactly one `Host`. Two are how a proxy and a server come to
-/// disagree about whom a request is for.
-fn check_host(request: &Request) -> Result<(), Problem> {
+/// disagree about whom a request is for. Over HTTP/2 it must be what `:authority` says (RFC 9113, section 8.3.1).
+fn check_host<B>(request: &Request<B>) -> Result<(), Problem> {
     let hosts = hosts(request.headers());
-    let fine = if request.version() == Version::HTTP_11 { hosts == 1 } else { hosts <= 1 };
-    if fine {
-        return Ok(());
+    let fine = if request.version() == Version::HTTP_10 { hosts <= 1 } else { hosts == 1 };
+    if !fine {
+        let detail = format!("the request has {hosts} `Host` headers; send exactly one");
+        return Err(Problem::new(ErrorCode::BadRequest, detail));
     }
-    let detail = format!("the request has {hosts} `Host` headers; send exactly one");
-    Err(Problem::new(ErrorCode::BadRequest, detail))
+    let (host, authority) = (request.headers().get(HOST), request.uri().authority());
+    if let (Some(host), Some(authority)) = (host, authority)
+        && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+    {
+        return Err(Problem::new(ErrorCode::BadRequest, "`Host` and the address of the request differ; send one name"));
+    }
+    Ok(())
 }
 
 fn hosts(headers: &HeaderMap) -> usize {

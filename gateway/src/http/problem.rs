@@ -6,6 +6,7 @@
 //! ```
 
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use groupcast_protocol::{ErrorCode, Refusal};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -14,6 +15,8 @@ use serde::Serialize;
 /// Seconds that a client is told to wait after `rate_limited`, `overloaded` and the like: such states pass quickly,
 /// and more would make clients slower than they have to be.
 const RETRY_AFTER_SECONDS: u16 = 1;
+
+const MEDIA_TYPE: &str = "application/problem+json";
 
 /// An error on its way to a client.
 #[derive(Debug)]
@@ -67,6 +70,31 @@ impl Problem {
         self.refusal.message
     }
 
+    /// The whole answer of HTTP/1.1, for a connection that ends with it.
+    pub(crate) fn into_http1(self) -> Bytes {
+        let body = self.json();
+        let status = self.status();
+        let title = status.canonical_reason().unwrap_or_default();
+        let head = format!(
+            "HTTP/1.1 {} {title}\r\ncontent-type: {MEDIA_TYPE}\r\nconnection: close\r\ncontent-length: {}\r\n",
+            status.as_u16(),
+            body.len()
+        );
+        let mut answer = head.into_bytes();
+        for (name, value) in &self.headers {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                answer.extend_from_slice(part);
+            }
+        }
+        answer.extend_from_slice(b"\r\n");
+        answer.extend_from_slice(&body);
+        answer.into()
+    }
+
+    fn json(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.body()).expect("texts and numbers are always JSON")
+    }
+
     /// What a client reads.
     pub(super) fn body(&self) -> ProblemBody<'_> {
         let (status, title) = status_and_title(self.refusal.code);
@@ -95,9 +123,8 @@ impl From<Refusal> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = serde_json::to_vec(&self.body()).expect("texts and numbers are always JSON");
-        let mut response = (self.status(), body).into_response();
-        let json = HeaderValue::from_static("application/problem+json");
+        let mut response = (self.status(), self.json()).into_response();
+        let json = HeaderValue::from_static(MEDIA_TYPE);
         response.headers_mut().insert(CONTENT_TYPE, json);
         response.headers_mut().extend(self.headers);
         response

@@ -5,14 +5,18 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use groupcast_protocol::ErrorCode;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::admission::{Admission, Place, Refused};
 use super::shard::Arrival;
+use super::watch::{Busy, Watch};
+use crate::http::problem::Problem;
 
 /// Connections that the kernel has completed and that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -29,6 +33,15 @@ pub(crate) struct Peer {
     pub(crate) shard: mpsc::Sender<Arrival>,
     /// Kept as long as the connection, in whatever form.
     pub(crate) place: Place,
+    /// What its HTTP is waiting for.
+    pub(super) watch: Arc<Watch>,
+}
+
+impl Peer {
+    /// Keeps the connection from being idle.
+    pub(crate) fn busy(&self) -> Busy {
+        self.watch.busy()
+    }
 }
 
 /// Where connections come in.
@@ -116,22 +129,22 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// Says why and hangs up, without waiting: whoever floods us gets no more attention than that.
 fn refuse(stream: TcpStream, refused: Refused) {
-    let (status, code, detail) = match refused {
-        Refused::Full => ("503 Service Unavailable", "overloaded", "as many connections as are allowed are open"),
-        Refused::FullForAddress => {
-            ("429 Too Many Requests", "rate_limited", "as many connections as are allowed from one address are open")
-        }
-    };
-    let (number, title) = status.split_once(' ').expect("a status has a number and a name");
-    let body = format!(
-        r#"{{"type":"about:blank","title":"{title}","status":{number},"detail":"{detail}; try again later","code":"{code}"}}"#
-    );
-    let answer = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
     if let Ok(mut stream) = stream.into_std() {
         // An empty socket buffer takes this at once; if not, the client learns it by the hang-up.
-        let _ = stream.write_all(answer.as_bytes());
+        let _ = stream.write_all(&Problem::from(refused).into_http1());
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => {
+                Self::new(ErrorCode::Overloaded, "as many connections as are allowed are open; try again later")
+            }
+            Refused::FullForAddress => {
+                let why = "as many connections as are allowed from one address are open; close one, or try again later";
+                Self::new(ErrorCode::RateLimited, why)
+            }
+        }
     }
 }

@@ -3,26 +3,19 @@
 //! One single-threaded runtime with three duties: accept and serve sockets, drive those that have become
 //! WebSockets, and sweep: apply what the layer says and write what is ready.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use groupcast_channel_layer::{Event, Shard, ShardInbox};
-use http::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
-use tower::Service;
 
-use super::accept::{Accepted, Door, Peer};
+use super::accept::{Accepted, Door};
+use super::front::Front;
+use super::tls::Tls;
 use super::{StartError, Stop, spread};
 use crate::app::App;
 use crate::http::events;
@@ -33,15 +26,19 @@ const ARRIVALS_MAX: usize = 1024;
 /// Writes before other tasks of the thread get their turn, and further messages may join the sweep: 0.3 ms or so.
 const WRITES_PER_TURN: usize = 128;
 
-/// What a request that is under way when a drain has come this far may still take.
-const HTTP_GRACE: Duration = Duration::from_secs(5);
-
 /// What a request may become on its shard's thread.
 pub(crate) enum Arrival {
     /// A handshake that was accepted.
     WebSocket(Upgrade),
     /// An event stream that was asked for.
     Events(events::Opening),
+}
+
+/// What is served, and how.
+#[derive(Clone)]
+pub(crate) struct Served {
+    pub(super) router: Router,
+    pub(super) tls: Option<Tls>,
 }
 
 /// What the tasks of one shard share. Never leaves its thread.
@@ -72,7 +69,7 @@ impl ShardThread {
     pub(crate) fn start(
         inbox: ShardInbox,
         door: Door,
-        router: Router,
+        served: Served,
         app: App,
         stop: Stop,
     ) -> Result<Self, StartError> {
@@ -82,7 +79,7 @@ impl ShardThread {
             let (shard, events) = inbox.open();
             let websockets = websocket::Shared::new(&app.config.limits);
             let local = Rc::new(Local { app, shard: RefCell::new(shard), websockets, tasks: TaskTracker::new() });
-            LocalSet::new().block_on(&runtime, run(local, events, door, router, stop));
+            LocalSet::new().block_on(&runtime, run(local, events, door, served, stop));
             drop(alive);
         };
         let thread = std::thread::Builder::new().name("groupcast-shard".to_owned()).spawn(run);
@@ -103,12 +100,15 @@ impl ShardThread {
     }
 }
 
-async fn run(local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, router: Router, stop: Stop) {
+async fn run(local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, served: Served, stop: Stop) {
     let (way_in, arrivals) = mpsc::channel(ARRIVALS_MAX);
     let wheel = tokio::task::spawn_local(websocket::turn(local.clone()));
     let sweeper = tokio::task::spawn_local(sweep(local.clone(), events));
     tokio::task::spawn_local(take_arrivals(local.clone(), arrivals));
-    tokio::task::spawn_local(take_sockets(local.clone(), door, router, way_in, stop.clone()));
+    let Served { router, tls } = served;
+    let (scratch, tasks) = (Front::scratch(), local.tasks.clone());
+    let front = Front { local: local.clone(), router, tls, way_in, stop: stop.clone(), scratch, tasks };
+    tokio::task::spawn_local(take_connections(Rc::new(front), door));
     stop.taking.cancelled().await;
     local.shard.borrow().tell_closing();
     stop.serving.cancelled().await;
@@ -123,59 +123,14 @@ async fn run(local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, router
     wheel.abort();
 }
 
-/// Serves HTTP on each socket that this thread accepts, until no more are taken.
-async fn take_sockets(local: Rc<Local>, door: Door, router: Router, way_in: mpsc::Sender<Arrival>, stop: Stop) {
-    let accepting = stop.accepting.clone();
+/// Serves each connection that this thread accepts, until no more are taken.
+async fn take_connections(front: Rc<Front>, door: Door) {
+    let accepting = front.stop.accepting.clone();
     let serve = |accepted: Accepted| {
-        let peer = Peer { address: accepted.address, shard: way_in.clone(), place: accepted.place };
-        let serving = serve(local.clone(), accepted.stream, peer, router.clone(), stop.clone());
-        local.tasks.spawn_local(serving);
+        front.tasks.spawn_local(front.clone().serve(accepted));
     };
     if let Some(error) = accepting.run_until_cancelled(door.accept(serve)).await {
         tracing::error!(%error, "a shard cannot accept connections");
-    }
-}
-
-async fn serve(local: Rc<Local>, stream: TcpStream, peer: Peer, router: Router, stop: Stop) {
-    let limits = &local.app.config.limits;
-    let asked = Rc::new(Cell::new(false));
-    let first = first_request(asked.clone(), limits.header_timeout.0);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        asked.set(true);
-        request.extensions_mut().insert(peer.clone());
-        // A router is always ready.
-        router.clone().call(request.map(Body::new))
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout.0.max(limits.idle_timeout.0))
-        // Twice what is allowed: a head that is a little too large gets a problem, and hyper's own 431 has no body.
-        .max_buf_size(limits.header_bytes.0 * 2)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let outcome = tokio::select! {
-        outcome = connection.as_mut() => outcome,
-        () = first => return tracing::debug!("a connection asked nothing in time"),
-        () = stop.serving.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            // Whoever has not even finished his request's head by then is not waited for.
-            match tokio::time::timeout(HTTP_GRACE, connection).await {
-                Ok(outcome) => outcome,
-                Err(_elapsed) => return,
-            }
-        }
-    };
-    if let Err(error) = outcome {
-        tracing::debug!(%error, "an HTTP connection ended early");
-    }
-}
-
-/// Resolves when no request has come in time. hyper's own deadline has to leave room for the pauses between two.
-async fn first_request(asked: Rc<Cell<bool>>, header_timeout: Duration) {
-    tokio::time::sleep(header_timeout).await;
-    if asked.get() {
-        std::future::pending().await
     }
 }
 

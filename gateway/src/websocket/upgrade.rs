@@ -1,5 +1,7 @@
-//! The handshake: what a request must be to become a WebSocket, and the socket taken out of hyper.
+//! The handshake: what a request must be to become a WebSocket, over HTTP/1.1 and HTTP/2, and the socket taken out of
+//! hyper.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,13 +13,13 @@ use groupcast_protocol::envelope::Position;
 use groupcast_protocol::websocket::{self, Offer};
 use groupcast_protocol::{ErrorCode, GroupName, Refusal};
 use http::header::{
-    CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -25,16 +27,21 @@ use super::driver::drive;
 use crate::app::App;
 use crate::http::problem::Problem;
 use crate::server::shard::{Arrival, Local};
-use crate::server::{Peer, Place};
+use crate::server::{Busy, Guarded, Peer, Place};
 use crate::stream::Stream;
 
+/// Where WebSockets are opened.
+pub(crate) const PATH: &str = "/ws";
+
 /// From the answer to the handshake to the socket in our hands.
-const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A request that has become a WebSocket, on its way to the thread that owns its socket.
 pub(crate) struct Upgrade {
-    pub(crate) on_upgrade: OnUpgrade,
-    pub(crate) opening: Opening,
+    on_upgrade: OnUpgrade,
+    opening: Opening,
+    /// The HTTP/2 connection that carries it is not idle.
+    busy: Busy,
 }
 
 /// What a client asked for in its request line.
@@ -51,23 +58,43 @@ pub(crate) struct Opening {
     #[allow(dead_code, reason = "what the handshake has agreed to")]
     pub(crate) deflate: bool,
     /// Whether messages go back as they came, without a session.
-    #[allow(dead_code, reason = "what the handshake has agreed to")]
     pub(crate) echo: bool,
+}
+
+/// A handshake that is in order, with its answer.
+pub(crate) struct Accepted {
+    /// The answer to the client's key, which HTTP/2 has not.
+    key: Option<String>,
+    /// Whether the client has asked for our subprotocol by name.
+    named: bool,
+    opening: Opening,
+}
+
+/// How a WebSocket is asked for.
+enum Way {
+    /// RFC 6455: `Upgrade`.
+    Http1,
+    /// RFC 8441: an extended `CONNECT`, on a stream of its own.
+    Http2,
 }
 
 /// Drives a connection as soon as hyper gives it away.
 pub(crate) async fn take_over(local: Rc<Local>, upgrade: Upgrade) {
-    let Ok(Ok(upgraded)) = timeout(UPGRADE_TIMEOUT, upgrade.on_upgrade).await else { return };
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
-        tracing::error!("an upgraded connection is no TCP stream");
-        return;
+    let Upgrade { on_upgrade, opening, busy } = upgrade;
+    let Ok(Ok(upgraded)) = timeout(UPGRADE_TIMEOUT, on_upgrade).await else { return };
+    let (stream, already_read) = match upgraded.downcast::<TokioIo<Guarded>>() {
+        Ok(parts) => (parts.io.into_inner().into_stream(), parts.read_buf),
+        Err(stream_of_http2) => (Stream::other(TokioIo::new(stream_of_http2)), Bytes::new()),
     };
-    let stream = Stream::Tcp(parts.io.into_inner());
     // A task of its own: what the handshake needed is freed.
-    local.spawn(drive(local.clone(), stream, parts.read_buf, upgrade.opening));
+    let driver = drive(local.clone(), stream, already_read, opening);
+    local.spawn(async move {
+        driver.await;
+        drop(busy);
+    });
 }
 
-/// `GET /ws`.
+/// `GET /ws`, and `CONNECT` over HTTP/2.
 ///
 /// # Errors
 /// 400 for a malformed handshake, 403 for a foreign origin, 422 for a bad `?group=`, 426 without an upgrade, 503 when
@@ -75,63 +102,150 @@ pub(crate) async fn take_over(local: Rc<Local>, upgrade: Upgrade) {
 pub(crate) async fn upgrade(
     State(app): State<App>,
     Extension(peer): Extension<Peer>,
-    mut request: Request<Body>,
+    request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let accept = handshake(&request)?;
-    let limit = app.config.limits.subscriptions_per_connection;
-    let groups = groups(request.uri(), limit)?;
-    if app.health.is_draining() {
-        return Err(Problem::new(ErrorCode::Unavailable, "the gateway is about to restart; connect again in a moment"));
-    }
-    let on_upgrade = hyper::upgrade::on(&mut request);
-    let opening = Opening {
-        groups,
-        peer: peer.address.ip().to_string(),
-        place: peer.place.clone(),
-        head: Bytes::new(),
-        deflate: false,
-        echo: false,
-    };
-    if peer.shard.try_send(Arrival::WebSocket(Upgrade { on_upgrade, opening })).is_err() {
+    let accepted = accept(&app, &request, peer.address, &peer.place)?;
+    hand_over(&peer, request, accepted)
+}
+
+/// The same, but messages go back as they came: for test suites of the WebSocket protocol.
+///
+/// # Errors
+/// As [`upgrade`].
+pub(crate) async fn upgrade_to_echo(
+    State(app): State<App>,
+    Extension(peer): Extension<Peer>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let mut accepted = accept(&app, &request, peer.address, &peer.place)?;
+    accepted.opening.echo = true;
+    hand_over(&peer, request, accepted)
+}
+
+/// Gives a connection to its thread.
+fn hand_over(peer: &Peer, mut request: Request<Body>, accepted: Accepted) -> Result<Response, Problem> {
+    let response = accepted.response()?;
+    let upgrade =
+        Upgrade { on_upgrade: hyper::upgrade::on(&mut request), opening: accepted.opening, busy: peer.busy() };
+    if peer.shard.try_send(Arrival::WebSocket(upgrade)).is_err() {
         return Err(Problem::new(
             ErrorCode::Overloaded,
             "too many handshakes are under way; connect again in a moment",
         ));
     }
-    Ok(accept)
+    Ok(response)
 }
 
-/// Checks the handshake (RFC 6455, section 4.2.1) and makes the answer. Where the page comes from has been checked as
-/// for every request.
-fn handshake(request: &Request<Body>) -> Result<Response, Problem> {
+/// Decides about a handshake. Where the page comes from and what every head must be has been checked before.
+///
+/// # Errors
+/// As [`upgrade`].
+pub(crate) fn accept<B>(
+    app: &App,
+    request: &Request<B>,
+    address: SocketAddr,
+    place: &Place,
+) -> Result<Accepted, Problem> {
+    let way = way(request)?;
     let headers = request.headers();
-    let bad = |detail: &str| Problem::new(ErrorCode::BadRequest, detail);
-    if request.method() != Method::GET || request.version() != Version::HTTP_11 || !asks_for_upgrade(headers) {
-        let detail =
-            "this is a WebSocket endpoint; open it with a WebSocket client (GET, HTTP/1.1, `Upgrade: websocket`)";
-        let problem = Problem::new(ErrorCode::UpgradeRequired, detail);
-        return Err(problem.with_header(UPGRADE, HeaderValue::from_static("websocket")));
-    }
     if single(headers, SEC_WEBSOCKET_VERSION)? != Some("13") {
         let problem =
             Problem::new(ErrorCode::UpgradeRequired, "only version 13 of the WebSocket protocol is spoken here");
         return Err(problem.with_header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
     }
-    let key = single(headers, SEC_WEBSOCKET_KEY)?.filter(|key| websocket::is_key(key));
-    let key = key.ok_or_else(|| bad("`Sec-WebSocket-Key` has to be 16 bytes in base64"))?;
-    let mut response = Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(UPGRADE, "websocket")
-        .header(CONNECTION, "Upgrade")
-        .header(SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()));
-    match websocket::offer(headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok())) {
-        Offer::Nothing if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) => {}
+    let key = match way {
+        Way::Http1 => Some(answer_to_key(headers)?),
+        Way::Http2 => None,
+    };
+    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let named = match websocket::offer(offered) {
+        Offer::Nothing if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) => false,
         Offer::Nothing | Offer::Others => {
             return Err(bad("of the subprotocols that the client offers none is spoken here; offer `groupcast.v1`"));
         }
-        Offer::Ours { token: _ } => response = response.header(SEC_WEBSOCKET_PROTOCOL, websocket::SUBPROTOCOL),
+        Offer::Ours { token: _ } => true,
+    };
+    let groups = groups(request.uri(), app.config.limits.subscriptions_per_connection)?;
+    if app.health.is_draining() {
+        return Err(Problem::new(ErrorCode::Unavailable, "the gateway is about to restart; connect again in a moment"));
     }
-    Ok(response.body(Body::empty()).map_err(|_| bad("the handshake has a malformed header"))?.into_response())
+    let opening = Opening {
+        groups,
+        peer: address.ip().to_string(),
+        place: place.of_stream(request.version())?,
+        head: Bytes::new(),
+        deflate: false,
+        echo: false,
+    };
+    Ok(Accepted { key, named, opening })
+}
+
+impl Accepted {
+    /// The connection to be, for who writes the answer himself.
+    pub(crate) fn into_opening(self) -> Opening {
+        let mut head = String::with_capacity(192);
+        head += "HTTP/1.1 101 Switching Protocols\r\n";
+        for (name, value) in self.headers() {
+            for part in [name.as_str(), ": ", value, "\r\n"] {
+                head += part;
+            }
+        }
+        head += "\r\n";
+        Opening { head: head.into(), ..self.opening }
+    }
+
+    fn response(&self) -> Result<Response, Problem> {
+        let status = if self.key.is_some() { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
+        let response = Response::builder().status(status);
+        let response = self.headers().fold(response, |response, (name, value)| response.header(name, value));
+        Ok(response.body(Body::empty()).map_err(|_| bad("the handshake has a malformed header"))?.into_response())
+    }
+
+    fn headers(&self) -> impl Iterator<Item = (HeaderName, &str)> {
+        let key = self.key.as_deref();
+        let upgrade = key.map(|key| [(UPGRADE, "websocket"), (CONNECTION, "Upgrade"), (SEC_WEBSOCKET_ACCEPT, key)]);
+        let subprotocol = self.named.then_some((SEC_WEBSOCKET_PROTOCOL, websocket::SUBPROTOCOL));
+        upgrade.into_iter().flatten().chain(subprotocol)
+    }
+}
+
+/// How the client asks for a WebSocket (RFC 6455, section 4.2.1; RFC 8441, section 5).
+fn way<B>(request: &Request<B>) -> Result<Way, Problem> {
+    let headers = request.headers();
+    let http1 = request.method() == Method::GET && request.version() == Version::HTTP_11 && asks_for_upgrade(headers);
+    let protocol = request.extensions().get::<Protocol>();
+    let http2 =
+        request.method() == Method::CONNECT && protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
+    match (http1, http2) {
+        (true, _) if headers.contains_key(TRANSFER_ENCODING) || announces_body(headers) => {
+            Err(bad("a handshake has no body; send none"))
+        }
+        (true, _) => Ok(Way::Http1),
+        (false, true) => Ok(Way::Http2),
+        (false, false) => {
+            let detail = "this is a WebSocket endpoint; open it with a WebSocket client (GET, HTTP/1.1, `Upgrade: websocket`; or CONNECT over HTTP/2)";
+            let problem = Problem::new(ErrorCode::UpgradeRequired, detail);
+            // HTTP/2 knows no `Upgrade`.
+            Err(match request.version() {
+                Version::HTTP_2 => problem,
+                _ => problem.with_header(UPGRADE, HeaderValue::from_static("websocket")),
+            })
+        }
+    }
+}
+
+fn announces_body(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+}
+
+fn answer_to_key(headers: &HeaderMap) -> Result<String, Problem> {
+    let key = single(headers, SEC_WEBSOCKET_KEY)?.filter(|key| websocket::is_key(key));
+    let key = key.ok_or_else(|| bad("`Sec-WebSocket-Key` has to be 16 bytes in base64"))?;
+    Ok(derive_accept_key(key.as_bytes()))
+}
+
+fn bad(detail: &str) -> Problem {
+    Problem::new(ErrorCode::BadRequest, detail)
 }
 
 fn asks_for_upgrade(headers: &HeaderMap) -> bool {

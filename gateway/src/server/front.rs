@@ -1,0 +1,241 @@
+//! One connection, from its first byte to the protocol that serves it.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use super::Stop;
+use super::accept::{Accepted, Peer};
+use super::admission::Place;
+use super::first::{First, first};
+use super::guarded::{Guarded, Transport};
+use super::shard::{Arrival, Local};
+use super::tls::Tls;
+use super::watch::{Busy, Expired, Watch};
+use crate::stream::Stream;
+use crate::websocket;
+
+/// What is read before it is known what a connection speaks. A longer head goes on with hyper.
+const SCRATCH_BYTES: usize = 4096;
+/// What a request that is under way when a drain has come this far may still take.
+const HTTP_GRACE: Duration = Duration::from_secs(5);
+/// The same for HTTP/2, whose WebSockets are closed over seconds.
+const HTTP2_GRACE: Duration = Duration::from_secs(15);
+/// Requests of one HTTP/2 connection at once.
+const STREAMS_MAX: u32 = 100;
+/// A peer of HTTP/2 that does not answer a ping in time is gone.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the connections of one shard need to be served. Never leaves its thread.
+pub(super) struct Front {
+    pub(super) local: Rc<Local>,
+    pub(super) router: Router,
+    pub(super) tls: Option<Tls>,
+    pub(super) way_in: mpsc::Sender<Arrival>,
+    pub(super) stop: Stop,
+    /// Where first bytes are read to, by one connection at a time.
+    pub(super) scratch: RefCell<Box<[u8]>>,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Front {
+    pub(super) fn scratch() -> RefCell<Box<[u8]>> {
+        RefCell::new(vec![0; SCRATCH_BYTES].into())
+    }
+
+    /// Serves one connection. The rarer and larger futures are boxed: most connections become WebSockets.
+    pub(super) async fn serve(self: Rc<Self>, accepted: Accepted) {
+        let Accepted { stream, address, place } = accepted;
+        if let Some(tls) = &self.tls {
+            let accepted = tls.accept(stream, self.local.app.config.limits.handshake_timeout.0).await;
+            let Some((stream, is_http2)) = accepted else { return };
+            let (transport, peer) = (Transport::Tls(Box::new(stream)), self.peer(address, place));
+            return match is_http2 {
+                true => Box::pin(self.http2(transport, Bytes::new(), peer)).await,
+                false => Box::pin(self.http1(transport, Bytes::new(), peer)).await,
+            };
+        }
+        match first(&self, &stream).await {
+            First::Over => {}
+            First::WebSocket { head, request, rest } => match self.handshake(&request, address, &place) {
+                Some(opening) => {
+                    let driver = websocket::drive(self.local.clone(), Stream::Tcp(stream), rest, opening);
+                    self.local.spawn(driver);
+                }
+                // Refused: hyper has the machinery to say so.
+                None => {
+                    let (prefix, peer) = (Bytes::from([head, rest].concat()), self.peer(address, place));
+                    Box::pin(self.http1(Transport::Tcp(stream), prefix, peer)).await;
+                }
+            },
+            First::Http1(prefix) => {
+                let peer = self.peer(address, place);
+                Box::pin(self.http1(Transport::Tcp(stream), prefix, peer)).await;
+            }
+            First::Http2(prefix) => {
+                let peer = self.peer(address, place);
+                Box::pin(self.http2(Transport::Tcp(stream), prefix, peer)).await;
+            }
+        }
+    }
+
+    fn peer(&self, address: SocketAddr, place: Place) -> Peer {
+        Peer { address, shard: self.way_in.clone(), place, watch: Watch::new(&self.local.app.config.limits) }
+    }
+
+    /// The usual way to a WebSocket, by the checks of the usual way to anything.
+    fn handshake(&self, request: &Request<()>, address: SocketAddr, place: &Place) -> Option<websocket::Opening> {
+        let started = Instant::now();
+        let app = &self.local.app;
+        crate::http::head::permit(request, &app.config).ok()?;
+        let accepted = websocket::accept(app, request, address, place).ok()?;
+        let status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
+        app.metrics.http_request(&Method::GET, websocket::PATH, status, started.elapsed());
+        Some(accepted.into_opening())
+    }
+
+    async fn http1(self: Rc<Self>, transport: Transport, prefix: Bytes, peer: Peer) {
+        let watch = peer.watch.clone();
+        let io = TokioIo::new(Guarded::http1(transport, prefix, watch.clone()));
+        let connection = http1::Builder::new()
+            // All deadlines are the watch's.
+            .header_read_timeout(None)
+            // Twice what is allowed: a head that is a little too large gets a problem that says by how much.
+            .max_buf_size(self.local.app.config.limits.header_bytes.0 * 2)
+            .serve_connection(io, self.service(peer))
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            outcome = connection.as_mut() => Some(outcome),
+            why = watch.expired() => self.on_expired(why),
+            () = self.stop.serving.cancelled() => None,
+        };
+        let outcome = match ended {
+            Some(outcome) => outcome,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                // Whoever has not even finished his request's head by then is not waited for.
+                timeout(HTTP_GRACE, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "an HTTP connection ended early");
+        }
+    }
+
+    async fn http2(self: Rc<Self>, transport: Transport, prefix: Bytes, peer: Peer) {
+        let watch = peer.watch.clone();
+        let io = TokioIo::new(Guarded::http2(transport, prefix, watch.clone()));
+        let mut builder = http2::Builder::new(OnThisThread(self.tasks.clone()));
+        let connection = builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(u32::try_from(self.local.app.config.limits.header_bytes.0).unwrap_or(u32::MAX))
+            .keep_alive_interval(HTTP2_PING_INTERVAL)
+            .keep_alive_timeout(HTTP2_PING_TIMEOUT)
+            .enable_connect_protocol()
+            .serve_connection(io, self.service(peer));
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            outcome = connection.as_mut() => Some(outcome),
+            why = watch.expired() => self.on_expired(why),
+            () = self.stop.serving.cancelled() => None,
+        };
+        let outcome = match ended {
+            Some(outcome) => outcome,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                timeout(HTTP2_GRACE, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "an HTTP/2 connection ended early");
+        }
+    }
+
+    /// `None`: to be ended in good order.
+    fn on_expired(&self, why: Expired) -> Option<hyper::Result<()>> {
+        tracing::debug!(?why, "an HTTP connection did not go on in time");
+        match why {
+            Expired::Idle => None,
+            Expired::Stalled => Some(Ok(())),
+        }
+    }
+
+    fn service(
+        &self,
+        peer: Peer,
+    ) -> impl HttpService<Incoming, ResBody = Answer, Error = Infallible, Future: 'static> + use<> {
+        let router = self.router.clone();
+        service_fn(move |mut request: Request<Incoming>| {
+            let busy = peer.watch.busy();
+            request.extensions_mut().insert(peer.clone());
+            // A router is always ready.
+            let response = router.clone().call(request.map(Body::new));
+            async move {
+                let response: Response = response.await?;
+                Ok(response.map(|body| Answer { body, _busy: busy }))
+            }
+        })
+    }
+}
+
+/// The body of an answer; its connection is busy as long as it exists.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Runs the streams of an HTTP/2 connection beside it, on the shard's thread.
+#[derive(Clone)]
+struct OnThisThread(TaskTracker);
+
+impl<F> Executor<F> for OnThisThread
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn_local(future);
+    }
+}
