@@ -59,6 +59,33 @@ async fn groups_that_have_ended_wait_for_nobody() {
 }
 
 #[tokio::test]
+async fn who_comes_on_another_shard_while_there_is_no_room_is_told_too() {
+    let mut config = LayerConfig::new(NodeId::parse("test").expect("a valid name"));
+    tells(&mut config);
+    (config.shards, config.shard_queue) = (2, 1);
+    let (layer, inboxes) = ChannelLayer::new(config);
+    let mut nodes: Vec<_> = inboxes.into_iter().map(|inbox| Node::of(layer.clone(), inbox)).collect();
+    let (room, one) = (group("room"), nodes[0].connect());
+    nodes[0].subscribe(&one, &room, None);
+    layer.group_send(&room, &message(0)).await.expect("there is room for one");
+    let announcing = tokio::spawn({
+        let layer = layer.clone();
+        async move { layer.announce().await }
+    });
+    tokio::task::yield_now().await;
+    let two = nodes[1].connect();
+    nodes[1].subscribe(&two, &room, None);
+    let all = names([one.channel.as_str(), two.channel.as_str()]);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+    while one.members("room") != all || two.members("room") != all {
+        assert!(tokio::time::Instant::now() < deadline, "{:?} {:?}", one.members("room"), two.members("room"));
+        nodes.iter_mut().for_each(Node::turn);
+        tokio::task::yield_now().await;
+    }
+    announcing.abort();
+}
+
+#[tokio::test]
 async fn many_changes_are_told_in_parts() {
     let (mut node, room) = (Node::new(tells), group("room"));
     let sockets: Vec<_> = (0..1000).map(|_| node.connect()).collect();
