@@ -4,6 +4,7 @@
 //! What a server sends is never masked and never fragmented, so a frame is a short header and the payload
 //! (RFC 6455, section 5.2).
 
+pub mod deflate;
 pub mod reader;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -28,10 +29,17 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
 const FINAL: u8 = 0x80;
+/// RSV1, the bit of permessage-deflate.
+const DEFLATED: u8 = 0x40;
 
 /// A whole text message: header and payload. The payload must be UTF-8.
 pub fn text(payload: &[u8]) -> Bytes {
     frame(TEXT, payload)
+}
+
+/// A whole text message whose payload has been compressed.
+pub fn deflated_text(payload: &[u8]) -> Bytes {
+    frame(DEFLATED | TEXT, payload)
 }
 
 /// A whole binary message.
