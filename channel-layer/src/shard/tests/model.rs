@@ -202,7 +202,7 @@ impl World {
 impl Client {
     fn new(nodes: &mut [Node], n: usize) -> Self {
         let node = n % nodes.len();
-        let format = [Format::WebSocket, Format::WebSocket, Format::Events, Format::EventsOfMany][n / SHARDS % 4];
+        let format = [Format::WebSocket, Format::Deflated, Format::Events, Format::EventsOfMany][n / SHARDS % 4];
         Self { node, socket: nodes[node].connect_as(format), subscribed: BTreeMap::new(), positions: HashMap::new() }
     }
 }
@@ -223,7 +223,7 @@ impl Ledger<'_> {
             let g = self.groups.iter().position(|group| frame["group"] == group.as_str()).expect("one of the groups");
             self.read_frame(g, frame, positions);
             // The client's own bookkeeping; a stream of events has only its ids.
-            if format == Format::WebSocket
+            if matches!(format, Format::WebSocket | Format::Deflated)
                 && let Some(position) = positions.get_mut(&g)
             {
                 position.offset = self.at[&g] as u64;
