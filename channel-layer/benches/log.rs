@@ -3,18 +3,14 @@
 //! `cargo bench -p groupcast-channel-layer` (with `-- --quick`: a few seconds).
 
 use std::hint::black_box;
-use std::io::IoSlice;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use groupcast_channel_layer::log::FrameLog;
-
-/// As many as the shard gives to one write.
-const SLICES: usize = 64;
+use groupcast_channel_layer::log::{FrameLog, Slices};
 
 fn log_of(frames: usize, bytes: usize) -> FrameLog {
     let (mut log, frame) = (FrameLog::default(), Bytes::from(vec![b'x'; bytes]));
-    (0..frames).for_each(|_| log.append(&frame));
+    (0..frames as u64).for_each(|n| log.append(&frame, n, n + 1));
     log
 }
 
@@ -23,13 +19,14 @@ fn append(c: &mut Criterion) {
     let mut group = c.benchmark_group("log_append");
     for bytes in [128, 1024, 8192] {
         let frame = Bytes::from(vec![b'x'; bytes]);
-        let mut log = FrameLog::default();
+        let (mut log, mut n) = (FrameLog::default(), 0);
         group.bench_function(bytes.to_string(), |b| {
             b.iter(|| {
                 if log.bytes() > 1 << 20 {
                     log.clear();
                 }
-                log.append(black_box(&frame));
+                log.append(black_box(&frame), n, n + 1);
+                n += 1;
             });
         });
     }
@@ -43,10 +40,11 @@ fn slices(c: &mut Criterion) {
         let from = log.end() - behind * 128;
         group.bench_function(name, |b| {
             b.iter(|| {
-                let mut out: Vec<IoSlice<'_>> = Vec::with_capacity(8);
-                let bytes = log.slices(black_box(from), &mut out, SLICES);
-                let border = log.border_at_or_after(black_box(from) + bytes as u64);
-                assert_eq!((bytes as u64, border), (behind * 128, log.end()));
+                let mut out = Slices::new();
+                log.slices(black_box(from), &mut out);
+                let bytes = out.bytes() as u64;
+                let border = log.border_at_or_after(black_box(from) + bytes);
+                assert_eq!((bytes, border), (behind * 128, log.end()));
             });
         });
     }
