@@ -9,6 +9,7 @@ use groupcast_protocol::frame::GapReason;
 use super::Shard;
 use super::catch_up::CatchUp;
 use super::cursor::{Cursor, CursorState, mark_dirty};
+use crate::deflate::deflated;
 use crate::group::Group;
 use crate::log::FrameLog;
 
@@ -200,7 +201,9 @@ impl Shard {
         if !lane.reading.is_empty() {
             match lane.format {
                 Format::WebSocket => self.append(key, frame, seq - 1, seq),
-                format @ (Format::Events | Format::EventsOfMany | Format::Deflated) => {
+                // Once for all who read it here.
+                Format::Deflated => self.append(key, &deflated(frame), seq - 1, seq),
+                format @ (Format::Events | Format::EventsOfMany) => {
                     let frame = format.of_websocket(frame, lane.group.at(seq));
                     self.append(key, &frame, seq - 1, seq);
                 }
