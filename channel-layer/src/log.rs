@@ -3,6 +3,9 @@
 //! Positions are byte offsets from the log's first frame ever and always lie on a frame's border. What a cursor is
 //! and who owns one is the shard's.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::ops::Range;
@@ -40,33 +43,42 @@ struct End {
     seq: u64,
 }
 
-/// Slices for one vectored write, as many as are worth it, without an allocation.
+/// Slices for one vectored write, as many as are worth it; without an allocation while they are few.
 #[derive(Debug)]
 pub struct Slices<'a> {
-    slices: [IoSlice<'a>; SLICES_MAX],
+    few: [IoSlice<'a>; SLICES_FEW],
+    /// All of them, when they are more.
+    many: Vec<IoSlice<'a>>,
     len: usize,
     bytes: usize,
 }
 
 /// Slices of one write. More gain nothing: a log is one slice for each 64 KiB.
 pub const SLICES_MAX: usize = 64;
+/// So many are enough for most writes; an array for all would cost each of them its initialisation.
+const SLICES_FEW: usize = 8;
 
 impl<'a> Slices<'a> {
     /// No slices.
+    #[inline]
     pub fn new() -> Self {
-        Self { slices: [IoSlice::new(&[]); SLICES_MAX], len: 0, bytes: 0 }
+        Self { few: [IoSlice::new(&[]); SLICES_FEW], many: Vec::new(), len: 0, bytes: 0 }
     }
 
-    /// Adds a slice. There must be room.
+    /// Adds a slice.
+    #[inline]
     pub fn push(&mut self, slice: &'a [u8]) {
-        self.slices[self.len] = IoSlice::new(slice);
+        match self.few.get_mut(self.len) {
+            Some(place) => *place = IoSlice::new(slice),
+            None => self.push_to_many(slice),
+        }
         self.len += 1;
         self.bytes += slice.len();
     }
 
-    /// Whether there is no room for another one.
+    /// Whether another one is not worth it.
     pub fn is_full(&self) -> bool {
-        self.len == SLICES_MAX
+        self.len >= SLICES_MAX
     }
 
     /// How many bytes all of them have.
@@ -76,7 +88,16 @@ impl<'a> Slices<'a> {
 
     /// The slices.
     pub fn as_slice(&self) -> &[IoSlice<'a>] {
-        &self.slices[..self.len]
+        if self.many.is_empty() { &self.few[..self.len] } else { &self.many }
+    }
+
+    #[cold]
+    fn push_to_many(&mut self, slice: &'a [u8]) {
+        if self.many.is_empty() {
+            self.many.reserve_exact(SLICES_MAX);
+            self.many.extend_from_slice(&self.few);
+        }
+        self.many.push(IoSlice::new(slice));
     }
 }
 
@@ -231,101 +252,5 @@ impl FrameLog {
         self.seal();
         let size = self.bytes().next_power_of_two().clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
         self.tail = BytesMut::with_capacity(size.max(frame_bytes));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn read(log: &FrameLog, from: u64) -> Vec<u8> {
-        let (mut slices, mut from, mut all) = (Slices::new(), from, Vec::new());
-        log.slices(from, &mut slices);
-        while slices.bytes() > 0 {
-            from += slices.bytes() as u64;
-            all.extend(slices.as_slice().iter().flat_map(|slice| slice.iter().copied()));
-            slices = Slices::new();
-            log.slices(from, &mut slices);
-        }
-        all
-    }
-
-    #[test]
-    fn an_empty_log_keeps_nothing() {
-        let mut log = FrameLog::default();
-        log.append(&Bytes::from_static(b"abc"), 0, 1);
-        log.clear();
-        assert_eq!((log.start(), log.end(), log.bytes()), (3, 3, 0));
-        log.append(&Bytes::from_static(b"de"), 1, 2);
-        assert_eq!(read(&log, 3), b"de");
-    }
-
-    #[test]
-    fn a_frame_without_a_number_repeats_the_one_before() {
-        let mut log = FrameLog::default();
-        for (before, seq) in [(7, 7), (7, 8), (8, 8), (8, 9)] {
-            log.append(&Bytes::from_static(b"ab"), before, seq);
-        }
-        assert_eq!([0, 2, 4, 6, 8].map(|border| log.seq_at(border)), [7, 7, 8, 8, 9]);
-        assert_eq!([7, 8, 9, 10].map(|seq| log.border_before(seq)), [None, Some(2), Some(6), None]);
-        log.cut(6);
-        assert_eq!((log.seq_at(6), log.border_before(8), log.border_before(9)), (8, None, Some(6)));
-    }
-
-    #[test]
-    fn a_large_frame_is_shared_and_not_copied() {
-        let mut log = FrameLog::default();
-        let large = Bytes::from(vec![7; SHARE_BYTES_MIN]);
-        log.append(&Bytes::from_static(b"abc"), 0, 1);
-        log.append(&large, 1, 2);
-        assert_eq!(log.share(3..3 + large.len() as u64).as_ptr(), large.as_ptr());
-    }
-
-    #[test]
-    fn a_shared_slice_outlives_a_cut() {
-        let mut log = FrameLog::default();
-        log.append(&Bytes::from_static(b"abcdef"), 0, 1);
-        log.append(&Bytes::from_static(b"ghi"), 1, 2);
-        let rest = log.share(2..6);
-        log.cut(6);
-        assert_eq!((&rest[..], read(&log, 6)), (&b"cdef"[..], b"ghi".to_vec()));
-    }
-
-    proptest! {
-        /// The log against a plain list of frames: appends, cuts, reads from every border.
-        #[test]
-        fn agrees_with_a_list(steps in prop::collection::vec((0usize..6000, 0u8..10), 1..60)) {
-            let (mut log, mut frames, mut kept_from) = (FrameLog::default(), Vec::<Vec<u8>>::new(), 0usize);
-            let border = |frames: &[Vec<u8>], n: usize| frames[..n].iter().map(|f| f.len() as u64).sum::<u64>();
-            for (len, action) in steps {
-                let frame = vec![frames.len() as u8; len + 1];
-                log.append(&Bytes::from(frame.clone()), frames.len() as u64, frames.len() as u64 + 1);
-                frames.push(frame);
-                if action == 0 {
-                    kept_from = (kept_from + frames.len()) / 2;
-                    log.cut(border(&frames, kept_from));
-                }
-                if action == 1 && len > 0 {
-                    let end = border(&frames, frames.len());
-                    prop_assert_eq!(log.share(end - 1..end).to_vec(), vec![(frames.len() - 1) as u8]);
-                }
-                let at = (kept_from + frames.len()).div_ceil(2);
-                let from = border(&frames, at);
-                prop_assert_eq!(read(&log, from), frames[at..].concat());
-                prop_assert_eq!(log.copy(from), frames[at..].concat());
-                prop_assert_eq!(log.frames_between(border(&frames, kept_from), from), (at - kept_from) as u64);
-                prop_assert_eq!(log.border_at_or_after(from), from);
-                prop_assert_eq!(log.seq_at(from), at as u64);
-                let next = (at < frames.len()).then_some(from);
-                prop_assert_eq!(log.border_before(at as u64 + 1), next);
-                prop_assert_eq!(log.border_before(kept_from as u64), None);
-                if at < frames.len() {
-                    prop_assert_eq!(log.border_at_or_after(from + 1), border(&frames, at + 1));
-                }
-                prop_assert_eq!(log.bytes(), frames[kept_from..].concat().len());
-            }
-        }
     }
 }

@@ -16,11 +16,14 @@ pub enum Format {
     /// Server-Sent Events of several groups: the `id` with the positions of all stands in blocks of its own, see
     /// [`sse::Positions`].
     EventsOfMany,
+    /// WebSocket text messages of which the layer compresses those of groups, where that gains something. What is for one
+    /// client alone is not worth it.
+    Deflated,
 }
 
 impl Format {
     /// How many kinds there are; `format as usize` is below it.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
 
     /// Frames JSON text that is for one client alone and moves no position: an answer, a direct message.
     pub fn frame(self, json: &[u8]) -> Bytes {
@@ -30,7 +33,7 @@ impl Format {
     /// Frames JSON text of a group. Who has read it is at position `at`, if the group has any.
     pub fn frame_at(self, json: &[u8], at: Option<At<'_>>) -> Bytes {
         match self {
-            Self::WebSocket => websocket::text(json),
+            Self::WebSocket | Self::Deflated => websocket::text(json),
             Self::Events => sse::event(None, json, at.as_ref().map(|at| at as &dyn fmt::Display)),
             Self::EventsOfMany => sse::event(None, json, None),
         }
@@ -40,7 +43,7 @@ impl Format {
     /// came with when that is recovered, else the group's.
     pub fn subscribed(self, json: &[u8], at: Option<At<'_>>) -> Bytes {
         match self {
-            Self::WebSocket => websocket::text(json),
+            Self::WebSocket | Self::Deflated => websocket::text(json),
             Self::Events => sse::event(Some("subscribed"), json, at.as_ref().map(|at| at as &dyn fmt::Display)),
             Self::EventsOfMany => sse::event(Some("subscribed"), json, None),
         }
@@ -49,7 +52,7 @@ impl Format {
     /// Frames anew what has been framed for WebSockets. Who has read it is at position `at`, if the group has any.
     pub fn of_websocket(self, frame: &Bytes, at: Option<At<'_>>) -> Bytes {
         match self {
-            Self::WebSocket => frame.clone(),
+            Self::WebSocket | Self::Deflated => frame.clone(),
             Self::Events | Self::EventsOfMany => self.frame_at(websocket::payload(frame), at),
         }
     }
@@ -94,6 +97,6 @@ mod tests {
 
     #[test]
     fn every_format_counts() {
-        assert_eq!(Format::EventsOfMany as usize + 1, Format::COUNT);
+        assert_eq!(Format::Deflated as usize + 1, Format::COUNT);
     }
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use futures_util::{SinkExt, StreamExt};
 use groupcast_tests::home::BARE;
+use groupcast_tests::raw::handshake_head;
 use groupcast_tests::socket::End;
 use groupcast_tests::wait::{within, within_time};
 use groupcast_tests::{Gateway, Raw, Socket};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 const TEXT: u8 = 0x81;
@@ -185,4 +187,51 @@ async fn a_message_has_128_fragments_at_most_and_ten_seconds() {
     let mut raw = Raw::websocket(gateway.address()).await;
     raw.send_frame(0x01, true, b" ").await;
     assert_eq!(within_time(Duration::from_secs(15), "the rest", raw.end()).await, End::Closed(1008));
+}
+
+#[tokio::test]
+async fn messages_are_compressed_where_both_sides_want_it() {
+    let offer = [("Sec-WebSocket-Extensions", Some("permessage-deflate; client_max_window_bits"))];
+    let text = "again and ".repeat(100);
+    for compression in [false, true] {
+        let config = BARE.replace("[server]", &format!("[server]\ncompression = {compression}"));
+        let gateway = Gateway::start(&config).await;
+        let mut raw = Raw::connect(gateway.address()).await;
+        raw.write(handshake_head(gateway.address(), &offer).as_bytes()).await;
+        let extensions = raw.reply().await.header("sec-websocket-extensions").map(str::to_owned);
+        let answer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+        assert_eq!(extensions.as_deref(), compression.then_some(answer));
+        raw.frame().await.expect("welcome");
+        let command = json!({"type": "subscribe", "group": text.len().to_string()}).to_string();
+        match compression {
+            true => raw.send_frame(0xC1, true, &deflate(command.as_bytes())).await,
+            false => raw.send_frame(TEXT, true, command.as_bytes()).await,
+        }
+        raw.frame().await.expect("subscribed");
+        gateway.http().group_send("1000", &json!({"type": "long", "text": text})).await;
+        let (_, mut message) = raw.frame().await.expect("the message");
+        if compression {
+            assert!(message.len() < 200, "{} bytes are not compressed", message.len());
+            message = inflate(&message);
+        }
+        let message: Value = serde_json::from_slice(&message).expect("JSON");
+        assert_eq!(message["message"]["text"], text);
+        if compression {
+            raw.send_frame(0xC1, true, &deflate(&vec![b' '; 1 << 20])).await;
+            assert_eq!(within_time(CLOSED, "a bomb", raw.end()).await, End::Closed(1009));
+        }
+    }
+}
+
+fn deflate(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload.len() + 64);
+    Compress::new(Compression::default(), false).compress_vec(payload, &mut out, FlushCompress::Sync).expect("it fits");
+    out.strip_suffix(&[0, 0, 0xFF, 0xFF]).expect("a flush").to_vec()
+}
+
+fn inflate(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(65_536);
+    let whole = [payload, &[0, 0, 0xFF, 0xFF]].concat();
+    Decompress::new(false).decompress_vec(&whole, &mut out, FlushDecompress::Sync).expect("a compressed message");
+    out
 }
