@@ -376,9 +376,9 @@ fn layer_config(config: &Config) -> LayerConfig {
         publish_deadline: config.limits.publish_timeout.0,
         log_bytes: config.limits.log_bytes.0,
         shard_log_bytes: config.limits.log_bytes_per_shard.0,
-        // 40 bits: two runs are told apart, and the ids of streams stay short.
-        epoch_seed: clock::random() as u64 >> 24,
         history_bytes: config.limits.history_bytes.0,
+        // 40 bits: two runs are told apart, and the ids of streams stay short.
+        epoch_seed: (clock::random() as u64) >> 24,
         groups: config.group.iter().map(group_rule).collect(),
         ..LayerConfig::new(node)
     }

@@ -12,5 +12,5 @@ mod wheel;
 
 pub(crate) use driver::drive;
 pub(crate) use shared::Shared;
-pub(crate) use upgrade::{Opening, PATH, Upgrade, accept, take_over, upgrade};
+pub(crate) use upgrade::{Opening, PATH, Upgrade, accept, take_over, upgrade, upgrade_to_echo};
 pub(crate) use wheel::turn;

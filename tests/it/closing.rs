@@ -92,7 +92,7 @@ async fn a_query_whose_asker_has_gone_is_cancelled() {
 
 #[tokio::test]
 async fn a_client_that_floods_its_own_group_misses_nothing() {
-    let gateway = Gateway::start(BARE).await;
+    let gateway = Gateway::start(&format!("{BARE}\n[limits]\ncommands_per_second = 10000")).await;
     let mut socket = Socket::subscribed(&gateway, &["g"]).await;
     let (sends, mut seen) = (2000, 0);
     for n in 0..sends {

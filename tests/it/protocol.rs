@@ -161,7 +161,7 @@ async fn a_connection_has_so_many_subscriptions_and_no_more() {
 
 #[tokio::test]
 async fn commands_that_come_in_one_breath_are_answered_in_order() {
-    let gateway = Gateway::start(BARE).await;
+    let gateway = Gateway::start(&format!("{BARE}\n[limits]\ncommands_per_second = 1000")).await;
     let mut socket = Socket::open(&gateway).await;
     // More than may be in flight: reading stops and goes on.
     for id in 0..500 {

@@ -36,7 +36,6 @@ async fn whatever_way_a_connection_stalls_the_gateway_lets_go_of_it_and_others_n
     ));
     stalled.spawn(measured("an answer is not read", unread_answers(address)));
     stalled.spawn(measured("a WebSocket is not read", unread_messages(address)));
-    stalled.spawn(measured("a message is begun", begun_message(address)));
     let (late, slowest) = tokio::join!(stalled.join_all(), healthy_for(&gateway, CLOSED_WITHIN + SLACK));
     let late: Vec<_> = late.into_iter().filter(|(_, took)| *took > CLOSED_WITHIN + SLACK).collect();
     assert!(late.is_empty(), "open longer than {CLOSED_WITHIN:?}: {late:?}");
@@ -185,13 +184,6 @@ async fn unread_messages(address: SocketAddr) -> Stalled {
     raw.send_frame(TEXT, true, br#"{"type":"subscribe","group":"flood"}"#).await;
     raw.frame().await.expect("subscribed");
     Stalled { flood: Some("flood".to_owned()), ..Stalled::now(raw) }
-}
-
-/// Sends the first fragment of a message, and no other.
-async fn begun_message(address: SocketAddr) -> Stalled {
-    let mut raw = Raw::websocket(address).await;
-    raw.send_frame(0x01, true, br#"{"type":"#).await;
-    Stalled::now(raw)
 }
 
 /// 640 KB at a time.

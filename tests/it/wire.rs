@@ -126,3 +126,63 @@ async fn a_socket_that_vanishes_leaves_no_member_behind() {
     let left = || async { (http.get("/v1/groups/g").await.expect(200)["members"] == 0).then_some(()) };
     groupcast_tests::wait::eventually("the member is gone", left).await;
 }
+
+#[tokio::test]
+async fn who_sends_too_many_commands_is_told_and_lives() {
+    let gateway = Gateway::start(&format!("{BARE}\n[limits]\ncommands_per_second = 5\n")).await;
+    let mut socket = Socket::open(&gateway).await;
+    for id in 0..40 {
+        socket.send(&json!({"type": "members", "id": id, "group": "g"})).await;
+    }
+    let mut refused = 0;
+    for id in 0..40 {
+        let answer = socket.next().await;
+        assert_eq!(answer["id"], id, "answers keep their order: {answer}");
+        match answer["type"].as_str() {
+            Some("members") => assert!(id >= 10 || refused == 0, "twice the rate may come at once"),
+            _ => {
+                assert_eq!((&answer["code"], &answer["retriable"]), (&json!("rate_limited"), &json!(true)));
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused >= 20, "{refused} of 40 were refused");
+    let allowed = async {
+        while socket.command(json!({"type": "members", "group": "g"})).await["type"] != "members" {
+            tokio::task::yield_now().await;
+        }
+    };
+    within_time(CLOSED, "the next second", allowed).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_control_frames_is_closed() {
+    let gateway = Gateway::start(BARE).await;
+    for (what, first) in [("pings", 0x89), ("pongs", 0x8A)] {
+        let mut raw = Raw::websocket(gateway.address()).await;
+        for _ in 0..300 {
+            raw.send_frame(first, true, b"").await;
+        }
+        assert_eq!(within_time(CLOSED, what, raw.end()).await, End::Closed(1008), "{what}");
+    }
+    let mut raw = Raw::websocket(gateway.address()).await;
+    raw.send_frame(0x01, true, b"").await;
+    for _ in 0..300 {
+        raw.send_frame(0x00, true, b"").await;
+    }
+    assert_eq!(within_time(CLOSED, "empty frames", raw.end()).await, End::Closed(1008));
+}
+
+#[tokio::test]
+async fn a_message_has_128_fragments_at_most_and_ten_seconds() {
+    let gateway = Gateway::start(BARE).await;
+    let mut raw = Raw::websocket(gateway.address()).await;
+    raw.send_frame(0x01, true, b" ").await;
+    for _ in 0..128 {
+        raw.send_frame(0x00, true, b" ").await;
+    }
+    assert_eq!(within_time(CLOSED, "fragments", raw.end()).await, End::Closed(1008));
+    let mut raw = Raw::websocket(gateway.address()).await;
+    raw.send_frame(0x01, true, b" ").await;
+    assert_eq!(within_time(Duration::from_secs(15), "the rest", raw.end()).await, End::Closed(1008));
+}

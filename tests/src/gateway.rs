@@ -282,9 +282,9 @@ fn keep(
     })
 }
 
-/// The address of the first `http://IP:PORT` in a line.
+/// The address of the first `http://IP:PORT` or `https://IP:PORT` in a line.
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once("http://")?;
+    let (_, rest) = line.split_once("http://").or_else(|| line.split_once("https://"))?;
     let end = rest.find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c))).unwrap_or(rest.len());
     rest[..end].trim_end_matches('.').parse().ok()
 }
@@ -297,7 +297,7 @@ mod tests {
     fn an_address_is_found_in_a_line() {
         let port = |line| address_in(line).map(|address| address.port());
         assert_eq!(port("groupcast listens on http://127.0.0.1:45123/"), Some(45123));
-        assert_eq!(port("open http://[::1]:8000."), Some(8000));
+        assert_eq!(port("open https://[::1]:8000."), Some(8000));
         assert_eq!(port("no address: http://example.org/"), None);
     }
 }

@@ -38,13 +38,20 @@ use crate::stream::Stream;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Drives a WebSocket until it ends. `already_read` is what came behind the request.
-pub(crate) async fn drive(local: Rc<Local>, stream: Stream, already_read: Bytes, opening: Opening) {
-    let connection = match Connection::open(local, stream, &already_read, opening) {
-        Ok(connection) => connection,
-        Err(error) => return tracing::warn!(%error, "a connection was refused"),
-    };
-    drop(already_read);
-    connection.run().await;
+pub(crate) fn drive(
+    local: Rc<Local>,
+    stream: Stream,
+    already_read: Bytes,
+    opening: Opening,
+) -> impl Future<Output = ()> + 'static {
+    // Opened here and boxed, not within the future: that would have room for all of it several times over.
+    let opened = Connection::open(local, stream, &already_read, opening).map(Box::new);
+    async move {
+        match opened {
+            Ok(connection) => connection.run().await,
+            Err(error) => tracing::warn!(%error, "a connection was refused"),
+        }
+    }
 }
 
 struct Connection {
@@ -129,7 +136,7 @@ impl Connection {
         })
     }
 
-    async fn run(mut self) {
+    async fn run(mut self: Box<Self>) {
         // Whoever is told to go has been told before this connection was there to hear it.
         if self.local.app.health.is_draining() {
             self.drain(Duration::ZERO);
@@ -148,14 +155,15 @@ impl Connection {
         Box::pin(self.leave()).await;
     }
 
-    async fn leave(self) {
-        self.local.shard.borrow_mut().disconnect(self.slot);
-        if let Some(leave) = self.commands.and_then(|mut commands| commands.leave()) {
-            self.local.spawn(leave);
+    async fn leave(self: Box<Self>) {
+        let Self { local, socket, slot, commands, close_code, _place, .. } = *self;
+        local.shard.borrow_mut().disconnect(slot);
+        if let Some(leave) = commands.and_then(|mut commands| commands.leave()) {
+            local.spawn(leave);
         }
-        let code = CloseLabels { code: self.close_code };
-        self.local.app.metrics.websockets_closed.get_or_create(&code).inc();
-        if let Some(socket) = Rc::into_inner(self.socket) {
+        let code = CloseLabels { code: close_code };
+        local.app.metrics.websockets_closed.get_or_create(&code).inc();
+        if let Some(socket) = Rc::into_inner(socket) {
             // An end that does not come in time is not waited for.
             let _ = timeout(CLOSE_TIMEOUT, socket.stream.shutdown_and_linger()).await;
         }

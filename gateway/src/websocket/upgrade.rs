@@ -58,7 +58,6 @@ pub(crate) struct Opening {
     #[allow(dead_code, reason = "what the handshake has agreed to")]
     pub(crate) deflate: bool,
     /// Whether messages go back as they came, without a session.
-    #[allow(dead_code, reason = "what the handshake has agreed to")]
     pub(crate) echo: bool,
 }
 
@@ -103,9 +102,28 @@ pub(crate) async fn take_over(local: Rc<Local>, upgrade: Upgrade) {
 pub(crate) async fn upgrade(
     State(app): State<App>,
     Extension(peer): Extension<Peer>,
-    mut request: Request<Body>,
+    request: Request<Body>,
 ) -> Result<Response, Problem> {
     let accepted = accept(&app, &request, peer.address, &peer.place)?;
+    hand_over(&peer, request, accepted)
+}
+
+/// The same, but messages go back as they came: for test suites of the WebSocket protocol.
+///
+/// # Errors
+/// As [`upgrade`].
+pub(crate) async fn upgrade_to_echo(
+    State(app): State<App>,
+    Extension(peer): Extension<Peer>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let mut accepted = accept(&app, &request, peer.address, &peer.place)?;
+    accepted.opening.echo = true;
+    hand_over(&peer, request, accepted)
+}
+
+/// Gives a connection to its thread.
+fn hand_over(peer: &Peer, mut request: Request<Body>, accepted: Accepted) -> Result<Response, Problem> {
     let response = accepted.response()?;
     let upgrade =
         Upgrade { on_upgrade: hyper::upgrade::on(&mut request), opening: accepted.opening, busy: peer.busy() };
