@@ -308,6 +308,7 @@ async fn a_stream_of_three_groups_loses_nothing_when_it_is_cut_anywhere() {
         let at = GROUPS.iter().position(|group| event.data["group"] == *group).expect("a group of ours");
         let offset = event.data["offset"].as_u64().expect("a group with history has offsets");
         assert_eq!(event.data["message"]["n"], offset, "{event:?}");
+        assert!(GROUPS.iter().all(|group| event.id.contains(group)) && !event.id.contains("plain"), "{event:?}");
         match offset {
             again if again <= seen[at] => repeated += 1,
             next => {
@@ -319,7 +320,6 @@ async fn a_stream_of_three_groups_loses_nothing_when_it_is_cut_anywhere() {
         // In the middle of a batch, most often.
         if read % 37 == 0 {
             let id = events.last_id().to_owned();
-            assert!(GROUPS.iter().all(|group| id.contains(group)) && !id.contains("plain"), "{id}");
             events = Events::go_on(&gateway, QUERY, &id).await;
             cuts += 1;
         }

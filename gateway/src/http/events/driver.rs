@@ -12,8 +12,7 @@ use std::time::Duration;
 use groupcast_channel_layer::{LayerError, Origin, Signal, Sink, Slot, Subscribed, Wrote};
 use groupcast_protocol::format::At;
 use groupcast_protocol::frame::{Recovery, ServerFrame};
-use groupcast_protocol::sse::{self, Positions};
-use groupcast_protocol::{ChannelName, Format, GroupName, Position};
+use groupcast_protocol::{ChannelName, Format, GroupName, Position, sse};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -107,19 +106,14 @@ impl Stream {
         let mut shard = self.local.shard.borrow_mut();
         let retry = RETRY + (2 * RETRY).mul_f64(clock::random_fraction());
         shard.push(self.slot, sse::retry(millis(retry)));
-        let mut begins = Vec::new();
         for (group, after) in groups {
             let Subscribed { position, recovery } = shard.subscribe(self.slot, group, after.as_ref());
-            // Of what was recovered nothing has been read: a cut before it must lead back to the same place.
+            // Of what was recovered nothing has been read: a cut before it must lead back to the same place. The place
+            // in several groups is told by the shard.
             let at = if recovery == Some(Recovery::Recovered) { after.clone() } else { position.clone() };
-            let told = ServerFrame::Subscribed { id: None, group: group.clone(), position, recovery };
             let id = at.as_ref().map(|at| At { epoch: &at.epoch, offset: at.offset });
+            let told = ServerFrame::Subscribed { id: None, group: group.clone(), position, recovery };
             shard.push(self.slot, self.format.subscribed(&told.encode(), id));
-            begins.extend(at.map(|at| (group.clone(), at)));
-        }
-        if self.format == Format::EventsOfMany && !begins.is_empty() {
-            let begins: Positions = begins.into_iter().collect();
-            shard.push(self.slot, sse::id_only(&begins));
         }
     }
 
