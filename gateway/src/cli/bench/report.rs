@@ -117,8 +117,7 @@ impl Figures {
         if wrong.is_empty() {
             return None;
         }
-        let notes = self.notes.iter().map(|note| format!("\n  {note}"));
-        Some(format!("the run was not clean: {}{}", wrong.join(", "), notes.collect::<String>()))
+        Some(format!("the run was not clean: {}", wrong.join(", ")))
     }
 
     /// The figures as one line of JSON.
@@ -161,7 +160,7 @@ impl Figures {
 
     fn server_line(&self) -> String {
         let Some(server) = &self.server else {
-            return "unknown (another machine, or another user's process)".to_owned();
+            return "unknown (on another machine, another user's, or ended)".to_owned();
         };
         let cpu = server.cpu_us_per_delivery.map_or("-".to_owned(), |us| format!("{us} µs"));
         format!(
