@@ -20,7 +20,10 @@ async fn main() -> anyhow::Result<()> {
     let port: u16 = port.parse().context("the port is no number from 0 to 65535")?;
     let mut config = Config::default();
     config.server.listen = SocketAddr::from(([127, 0, 0, 1], port));
-    config.limits.message_bytes = Size(MESSAGE_BYTES);
+    let limits = &mut config.limits;
+    limits.message_bytes = Size(MESSAGE_BYTES);
+    // Not used here, but never smaller than a message.
+    (limits.publish_bytes, limits.log_bytes) = (Size(MESSAGE_BYTES), Size(MESSAGE_BYTES));
     let running = Groupcast::new(config).echo_at("/echo").start().await?;
     writeln(&format!("echoes at ws://{}/echo", running.address()))?;
     tokio::signal::ctrl_c().await?;

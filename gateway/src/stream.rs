@@ -21,14 +21,15 @@ pub(crate) use self::other::Other;
 /// stream of HTTP/2) through its task's waker.
 pub(crate) enum Stream {
     Tcp(TcpStream),
-    Other(RefCell<Other>),
+    /// Boxed: most connections are TCP, and these are to be small.
+    Other(Box<RefCell<Other>>),
 }
 
 impl Stream {
     /// A stream that is not TCP itself.
     #[allow(dead_code, reason = "the front door that hands over such streams")]
     pub(crate) fn other(io: impl AsyncRead + AsyncWrite + Unpin + 'static) -> Self {
-        Self::Other(RefCell::new(Other::new(io)))
+        Self::Other(Box::new(RefCell::new(Other::new(io))))
     }
 
     /// Waits until [`Stream::try_read`] has something: bytes, the end or an error. Cancel safe.
