@@ -71,13 +71,13 @@ impl History {
         while self.entries.len() > self.rule.messages {
             self.drop_oldest();
         }
-        self.expire();
+        self.expire_at(at);
     }
 
     /// Drops what is older than it may be.
     pub(crate) fn expire(&mut self) {
-        while self.entries.front().is_some_and(|entry| entry.at.elapsed() >= self.rule.age) {
-            self.drop_oldest();
+        if !self.entries.is_empty() {
+            self.expire_at(Instant::now());
         }
     }
 
@@ -143,7 +143,13 @@ impl History {
 
     /// Whether the group has had no members and no messages for so long that its position may be forgotten, too.
     pub(crate) fn is_over(&self) -> bool {
-        self.idle && self.entries.is_empty() && self.unused_for() >= self.rule.age * 2
+        self.idle && self.entries.is_empty() && self.unused_for() >= self.rule.age.saturating_mul(2)
+    }
+
+    fn expire_at(&mut self, now: Instant) {
+        while self.entries.front().is_some_and(|entry| now.duration_since(entry.at) >= self.rule.age) {
+            self.drop_oldest();
+        }
     }
 
     fn unused_for(&self) -> Duration {

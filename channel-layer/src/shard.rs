@@ -342,16 +342,16 @@ impl Shard {
         if group.lock().connection_number(connection.channel()) != Some(number) {
             return;
         }
-        let format = connection.format;
         let keeps_history = group.epoch.is_some();
         if let Some(cursor) = self.cursor_of(to.slot(), |found| *found == name) {
             // With history, the subscription has told where it begins.
             if !keeps_history {
-                self.rewind(&group, format, from_seq);
+                self.rewind(&group, self.lanes[self.cursors[cursor].lane].format, from_seq);
                 self.reach_back(cursor, from_seq);
             }
             return;
         }
+        let format = self.connections[to.slot()].next_format();
         // What the shard has seen already is read again: in the history, or by waiting for it anew.
         let replay_from = keeps_history.then_some(from_seq);
         if !keeps_history {

@@ -9,6 +9,7 @@ use groupcast_protocol::frame::{self, GapReason, ServerFrame};
 use groupcast_protocol::{ChannelName, Format, sse};
 
 use super::cursor::Lost;
+use super::lane::Lane;
 use super::{Address, Shard, Signal, Sink, Slot};
 use crate::mailbox::Mailbox;
 
@@ -110,6 +111,15 @@ impl Connection {
         Origin { peer: peer.as_ref().into(), user: user.as_deref().map(Into::into), connected_at: *connected_at }
     }
 
+    /// How it wants what is told of the next group that it is in. The id of a stream of one group is a position in that
+    /// group; of others, which it was added to from outside, it gets no ids.
+    pub(super) fn next_format(&self) -> Format {
+        match self.format {
+            Format::Events if !self.cursors.is_empty() => Format::EventsOfMany,
+            format @ (Format::WebSocket | Format::Events | Format::EventsOfMany) => format,
+        }
+    }
+
     /// The cursors that are behind or catch up.
     pub(super) fn dirty(&self) -> &[usize] {
         &self.cursors[..self.dirty as usize]
@@ -133,6 +143,9 @@ impl Connection {
 
     /// The socket took so many bytes; says how many of them were not in the outbox.
     pub(super) fn advance_outbox(&mut self, mut written: usize) -> usize {
+        if self.outbox.capacity() == 0 {
+            return written;
+        }
         while written > 0
             && let Some(frame) = self.outbox.pop_front()
         {
@@ -226,7 +239,8 @@ impl Shard {
             let Lost { missed, reason } = *lost;
             self.registry.stats.gaps.add(1);
             self.registry.stats.missed.add(missed);
-            let (group, seq) = (&self.lanes[self.cursors[key].lane].group, self.seq_of(key));
+            let Lane { group, format, .. } = &self.lanes[self.cursors[key].lane];
+            let seq = self.seq_of(key);
             let gap = ServerFrame::Gap {
                 group: group.name.clone(),
                 missed: Some(missed),
@@ -234,7 +248,7 @@ impl Shard {
                 position: group.position(seq),
             };
             let connection = &mut self.connections[slot];
-            connection.queue(connection.format.frame_at(&gap.encode(), group.at(seq)));
+            connection.queue(format.frame_at(&gap.encode(), group.at(seq)));
             connection.tells_positions |= connection.format == Format::EventsOfMany;
         }
     }

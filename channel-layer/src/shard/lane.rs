@@ -63,7 +63,7 @@ impl Lane {
 impl Shard {
     pub(super) fn add_cursor(&mut self, slot: usize, group: Arc<Group>, start: Start) {
         let Start { number, from_seq, replay_from } = start;
-        let key = self.lane_of(group, self.connections[slot].format, from_seq);
+        let key = self.lane_of(group, self.connections[slot].next_format(), from_seq);
         let lane = &self.lanes[key];
         let position = lane.log.end();
         let catch_up = replay_from.map(|next| Box::new(CatchUp::new(next, GapReason::HistoryExpired)));

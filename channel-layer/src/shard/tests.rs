@@ -1,5 +1,6 @@
 //! Connections, cursors and logs, with sockets made of memory.
 
+mod events;
 mod fixture;
 mod model;
 mod presence;

@@ -204,7 +204,7 @@ async fn a_flush_ends_histories() {
 }
 
 /// Every group but `plain` keeps so many messages.
-fn keeps(messages: usize) -> impl Fn(&mut LayerConfig) {
+pub(super) fn keeps(messages: usize) -> impl Fn(&mut LayerConfig) {
     move |config| {
         let rule = |pattern, history| GroupRule {
             pattern: Pattern::parse(pattern).expect("a valid pattern"),
