@@ -72,6 +72,7 @@ pub struct Groupcast {
     config: Config,
     consumers: HashMap<String, Arc<dyn Consumer>>,
     routes: Router,
+    echo_at: Option<String>,
 }
 
 /// Why a gateway did not start.
@@ -131,7 +132,7 @@ pub enum Drained {
 impl Groupcast {
     /// A gateway with this configuration.
     pub fn new(config: Config) -> Self {
-        Self { config, consumers: HashMap::new(), routes: Router::new() }
+        Self { config, consumers: HashMap::new(), routes: Router::new(), echo_at: None }
     }
 
     /// Registers the code of a `[[consumer]]` with `run = "embedded"`.
@@ -148,12 +149,20 @@ impl Groupcast {
         self
     }
 
+    /// Opens WebSockets at `path` that send back what they get: for test suites of the WebSocket protocol.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn echo_at(mut self, path: &str) -> Self {
+        self.echo_at = Some(path.to_owned());
+        self
+    }
+
     /// Opens the stores, starts the threads, listens. Serves when it returns.
     ///
     /// # Errors
     /// Nothing is left running when it fails.
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { config, consumers, routes } = self;
+        let Self { config, consumers, routes, echo_at } = self;
         config.check()?;
         let config = Arc::new(config);
         let tls = config.server.tls.as_ref().map(Tls::load).transpose()?;
@@ -182,8 +191,11 @@ impl Groupcast {
         let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone()));
         let health = health(&jobs, &sources);
         let app = App { config, layer, jobs, dispatch, idempotency: Idempotency::default(), metrics, health };
-        let routes =
-            routes.merge(Router::new().route(websocket::PATH, any(websocket::upgrade)).with_state(app.clone()));
+        let mut sockets = Router::new().route(websocket::PATH, any(websocket::upgrade));
+        if let Some(path) = echo_at {
+            sockets = sockets.route(&path, any(websocket::upgrade_to_echo));
+        }
+        let routes = routes.merge(sockets.with_state(app.clone()));
         let served = Served { router: crate::http::router(app.clone(), routes), tls: tls.clone() };
         let stop = Stop::default();
         let mut shards = Vec::new();
