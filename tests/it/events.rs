@@ -1,5 +1,7 @@
 //! Server-Sent Events, as a program without a WebSocket reads them.
 
+use std::time::{Duration, Instant};
+
 use groupcast_tests::gateway::Process;
 use groupcast_tests::home::BARE;
 use groupcast_tests::wait::eventually;
@@ -204,6 +206,29 @@ async fn a_reader_that_stalls_for_too_long_is_cut() {
         || async { http.get("/v1/connections").await.expect(200)["connections"].as_array()?.is_empty().then_some(()) };
     eventually("the stalled stream is forgotten", gone).await;
     assert!(!deaf.end().await, "a stream that was cut does not look as if it had ended");
+}
+
+#[tokio::test]
+async fn a_stream_that_always_has_something_to_read_is_not_taken_for_stalled() {
+    let limits = "\n[limits]\nping_interval = \"50ms\"\nwrite_timeout = \"1s\"\n";
+    let gateway = Gateway::start(&format!("{BARE}{limits}")).await;
+    let mut events = Events::open(&gateway, "group=ticks").await;
+    events.expect("subscribed", "subscribed").await;
+    let http = gateway.http();
+    let publisher = tokio::spawn(async move {
+        let (began, padding, mut sent) = (Instant::now(), "x".repeat(20_000), 0);
+        while began.elapsed() < Duration::from_secs(4) {
+            http.group_send("ticks", &json!({"n": sent, "type": "tick", "padding": padding})).await;
+            sent += 1;
+        }
+        http.group_send("ticks", &json!({"type": "last"})).await;
+        sent
+    });
+    let mut read = 0;
+    while events.message().await["type"] == "tick" {
+        read += 1;
+    }
+    assert_eq!(read, publisher.await.expect("everything was taken"));
 }
 
 #[tokio::test]

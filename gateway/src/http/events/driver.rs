@@ -182,13 +182,10 @@ impl Stream {
         let now = Instant::now();
         let limits = &self.local.app.config.limits;
         let (write_timeout, ping_interval) = (limits.write_timeout.0, limits.ping_interval.0);
-        let stalled = self.stalled_since.is_some_and(|since| now >= since + write_timeout);
+        if self.stalled_since.is_some_and(|since| now >= since + write_timeout) {
+            self.on_stall();
+        }
         match self.state {
-            _ if stalled && !self.outlet.writer.take_progress() => {
-                tracing::debug!("an event stream that nobody reads is cut");
-                self.outlet.writer.abort();
-                self.state = State::Over;
-            }
             State::Draining(at) if now >= at => self.end(),
             State::Ending(at) if now >= at => self.state = State::Over,
             State::Open | State::Draining(_) | State::Ending(_) | State::Over => {}
@@ -200,6 +197,17 @@ impl Stream {
                 self.local.shard.borrow_mut().push(self.slot, sse::heartbeat());
             }
         }
+    }
+
+    /// Something has waited for long: that which waits at the moment, or one piece after the other.
+    fn on_stall(&mut self) {
+        if self.outlet.writer.take_progress() {
+            self.stalled_since = None;
+            return;
+        }
+        tracing::debug!("an event stream that nobody reads is cut");
+        self.outlet.writer.abort();
+        self.state = State::Over;
     }
 
     fn has_ended(&self) -> bool {
