@@ -84,3 +84,32 @@ fn none(group: &GroupName) -> Refusal {
 fn expired(why: String) -> Refusal {
     Refusal::new(ErrorCode::Expired, format!("{why}; leave out the epoch to read what is kept"))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use groupcast_protocol::Message;
+
+    use super::*;
+
+    fn check(lengths: &[usize], bytes_max: usize, more: bool, expected: (usize, Option<u64>)) {
+        let message = |length: &usize| {
+            let text = format!("{{\"type\":\"{}\"}}", "x".repeat(length - 11));
+            Message::parse(Bytes::from(text)).expect("a message")
+        };
+        let messages = (1..).zip(lengths.iter().map(message)).collect();
+        let page = groupcast_channel_layer::HistoryPage { epoch: "e".into(), messages, more };
+        let page = cut(page, bytes_max);
+        assert_eq!((page.messages.len(), page.next), expected, "{lengths:?} within {bytes_max}");
+    }
+
+    #[test]
+    fn a_page_has_a_bound_in_bytes_and_says_where_to_go_on() {
+        check(&[20, 20, 20], 60, false, (3, None));
+        check(&[20, 20, 20], 60, true, (3, Some(3)));
+        check(&[20, 20, 20], 59, false, (2, Some(2)));
+        check(&[500, 20], 100, false, (1, Some(1)));
+        check(&[20, 500, 20], 100, false, (1, Some(1)));
+        check(&[], 100, false, (0, None));
+    }
+}

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use groupcast_tests::home::BARE;
+use groupcast_tests::home::JOBS;
 use groupcast_tests::raw::handshake_head;
 use groupcast_tests::wait::within_time;
-use groupcast_tests::{Gateway, Raw};
+use groupcast_tests::{Gateway, Raw, Socket};
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 /// Of the gateway, hard.
@@ -16,7 +17,8 @@ const TEXT: u8 = 0x81;
 
 #[tokio::test]
 async fn running_out_of_files_costs_nobody_a_connection_and_the_next_one_is_let_in_within_a_second() {
-    let gateway = Gateway::start_with_files(BARE, FILES).await;
+    let gateway = Gateway::start_with_files(JOBS, FILES).await;
+    let mut asker = Socket::open(&gateway).await;
     let (mut served, mut waiting) = (Vec::new(), Vec::new());
     for _ in 0..CLIENTS {
         let mut raw = asked(&gateway).await;
@@ -35,6 +37,10 @@ async fn running_out_of_files_costs_nobody_a_connection_and_the_next_one_is_let_
     eprintln!("{} are served, {} wait, {} files are open", served.len(), waiting.len(), gateway.usage().open_files);
     assert!((30..FILES as usize).contains(&served.len()), "{} are served", served.len());
     all_live(&mut served).await;
+    let query = json!({"type": "query", "name": "worst_routes", "params": {"origin": "JFK"}});
+    let accepted = asker.command(query).await;
+    assert_eq!(accepted["type"], "accepted", "work is still taken and stored: {accepted}");
+    assert_eq!(asker.skip_to("job.result").await["result"]["row_count"], 3, "and done");
 
     // What the gateway does with nothing to do is what is measured.
     let before = gateway.usage().cpu;

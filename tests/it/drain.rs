@@ -1,6 +1,8 @@
 //! A drain under load: everybody is told, what was acknowledged is delivered or done, and the process ends in time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use groupcast_tests::home::JOBS;
@@ -31,8 +33,9 @@ async fn a_drain_under_load_loses_nothing_that_was_acknowledged_and_tells_everyb
         streams.spawn(stream_to_the_end(events, group));
     }
     let mut publishers = JoinSet::new();
+    let acknowledged = Arc::new(AtomicUsize::new(0));
     for group in 0..GROUPS {
-        publishers.spawn(publish_until_refused(gateway.http(), format!("room.{group}")));
+        publishers.spawn(publish_until_refused(gateway.http(), format!("room.{group}"), acknowledged.clone()));
     }
     let workers = ask_for_work_until_refused(gateway.http());
     let ready = readiness_until_hung_up(&gateway).await;
@@ -40,9 +43,10 @@ async fn a_drain_under_load_loses_nothing_that_was_acknowledged_and_tells_everyb
     let trigger = async {
         let flowing = || async {
             let jobs = gateway.http().get("/v1/jobs?state=running").await.expect(200);
-            (jobs["jobs"].as_array().is_some_and(|jobs| !jobs.is_empty())).then_some(())
+            let runs = jobs["jobs"].as_array().is_some_and(|jobs| !jobs.is_empty());
+            (runs && acknowledged.load(Ordering::Relaxed) > 200).then_some(())
         };
-        eventually("jobs run", flowing).await;
+        eventually("jobs run and messages flow", flowing).await;
         gateway.terminate();
         Instant::now()
     };
@@ -132,7 +136,7 @@ async fn stream_to_the_end(mut events: Events, group: String) -> Streamed {
     Streamed { got: (group, numbers), ended_well: events.end().await }
 }
 
-async fn publish_until_refused(http: Http, group: String) -> (String, Sent) {
+async fn publish_until_refused(http: Http, group: String, all: Arc<AtomicUsize>) -> (String, Sent) {
     let mut sent = Sent { acknowledged: BTreeSet::new(), members: 0 };
     for n in 0.. {
         let message = json!({"type": "tick", "n": n}).to_string().into_bytes();
@@ -146,14 +150,15 @@ async fn publish_until_refused(http: Http, group: String) -> (String, Sent) {
             sent.members = reply.json()["members"].as_u64().expect("a number");
         }
         sent.acknowledged.insert(n);
+        all.fetch_add(1, Ordering::Relaxed);
     }
     (group, sent)
 }
 
 async fn ask_for_work_until_refused(http: Http) -> Vec<String> {
-    let work = json!({"type": "execute_query", "query": "seconds", "params": {"count": 400_000}}).to_string();
+    let work = json!({"type": "execute_query", "query": "seconds", "params": {"count": 1_000_000}}).to_string();
     let mut jobs = Vec::new();
-    while jobs.len() < 30 {
+    while jobs.len() < 12 {
         let asked = http.try_request("POST", "/v1/groups/my_group/send", &[], work.clone().into_bytes()).await;
         let Ok(reply) = asked else { break };
         if reply.status != 202 {

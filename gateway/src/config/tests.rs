@@ -286,7 +286,15 @@ fn tls_needs_certificate_and_key() {
 #[test]
 fn what_is_printed_reads_back_the_same_and_has_every_default() {
     let printed = load(COMPLETE, &[], vec![]).expect("valid").print();
-    for key in ["log_bytes_per_shard = \"64MiB\"", "retention = \"7d\"", "max_rows = 10000", "concurrency = 2"] {
+    for key in [
+        "history_bytes = \"256MiB\"",
+        "commands_per_second = 100",
+        "presence = true",
+        "log_bytes_per_shard = \"64MiB\"",
+        "retention = \"7d\"",
+        "max_rows = 10000",
+        "concurrency = 2",
+    ] {
         assert!(printed.contains(key), "{key} in\n{printed}");
     }
     assert_eq!(load(&printed, &[], vec![]).expect("valid").print(), printed);

@@ -12,8 +12,7 @@ use std::time::Duration;
 use groupcast_channel_layer::{LayerError, Origin, Signal, Sink, Slot, Subscribed, Wrote};
 use groupcast_protocol::format::At;
 use groupcast_protocol::frame::{Recovery, ServerFrame};
-use groupcast_protocol::sse::{self, Positions};
-use groupcast_protocol::{ChannelName, Format, GroupName, Position};
+use groupcast_protocol::{ChannelName, Format, GroupName, Position, sse};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -107,19 +106,14 @@ impl Stream {
         let mut shard = self.local.shard.borrow_mut();
         let retry = RETRY + (2 * RETRY).mul_f64(clock::random_fraction());
         shard.push(self.slot, sse::retry(millis(retry)));
-        let mut begins = Vec::new();
         for (group, after) in groups {
             let Subscribed { position, recovery } = shard.subscribe(self.slot, group, after.as_ref());
-            // Of what was recovered nothing has been read: a cut before it must lead back to the same place.
+            // Of what was recovered nothing has been read: a cut before it must lead back to the same place. The place
+            // in several groups is told by the shard.
             let at = if recovery == Some(Recovery::Recovered) { after.clone() } else { position.clone() };
-            let told = ServerFrame::Subscribed { id: None, group: group.clone(), position, recovery };
             let id = at.as_ref().map(|at| At { epoch: &at.epoch, offset: at.offset });
+            let told = ServerFrame::Subscribed { id: None, group: group.clone(), position, recovery };
             shard.push(self.slot, self.format.subscribed(&told.encode(), id));
-            begins.extend(at.map(|at| (group.clone(), at)));
-        }
-        if self.format == Format::EventsOfMany && !begins.is_empty() {
-            let begins: Positions = begins.into_iter().collect();
-            shard.push(self.slot, sse::id_only(&begins));
         }
     }
 
@@ -188,13 +182,10 @@ impl Stream {
         let now = Instant::now();
         let limits = &self.local.app.config.limits;
         let (write_timeout, ping_interval) = (limits.write_timeout.0, limits.ping_interval.0);
-        let stalled = self.stalled_since.is_some_and(|since| now >= since + write_timeout);
+        if self.stalled_since.is_some_and(|since| now >= since + write_timeout) {
+            self.on_stall();
+        }
         match self.state {
-            _ if stalled && !self.outlet.writer.take_progress() => {
-                tracing::debug!("an event stream that nobody reads is cut");
-                self.outlet.writer.abort();
-                self.state = State::Over;
-            }
             State::Draining(at) if now >= at => self.end(),
             State::Ending(at) if now >= at => self.state = State::Over,
             State::Open | State::Draining(_) | State::Ending(_) | State::Over => {}
@@ -206,6 +197,17 @@ impl Stream {
                 self.local.shard.borrow_mut().push(self.slot, sse::heartbeat());
             }
         }
+    }
+
+    /// Something has waited for long: that which waits at the moment, or one piece after the other.
+    fn on_stall(&mut self) {
+        if self.outlet.writer.take_progress() {
+            self.stalled_since = None;
+            return;
+        }
+        tracing::debug!("an event stream that nobody reads is cut");
+        self.outlet.writer.abort();
+        self.state = State::Over;
     }
 
     fn has_ended(&self) -> bool {
