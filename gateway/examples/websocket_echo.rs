@@ -19,6 +19,7 @@ async fn main() -> anyhow::Result<()> {
     let port = std::env::args().nth(1).context("say on which port to listen: websocket_echo 9001")?;
     let port: u16 = port.parse().context("the port is no number from 0 to 65535")?;
     let mut config = Config::default();
+    config.server.compression = true;
     config.server.listen = SocketAddr::from(([127, 0, 0, 1], port));
     let limits = &mut config.limits;
     limits.message_bytes = Size(MESSAGE_BYTES);

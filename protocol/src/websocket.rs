@@ -4,6 +4,7 @@
 //! What a server sends is never masked and never fragmented, so a frame is a short header and the payload
 //! (RFC 6455, section 5.2).
 
+pub mod deflate;
 pub mod reader;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -28,6 +29,8 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
 const FINAL: u8 = 0x80;
+/// RSV1, the bit of permessage-deflate.
+const DEFLATED: u8 = 0x40;
 
 /// A whole text message: header and payload. The payload must be UTF-8.
 pub fn text(payload: &[u8]) -> Bytes {
@@ -37,6 +40,11 @@ pub fn text(payload: &[u8]) -> Bytes {
 /// A whole text message whose payload lies in parts. All together must be UTF-8.
 pub fn text_of(parts: &[&[u8]]) -> Bytes {
     frame_of(TEXT, parts)
+}
+
+/// A whole text message whose payload has been compressed.
+pub fn deflated_text(payload: &[u8]) -> Bytes {
+    frame(DEFLATED | TEXT, payload)
 }
 
 /// A whole binary message.

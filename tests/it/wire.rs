@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use groupcast_protocol::websocket::deflate::{Deflater, Inflater};
 use groupcast_tests::home::BARE;
+use groupcast_tests::raw::handshake_head;
 use groupcast_tests::socket::End;
 use groupcast_tests::wait::{within, within_time};
 use groupcast_tests::{Gateway, Raw, Socket};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 const TEXT: u8 = 0x81;
@@ -185,4 +187,40 @@ async fn a_message_has_128_fragments_at_most_and_ten_seconds() {
     let mut raw = Raw::websocket(gateway.address()).await;
     raw.send_frame(0x01, true, b" ").await;
     assert_eq!(within_time(Duration::from_secs(15), "the rest", raw.end()).await, End::Closed(1008));
+}
+
+#[tokio::test]
+async fn messages_are_compressed_where_both_sides_want_it() {
+    let offer = [("Sec-WebSocket-Extensions", Some("permessage-deflate; client_max_window_bits"))];
+    let text = "again and ".repeat(100);
+    for compression in [false, true] {
+        let config = BARE.replace("[server]", &format!("[server]\ncompression = {compression}"));
+        let gateway = Gateway::start(&config).await;
+        let mut raw = Raw::connect(gateway.address()).await;
+        raw.write(handshake_head(gateway.address(), &offer).as_bytes()).await;
+        let extensions = raw.reply().await.header("sec-websocket-extensions").map(str::to_owned);
+        let answer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+        assert_eq!(extensions.as_deref(), compression.then_some(answer));
+        raw.frame().await.expect("welcome");
+        let command = json!({"type": "subscribe", "group": text.len().to_string()}).to_string();
+        let deflated = Deflater::default().deflate(command.as_bytes());
+        match deflated.filter(|_| compression) {
+            Some(command) => raw.send_frame(0xC1, true, &command).await,
+            None => raw.send_frame(TEXT, true, command.as_bytes()).await,
+        }
+        raw.frame().await.expect("subscribed");
+        gateway.http().group_send("1000", &json!({"type": "long", "text": text})).await;
+        let (_, mut message) = raw.frame().await.expect("the message");
+        if compression {
+            assert!(message.len() < 200, "{} bytes are not compressed", message.len());
+            message = Inflater::default().inflate(&message, 65_536).expect("a compressed message");
+        }
+        let message: Value = serde_json::from_slice(&message).expect("JSON");
+        assert_eq!(message["message"]["text"], text);
+        if compression {
+            let bomb = Deflater::default().deflate(&vec![b' '; 1 << 20]).expect("it gains much");
+            raw.send_frame(0xC1, true, &bomb).await;
+            assert_eq!(within_time(CLOSED, "a bomb", raw.end()).await, End::Closed(1009));
+        }
+    }
 }

@@ -200,7 +200,7 @@ impl Shard {
         if !lane.reading.is_empty() {
             match lane.format {
                 Format::WebSocket => self.append(key, frame, seq - 1, seq),
-                format @ (Format::Events | Format::EventsOfMany) => {
+                format @ (Format::Events | Format::EventsOfMany | Format::Deflated) => {
                     let frame = format.of_websocket(frame, lane.group.at(seq));
                     self.append(key, &frame, seq - 1, seq);
                 }

@@ -78,6 +78,8 @@ struct Connection {
     more: bool,
     /// The stream makes no sense any more: what comes is not read, only its end waited for.
     broken: bool,
+    /// permessage-deflate was agreed on.
+    deflate: bool,
     /// Messages go back as they came, and the session has no part in them.
     echo: bool,
 }
@@ -99,7 +101,8 @@ impl Connection {
     fn open(local: Rc<Local>, stream: Stream, already_read: &[u8], opening: Opening) -> Result<Self, LayerError> {
         let socket = Rc::new(Socket::new(stream));
         let origin = Origin { peer: opening.peer, user: None, connected_at: clock::now_ms() };
-        let (slot, channel) = local.shard.borrow_mut().connect(socket.clone(), Format::WebSocket, origin)?;
+        let format = if opening.deflate { Format::Deflated } else { Format::WebSocket };
+        let (slot, channel) = local.shard.borrow_mut().connect(socket.clone(), format, origin)?;
         let limits = local.websockets.session_limits.clone();
         let mut session = Session::new(channel.clone(), None, limits, std::time::Instant::now());
         if opening.echo {
@@ -132,6 +135,7 @@ impl Connection {
             close_code: 1006,
             more: true,
             broken: false,
+            deflate: opening.deflate,
             echo: opening.echo,
         })
     }

@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use groupcast_protocol::CloseCode;
 use groupcast_protocol::session::{Limits, Rate};
+use groupcast_protocol::websocket::deflate::Inflater;
 
 use super::wheel::Wheel;
 use crate::config::LimitsConfig;
@@ -17,6 +19,8 @@ const CONTROL_FRAMES_BURST: u32 = 100;
 pub(crate) struct Shared {
     /// Empty while a connection reads.
     scratch: RefCell<Vec<u8>>,
+    /// Boxed and made when first needed: it is large, and mostly nobody compresses.
+    inflater: RefCell<Option<Box<Inflater>>>,
     pub(crate) wheel: Wheel,
     pub(super) session_limits: Arc<Limits>,
 }
@@ -35,7 +39,12 @@ impl Shared {
             ping_interval: limits.ping_interval.0,
             pong_timeout: limits.pong_timeout.0,
         };
-        Self { scratch: RefCell::default(), wheel: Wheel::default(), session_limits: Arc::new(session_limits) }
+        Self {
+            scratch: RefCell::default(),
+            inflater: RefCell::default(),
+            wheel: Wheel::default(),
+            session_limits: Arc::new(session_limits),
+        }
     }
 
     /// The buffer to read into; give it back.
@@ -48,5 +57,10 @@ impl Shared {
 
     pub(super) fn give_back(&self, scratch: Vec<u8>) {
         self.scratch.replace(scratch);
+    }
+
+    /// Inflates a message; see [`Inflater::inflate`].
+    pub(super) fn inflate(&self, payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, (CloseCode, String)> {
+        self.inflater.borrow_mut().get_or_insert_default().inflate(payload, bytes_max)
     }
 }

@@ -13,8 +13,8 @@ use groupcast_protocol::envelope::Position;
 use groupcast_protocol::websocket::{self, Offer};
 use groupcast_protocol::{ErrorCode, GroupName, Refusal};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use hyper::ext::Protocol;
@@ -55,7 +55,6 @@ pub(crate) struct Opening {
     /// The answer to the handshake, written in one with `welcome`; empty when hyper has written it.
     pub(crate) head: Bytes,
     /// Whether messages may be compressed.
-    #[allow(dead_code, reason = "what the handshake has agreed to")]
     pub(crate) deflate: bool,
     /// Whether messages go back as they came, without a session.
     pub(crate) echo: bool,
@@ -67,6 +66,8 @@ pub(crate) struct Accepted {
     key: Option<String>,
     /// Whether the client has asked for our subprotocol by name.
     named: bool,
+    /// The answer to the extensions that it offers.
+    extensions: Option<String>,
     opening: Opening,
 }
 
@@ -169,15 +170,16 @@ pub(crate) fn accept<B>(
     if app.health.is_draining() {
         return Err(Problem::new(ErrorCode::Unavailable, "the gateway is about to restart; connect again in a moment"));
     }
+    let extensions = if app.config.server.compression { extensions(headers) } else { None };
     let opening = Opening {
         groups,
         peer: address.ip().to_string(),
         place: place.of_stream(request.version())?,
         head: Bytes::new(),
-        deflate: false,
+        deflate: extensions.is_some(),
         echo: false,
     };
-    Ok(Accepted { key, named, opening })
+    Ok(Accepted { key, named, extensions, opening })
 }
 
 impl Accepted {
@@ -205,7 +207,8 @@ impl Accepted {
         let key = self.key.as_deref();
         let upgrade = key.map(|key| [(UPGRADE, "websocket"), (CONNECTION, "Upgrade"), (SEC_WEBSOCKET_ACCEPT, key)]);
         let subprotocol = self.named.then_some((SEC_WEBSOCKET_PROTOCOL, websocket::SUBPROTOCOL));
-        upgrade.into_iter().flatten().chain(subprotocol)
+        let extensions = self.extensions.as_deref().map(|answer| (SEC_WEBSOCKET_EXTENSIONS, answer));
+        upgrade.into_iter().flatten().chain(subprotocol).chain(extensions)
     }
 }
 
@@ -232,6 +235,11 @@ fn way<B>(request: &Request<B>) -> Result<Way, Problem> {
             })
         }
     }
+}
+
+fn extensions(headers: &HeaderMap) -> Option<String> {
+    let offers = headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().filter_map(|value| value.to_str().ok());
+    websocket::deflate::negotiate(offers)
 }
 
 fn announces_body(headers: &HeaderMap) -> bool {

@@ -136,7 +136,7 @@ impl Socket {
     pub(super) fn seen(&self) -> Vec<Seen> {
         let bytes = self.sink.written.borrow();
         match self.format {
-            Format::WebSocket => of_websocket(&bytes),
+            Format::WebSocket | Format::Deflated => of_websocket(&bytes),
             Format::Events | Format::EventsOfMany => of_events(&bytes),
         }
     }

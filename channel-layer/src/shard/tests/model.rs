@@ -254,7 +254,7 @@ impl Ledger<'_> {
                 let of = |(g, name): (usize, &GroupName)| Some((g, read.of(name)?.clone()));
                 self.groups.iter().enumerate().filter_map(of).collect()
             }
-            Format::Events | Format::WebSocket => {
+            Format::Events | Format::WebSocket | Format::Deflated => {
                 let only = *self.began.keys().next().expect("in one group");
                 vec![(only, id.parse().expect("a position"))]
             }

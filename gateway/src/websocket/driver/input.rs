@@ -94,7 +94,7 @@ impl Connection {
         ReadLimits {
             message_bytes_max: self.local.app.config.limits.message_bytes.0 + FRAME_ROOM,
             fragments_max: if self.echo { usize::MAX } else { FRAGMENTS_MAX },
-            deflate: false,
+            deflate: self.deflate,
         }
     }
 
@@ -116,8 +116,7 @@ impl Connection {
                 self.session.on_text(&text, Instant::now().into_std());
             }
             Incoming::Binary(_) => self.session.on_binary(),
-            // Not agreed on, so the reader does not let it through.
-            Incoming::Deflated { .. } => self.session.close(CloseCode::Protocol, "compression was not agreed on"),
+            Incoming::Deflated { text, payload } => self.take_deflated(text, &payload),
             Incoming::Ping(payload) => {
                 self.push(websocket::pong(&payload));
                 self.on_control();
@@ -125,6 +124,20 @@ impl Connection {
             Incoming::Pong | Incoming::Part { empty: true } => self.on_control(),
             Incoming::Part { empty: false } => {}
         }
+    }
+
+    /// A compressed message: what it says is taken like any other.
+    fn take_deflated(&mut self, text: bool, payload: &[u8]) {
+        let bytes_max = self.read_limits().message_bytes_max;
+        let inflated = self.local.websockets.inflate(payload, bytes_max);
+        self.take(match inflated {
+            Err((code, reason)) => Incoming::Broken(code, reason),
+            Ok(bytes) if !text => Incoming::Binary(bytes.into()),
+            Ok(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => Incoming::Text(text.into()),
+                Err(_) => Incoming::Broken(CloseCode::NotUtf8, "a text message is not UTF-8".to_owned()),
+            },
+        });
     }
 
     fn on_control(&mut self) {
