@@ -21,6 +21,8 @@ use crate::registry::Registry;
 use crate::shard::{Address, ConnectionInfo, Event, EventKind, ShardInbox};
 use crate::stats::Stats;
 
+pub(crate) use fan_out::Room;
+
 /// The channel layer of this process. A cheap handle: clones are the same layer.
 #[derive(Debug, Clone)]
 pub struct ChannelLayer {

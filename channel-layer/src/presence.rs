@@ -4,8 +4,9 @@
 //! [`ChannelLayer::announce`], takes what has changed and hands it to the shards like a message, but without a number:
 //! presence is in no history, and is no message that can be missed.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::group::Group;
-use crate::layer::ChannelLayer;
+use crate::layer::{ChannelLayer, Room};
 use crate::shard::EventKind;
 
 /// Changes that are told at once: little enough for one place in a shard's queue.
@@ -74,36 +75,58 @@ impl Changes {
     }
 }
 
-/// Groups whose members have something to be told, each at most once.
+/// Groups whose members have something to be told, each at most once, and none that is dead.
 #[derive(Debug, Default)]
 pub(crate) struct Unannounced {
-    groups: Mutex<VecDeque<Arc<Group>>>,
+    waiting: Mutex<Waiting>,
     arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    groups: BTreeMap<GroupName, Arc<Group>>,
+    /// Whose turn it was last: the next one by name is next.
+    last: Option<GroupName>,
 }
 
 impl Unannounced {
     pub(crate) fn list(&self, group: Arc<Group>) {
-        self.groups.lock().push_back(group);
+        self.waiting.lock().groups.insert(group.name.clone(), group);
         self.arrived.notify_one();
     }
 
+    pub(crate) fn unlist(&self, group: &Arc<Group>) {
+        let mut waiting = self.waiting.lock();
+        if waiting.groups.get(&group.name).is_some_and(|listed| Arc::ptr_eq(listed, group)) {
+            waiting.groups.remove(&group.name);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.lock().groups.len()
+    }
+
     /// The group whose turn it is, which stays on the list. Cancel safe.
-    async fn first(&self) -> Arc<Group> {
+    async fn next(&self) -> Arc<Group> {
         loop {
             let arrived = self.arrived.notified();
-            let first = self.groups.lock().front().cloned();
-            match first {
+            let next = self.waiting.lock().next();
+            match next {
                 Some(group) => return group,
                 None => arrived.await,
             }
         }
     }
+}
 
-    /// Goes on to the next group. The first one comes again later, unless it has been told all.
-    fn next(&self, told_all: bool) {
-        let mut groups = self.groups.lock();
-        let first = groups.pop_front();
-        groups.extend(first.filter(|_| !told_all));
+impl Waiting {
+    fn next(&mut self) -> Option<Arc<Group>> {
+        let after = self.last.take().map_or(Unbounded, Excluded);
+        let next = self.groups.range((after, Unbounded)).next().or_else(|| self.groups.first_key_value());
+        let (name, group) = next?;
+        self.last = Some(name.clone());
+        Some(group.clone())
     }
 }
 
@@ -114,29 +137,34 @@ impl ChannelLayer {
     /// Cancel safe: what was not told yet is told by the next call.
     pub async fn announce(&self) {
         loop {
-            let group = self.registry.unannounced.first().await;
-            let all = self.tell_changes(&group).await;
-            self.registry.unannounced.next(all);
+            let group = self.registry.unannounced.next().await;
+            let deadline = Instant::now() + self.registry.config.publish_deadline;
+            // A shard that has no room for so long must not keep other groups from hearing; this one stays listed.
+            if let Ok((wanted, room)) = self.reserve(&group, deadline).await {
+                self.tell_changes(&group, &wanted, room);
+            }
         }
     }
 
-    /// Tells a group what has changed; says whether that was all.
-    async fn tell_changes(&self, group: &Arc<Group>) -> bool {
-        let deadline = Instant::now() + self.registry.config.publish_deadline;
-        // A shard that has no room for so long must not keep other groups from hearing.
-        let Ok((wanted, room)) = self.reserve(group, deadline).await else { return false };
+    fn tell_changes(&self, group: &Arc<Group>, wanted: &[usize], room: Room<'_>) {
+        let unannounced = &self.registry.unannounced;
+        // Off the list before looking: whatever changes behind our look puts it there again.
+        unannounced.unlist(group);
         let (changes, all) = {
             let mut state = group.lock();
-            if !state.shard_set().all(|shard| wanted.contains(&shard)) {
-                return false;
-            }
-            state.changes.as_mut().map(|changes| changes.take()).unwrap_or_default()
+            let reached = state.shard_set().all(|shard| wanted.contains(&shard));
+            let changes = state.changes.as_mut().filter(|_| reached);
+            changes.map_or((Vec::new(), reached), |changes| changes.take())
         };
+        if !all {
+            unannounced.list(group.clone());
+        }
         self.registry.stats.presence_changes.add(changes.len() as u64);
         // Not under the mutex: this task alone tells, so in order; and whoever comes meanwhile is told of by a later turn.
         let frames: Arc<[Bytes]> = changes.into_iter().map(|change| frame_of(&group.name, change)).collect();
-        room.send(frames, |frames| EventKind::Presence { group: group.clone(), frames });
-        all
+        if !frames.is_empty() {
+            room.send(frames, |frames| EventKind::Presence { group: group.clone(), frames });
+        }
     }
 }
 

@@ -155,6 +155,7 @@ impl Registry {
         self.list_changes(&group, state);
         if dead {
             self.bury(&group);
+            self.unannounced.unlist(&group);
         } else if empty {
             // What is kept of it counts for more from here on.
             self.keep_history_bound();
@@ -172,6 +173,7 @@ impl Registry {
         state.history = None;
         drop(state);
         self.bury(group);
+        self.unannounced.unlist(group);
     }
 
     /// Takes a dead group out of the map.
@@ -180,7 +182,8 @@ impl Registry {
     }
 
     fn list_changes(&self, group: &Arc<Group>, mut state: MutexGuard<'_, GroupState>) {
-        let has_to = state.changes.as_mut().is_some_and(|changes| changes.has_to_be_listed());
+        let alive = !state.dead;
+        let has_to = alive && state.changes.as_mut().is_some_and(|changes| changes.has_to_be_listed());
         drop(state);
         if has_to {
             self.unannounced.list(group.clone());

@@ -77,6 +77,36 @@ async fn nothing_comes_after_an_unsubscription() {
 }
 
 #[tokio::test]
+async fn leaving_one_group_leaves_the_others_alone() {
+    let names = ["a", "b", "c", "d"];
+    for left in names {
+        let (mut node, mut stays) = (Node::new(|_| ()), names.to_vec());
+        let socket = node.connect();
+        for name in names {
+            node.shard.subscribe(socket.slot, &group(name), None);
+        }
+        socket.sink.room.set(0);
+        for (n, name) in ["c", "a", "d"].into_iter().enumerate() {
+            node.layer.group_send(&group(name), &message(n)).await.expect("there is room");
+            node.apply();
+        }
+        node.shard.unsubscribe(socket.slot, &group(left));
+        stays.retain(|name| *name != left);
+        for name in names {
+            node.layer.group_send(&group(name), &message(9)).await.expect("there is room");
+        }
+        node.let_in(&socket, usize::MAX);
+        node.turn();
+        assert!(socket.numbers(left).is_empty(), "{left}");
+        for name in stays {
+            assert_eq!(socket.numbers(name).last(), Some(&9), "{name} without {left}");
+        }
+        node.shard.disconnect(socket.slot);
+        assert!(node.shard.lanes.is_empty() && node.shard.cursors.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn who_falls_off_the_log_is_told_how_much_and_the_others_notice_nothing() {
     let mut node = Node::new(|config| config.log_bytes = 4000);
     let (room, slow, quick) = (group("room"), node.connect(), node.connect());

@@ -80,7 +80,8 @@ impl World {
         let (c, g) = (self.dice(CLIENTS), self.dice(self.groups.len()));
         match self.dice(24) {
             0 | 1 => self.subscribe(c, g),
-            2 => self.unsubscribe(c, g),
+            2 => self.unsubscribe(c, g).await,
+            23 => self.add(c, g).await,
             3 if self.dice(4) == 0 => self.break_off(c),
             4 => {
                 let room = self.dice(300);
@@ -101,27 +102,45 @@ impl World {
         }
     }
 
+    fn may_join(&self, c: usize, g: usize) -> bool {
+        let client = &self.clients[c];
+        let one_only = client.socket.format == Format::Events;
+        !client.subscribed.contains_key(&g) && (!one_only || client.subscribed.is_empty())
+    }
+
+    /// Added from outside: the shard tells the client, once it hears of it.
+    async fn add(&mut self, c: usize, g: usize) {
+        if self.may_join(c, g) {
+            let channel = self.clients[c].socket.channel.clone();
+            self.nodes[0].layer.group_add(&self.groups[g], &channel).await.expect("it lives");
+            self.clients[c].subscribed.insert(g, self.sent[g].len());
+        }
+    }
+
     fn subscribe(&mut self, c: usize, g: usize) {
-        let one_only = self.clients[c].socket.format == Format::Events;
-        let client = &mut self.clients[c];
-        if client.subscribed.contains_key(&g) || (one_only && !client.subscribed.is_empty()) {
+        if !self.may_join(c, g) {
             return;
         }
+        let client = &mut self.clients[c];
         let after = client.positions.get(&g).cloned();
         client.subscribed.insert(g, self.sent[g].len());
         self.nodes[client.node].subscribe(&client.socket, &self.groups[g], after.as_ref());
     }
 
     /// Everything that was for it is written first, so that the ledger need not know what was on its way.
-    fn unsubscribe(&mut self, c: usize, g: usize) {
+    async fn unsubscribe(&mut self, c: usize, g: usize) {
         if self.clients[c].subscribed.contains_key(&g) {
             self.let_in(c, usize::MAX);
             self.node(c).turn();
             self.check(c, true);
             self.clients[c].subscribed.remove(&g);
-            let slot = self.clients[c].socket.slot;
+            let (slot, channel) = (self.clients[c].socket.slot, self.clients[c].socket.channel.clone());
             let name = self.groups[g].clone();
-            self.node(c).shard.unsubscribe(slot, &name);
+            if self.dice(2) == 0 {
+                self.node(c).shard.unsubscribe(slot, &name);
+            } else {
+                self.node(c).layer.group_discard(&name, &channel).await.expect("it lives");
+            }
             self.reconnect(c);
         }
     }

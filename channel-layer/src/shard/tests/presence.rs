@@ -44,6 +44,64 @@ async fn who_comes_and_goes_at_once_is_not_told() {
 }
 
 #[tokio::test]
+async fn groups_that_have_ended_wait_for_nobody() {
+    let mut node = Node::new(tells);
+    let one = node.connect();
+    for n in 0..100 {
+        let room = group(&format!("room.{n}"));
+        node.subscribe(&one, &room, None);
+        node.shard.unsubscribe(one.slot, &room);
+    }
+    node.subscribe(&one, &group("room"), None);
+    assert_eq!(node.layer.registry.unannounced.len(), 1);
+    announce(&node.layer).await;
+    assert_eq!(node.layer.registry.unannounced.len(), 0);
+}
+
+#[tokio::test]
+async fn who_comes_on_another_shard_while_there_is_no_room_is_told_too() {
+    let mut config = LayerConfig::new(NodeId::parse("test").expect("a valid name"));
+    tells(&mut config);
+    (config.shards, config.shard_queue) = (2, 1);
+    let (layer, inboxes) = ChannelLayer::new(config);
+    let mut nodes: Vec<_> = inboxes.into_iter().map(|inbox| Node::of(layer.clone(), inbox)).collect();
+    let (room, one) = (group("room"), nodes[0].connect());
+    nodes[0].subscribe(&one, &room, None);
+    layer.group_send(&room, &message(0)).await.expect("there is room for one");
+    let announcing = tokio::spawn({
+        let layer = layer.clone();
+        async move { layer.announce().await }
+    });
+    tokio::task::yield_now().await;
+    let two = nodes[1].connect();
+    nodes[1].subscribe(&two, &room, None);
+    let all = names([one.channel.as_str(), two.channel.as_str()]);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+    while one.members("room") != all || two.members("room") != all {
+        assert!(tokio::time::Instant::now() < deadline, "{:?} {:?}", one.members("room"), two.members("room"));
+        nodes.iter_mut().for_each(Node::turn);
+        tokio::task::yield_now().await;
+    }
+    announcing.abort();
+}
+
+#[tokio::test]
+async fn many_changes_are_told_in_parts() {
+    let (mut node, room) = (Node::new(tells), group("room"));
+    let sockets: Vec<_> = (0..1000).map(|_| node.connect()).collect();
+    for socket in &sockets {
+        node.subscribe(socket, &room, None);
+    }
+    announce(&node.layer).await;
+    node.turn();
+    assert_eq!(sockets[0].members("room").len(), 1000);
+    sockets[1..].iter().for_each(|socket| node.shard.disconnect(socket.slot));
+    announce(&node.layer).await;
+    node.turn();
+    assert_eq!(sockets[0].members("room"), names([sockets[0].channel.as_str()]));
+}
+
+#[tokio::test]
 async fn presence_has_no_offset_and_is_in_no_history() {
     for format in [Format::WebSocket, Format::Events, Format::EventsOfMany] {
         let (mut node, room) = (Node::new(tells), group("kept"));
