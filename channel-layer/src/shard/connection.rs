@@ -116,7 +116,7 @@ impl Connection {
     pub(super) fn next_format(&self) -> Format {
         match self.format {
             Format::Events if !self.cursors.is_empty() => Format::EventsOfMany,
-            format @ (Format::WebSocket | Format::Events | Format::EventsOfMany) => format,
+            format @ (Format::WebSocket | Format::Deflated | Format::Events | Format::EventsOfMany) => format,
         }
     }
 
