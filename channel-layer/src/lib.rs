@@ -46,6 +46,7 @@
 pub mod config;
 #[cfg(any(test, feature = "contract-tests"))]
 pub mod contract;
+pub mod deflate;
 pub mod error;
 mod group;
 mod history;

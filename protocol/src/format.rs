@@ -1,17 +1,10 @@
 //! How a push is framed for one kind of client. A group's message is framed once for each kind, not for each client.
 
-use std::cell::RefCell;
 use std::fmt;
 
 use bytes::Bytes;
 
-use crate::websocket::deflate::{Deflater, WORTHWHILE_BYTES};
 use crate::{sse, websocket};
-
-thread_local! {
-    /// Large, and the same before each message.
-    static DEFLATER: RefCell<Deflater> = RefCell::default();
-}
 
 /// A kind of client, by what its socket is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,7 +16,8 @@ pub enum Format {
     /// Server-Sent Events of several groups: the `id` with the positions of all stands in blocks of its own, see
     /// [`sse::Positions`].
     EventsOfMany,
-    /// WebSocket text messages, compressed where that gains something. What is for one client alone is not worth it.
+    /// WebSocket text messages of which the layer compresses those of groups, where that gains something. What is for one
+    /// client alone is not worth it.
     Deflated,
 }
 
@@ -58,28 +52,10 @@ impl Format {
     /// Frames anew what has been framed for WebSockets. Who has read it is at position `at`, if the group has any.
     pub fn of_websocket(self, frame: &Bytes, at: Option<At<'_>>) -> Bytes {
         match self {
-            Self::WebSocket => frame.clone(),
-            Self::Deflated => deflated(frame),
+            Self::WebSocket | Self::Deflated => frame.clone(),
             Self::Events | Self::EventsOfMany => self.frame_at(websocket::payload(frame), at),
         }
     }
-
-    /// The same for one client alone.
-    pub fn of_websocket_for_one(self, frame: &Bytes, at: Option<At<'_>>) -> Bytes {
-        match self {
-            Self::WebSocket | Self::Deflated => frame.clone(),
-            Self::Events | Self::EventsOfMany => self.of_websocket(frame, at),
-        }
-    }
-}
-
-fn deflated(frame: &Bytes) -> Bytes {
-    let payload = websocket::payload(frame);
-    if payload.len() < WORTHWHILE_BYTES {
-        return frame.clone();
-    }
-    let deflated = DEFLATER.with_borrow_mut(|deflater| deflater.deflate(payload));
-    deflated.map_or_else(|| frame.clone(), |payload| websocket::deflated_text(&payload))
 }
 
 /// A borrowed [`Position`](crate::Position).
@@ -122,16 +98,5 @@ mod tests {
     #[test]
     fn every_format_counts() {
         assert_eq!(Format::Deflated as usize + 1, Format::COUNT);
-    }
-
-    #[test]
-    fn long_texts_are_compressed_for_many_and_not_for_one() {
-        let (short, long) = (websocket::text(b"{}"), websocket::text("tick ".repeat(200).as_bytes()));
-        assert_eq!(Format::Deflated.of_websocket(&short, None), short);
-        assert_eq!(Format::Deflated.of_websocket_for_one(&long, None), long);
-        let deflated = Format::Deflated.of_websocket(&long, None);
-        assert!(deflated.len() < 100 && deflated[0] == 0xC1, "{deflated:?}");
-        let payload = websocket::deflate::Inflater::default().inflate(websocket::payload(&deflated), 2000);
-        assert_eq!(payload.as_deref(), Ok("tick ".repeat(200).as_bytes()));
     }
 }

@@ -117,7 +117,7 @@ impl Shard {
         }
         drop(state);
         for (seq, frame) in &mut catch_up.queue {
-            *frame = lane.format.of_websocket_for_one(frame, lane.group.at(*seq));
+            *frame = lane.format.of_websocket(frame, lane.group.at(*seq));
         }
         self.registry.stats.replayed.add(catch_up.queue.len() as u64);
         let reason = std::mem::replace(&mut catch_up.reason, GapReason::HistoryExpired);

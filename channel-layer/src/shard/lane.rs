@@ -200,7 +200,9 @@ impl Shard {
         if !lane.reading.is_empty() {
             match lane.format {
                 Format::WebSocket => self.append(key, frame, seq - 1, seq),
-                format @ (Format::Events | Format::EventsOfMany | Format::Deflated) => {
+                // Once for all who read it here.
+                Format::Deflated => self.append(key, &deflated(frame), seq - 1, seq),
+                format @ (Format::Events | Format::EventsOfMany) => {
                     let frame = format.of_websocket(frame, lane.group.at(seq));
                     self.append(key, &frame, seq - 1, seq);
                 }

@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use groupcast_channel_layer::deflate::Inflater;
 use groupcast_protocol::CloseCode;
 use groupcast_protocol::session::{Limits, Rate};
-use groupcast_protocol::websocket::deflate::Inflater;
 
 use super::wheel::Wheel;
 use crate::config::LimitsConfig;
