@@ -9,6 +9,7 @@ use groupcast_protocol::frame::GapReason;
 use super::Shard;
 use super::catch_up::CatchUp;
 use super::cursor::{Cursor, CursorState, mark_dirty};
+use crate::deflate::deflated;
 use crate::group::Group;
 use crate::log::FrameLog;
 
