@@ -23,20 +23,25 @@ def main(path):
     for aspect in ("behavior", "behaviorClose"):
         counts = Counter(case[aspect] for case in cases.values())
         print(f"{aspect}: " + ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())))
-    failed = 0
+    failed = unoffered = 0
     for name in sorted(cases, key=lambda name: [int(part) for part in name.split(".")]):
-        case = cases[name]
-        verdicts = (case["behavior"], case["behaviorClose"])
-        good = all(verdict in FINE or unoffered(name, verdict) for verdict in verdicts)
+        verdicts = (cases[name]["behavior"], cases[name]["behaviorClose"])
+        if is_unoffered(name, *verdicts):
+            unoffered += 1
+            continue
+        good = FINE.issuperset(verdicts)
         failed += not good
-        if not good or verdicts != ("OK", "OK"):
+        if verdicts != ("OK", "OK"):
             print(f"{'    ' if good else 'FAIL'}  {name}: {verdicts[0]}, close {verdicts[1]}")
-    print(f"autobahn: {len(cases) - failed} passed, {failed} failed")
-    return failed == 0 and bool(cases)
+    if unoffered:
+        print(f"      {unoffered} cases of 12 and 13 want a compression that the server did not agree to")
+    tried = len(cases) - unoffered
+    print(f"autobahn: {tried - failed} passed, {failed} failed")
+    return failed == 0 and tried > 0
 
 
-def unoffered(name, verdict):
-    return name.startswith(COMPRESSION) and verdict == "UNIMPLEMENTED"
+def is_unoffered(name, behavior, close):
+    return name.startswith(COMPRESSION) and behavior == "UNIMPLEMENTED" and close in FINE | {"UNIMPLEMENTED"}
 
 
 if __name__ == "__main__":

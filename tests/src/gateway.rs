@@ -23,7 +23,7 @@ use crate::wait::{eventually, within};
 pub const BINARY_VARIABLE: &str = "GROUPCAST_BIN";
 
 /// No gateway under test lives longer, so no test does.
-const LIFETIME: Duration = Duration::from_secs(90);
+const LIFETIME: Duration = Duration::from_secs(120);
 /// How long the checks go on that can go on for hours; the suite's own default is short.
 const CHECK_VARIABLE: &str = "GROUPCAST_CHECK_SECONDS";
 
@@ -243,6 +243,10 @@ impl Process {
         };
         let status = eventually("the process ends", look).await;
         self.watchdog = None;
+        // What it has said last is read, too.
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
         status
     }
 }
@@ -293,10 +297,12 @@ fn keep(
     let printed = Arc::clone(printed);
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            if let (Some(found), Some(address)) = (&found, address_in(&line)) {
+            let address = address_in(&line);
+            printed.lock().expect("no reader panics").push(line);
+            // Who waits for it finds the line printed.
+            if let (Some(found), Some(address)) = (&found, address) {
                 found.send_if_modified(|known| known.replace(address).is_none());
             }
-            printed.lock().expect("no reader panics").push(line);
         }
     })
 }
