@@ -205,12 +205,12 @@ impl Groupcast {
         }
         let tasks = TaskTracker::new();
         tasks.spawn(sweep(app.layer.clone(), stop.accepting.clone()));
-        tasks.spawn(announce(app.layer.clone(), stop.accepting.clone()));
         let reload = Arc::new(Notify::new());
         let scheme = if tls.is_some() { "https" } else { "http" };
         if let Some(tls) = tls {
             tasks.spawn(tls.follow(reload.clone(), stop.accepting.clone()));
         }
+        tasks.spawn(announce(app.layer.clone(), stop.accepting.clone()));
         tracing::info!(%address, shards = shards.len(), "listening");
         Ok(Running { address, scheme, reload, app, consumers, shards, tasks, stop })
     }
@@ -388,9 +388,9 @@ fn layer_config(config: &Config) -> LayerConfig {
         publish_deadline: config.limits.publish_timeout.0,
         log_bytes: config.limits.log_bytes.0,
         shard_log_bytes: config.limits.log_bytes_per_shard.0,
-        // 40 bits: two runs are told apart, and the ids of streams stay short.
-        epoch_seed: clock::random() as u64 >> 24,
         history_bytes: config.limits.history_bytes.0,
+        // 40 bits: that two runs have the same is less likely than any other cause of loss.
+        epoch_seed: (clock::random() as u64) >> 24,
         groups: config.group.iter().map(group_rule).collect(),
         ..LayerConfig::new(node)
     }

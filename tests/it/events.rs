@@ -366,6 +366,23 @@ async fn a_reader_that_sleeps_in_a_group_with_history_is_caught_up() {
 #[tokio::test]
 async fn curl_reads_a_stream_line_by_line() {
     let gateway = Gateway::start(&format!("{BARE}{KEEPING}")).await;
+    check_curl(&gateway, &["-N"]).await;
+}
+
+#[tokio::test]
+async fn a_stream_over_http2_is_the_same_and_each_counts_as_a_connection() {
+    let gateway = Gateway::start(&format!("{BARE}{KEEPING}\n[limits]\nconnections = 3\n")).await;
+    let first = check_curl(&gateway, &["-N", "--http2-prior-knowledge"]).await;
+    // The client of the tests has one place, the connection and the stream of curl have the others.
+    let refused = Http::new(gateway.address()).try_get("/healthz").await;
+    assert!(refused.is_none_or(|reply| reply.status == 503), "there is no place left");
+    drop(first);
+    let free = || async { Http::new(gateway.address()).try_get("/healthz").await.filter(|reply| reply.status == 200) };
+    eventually("both places are free again", free).await;
+}
+
+/// A stream by curl, from the second of three messages to the fourth, byte by byte.
+async fn check_curl(gateway: &Gateway, arguments: &[&str]) -> Process {
     let http = gateway.http();
     let mut sent = 0;
     send_ticks(&http, "room.1", &mut sent, 3).await;
@@ -373,7 +390,7 @@ async fn curl_reads_a_stream_line_by_line() {
     let epoch = page["epoch"].as_str().expect("a group with history has an epoch");
     let url = format!("http://{}/v1/events?group=room.1", gateway.address());
     let mut curl = std::process::Command::new("curl");
-    curl.args(["-sS", "--noproxy", "*", "-N", "-H", &format!("Last-Event-ID: {epoch}:1"), &url]);
+    curl.args(arguments).args(["-sS", "--noproxy", "*", "-H", &format!("Last-Event-ID: {epoch}:1"), &url]);
     let curl = Process::spawn(curl);
     members(&http, "room.1", 1).await;
     send_ticks(&http, "room.1", &mut sent, 1).await;
@@ -381,19 +398,17 @@ async fn curl_reads_a_stream_line_by_line() {
     let printed = eventually("curl has printed the last message", printed).await;
     let subscribed = format!(
         "event: subscribed\nid: {epoch}:1\n\
-         data: {{\"type\":\"subscribed\",\"group\":\"room.1\",\"epoch\":\"{epoch}\",\"offset\":3,\"recovered\":true}}\n\n"
+         data: {{\"type\":\"subscribed\",\"group\":\"room.1\",\"epoch\":\"{epoch}\",\"offset\":3,\"recovered\":true}}"
     );
     let message = |n: u64| {
         let message = format!("{{\"n\":{n},\"type\":\"tick\"}}");
-        format!(
-            "id: {epoch}:{n}\n\
-             data: {{\"type\":\"message\",\"group\":\"room.1\",\"offset\":{n},\"message\":{message}}}"
-        )
+        let data = format!("{{\"type\":\"message\",\"group\":\"room.1\",\"offset\":{n},\"message\":{message}}}");
+        format!("id: {epoch}:{n}\ndata: {data}")
     };
-    let expected = format!("{subscribed}{}\n\n{}\n\n{}", message(2), message(3), message(4));
     let (retry, rest) = printed.split_once("\n\n").expect("a block of its own");
     assert!(retry.starts_with("retry: "), "{printed}");
-    assert_eq!(rest.trim_end(), expected);
+    assert_eq!(rest.trim_end(), [subscribed, message(2), message(3), message(4)].join("\n\n"));
+    curl
 }
 
 /// Sends messages numbered on from `sent`.

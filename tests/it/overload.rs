@@ -142,7 +142,8 @@ async fn a_message_has_at_most_128_fragments() {
         let mut raw = Raw::websocket(gateway.address()).await;
         raw.send_frame(BEGIN, true, br#"{"type":"#).await;
         for _ in 0..fragments - 2 {
-            raw.send_frame(CONTINUE, true, b"").await;
+            // An empty one would count as a control frame, too.
+            raw.send_frame(CONTINUE, true, b" ").await;
         }
         raw.send_frame(END, true, br#""ping","id":3}"#).await;
         within(&format!("{fragments} fragments are answered"), raw.frame()).await
@@ -170,7 +171,7 @@ async fn subscriptions_of_a_connection_are_limited() {
     assert_eq!(answer["type"], "unsubscribed", "{answer}");
     socket.subscribe("d").await;
     let refused = Socket::dial(gateway.address(), "/ws?group=a&group=b&group=c&group=d", &[], None).await;
-    let reply = refused.err().expect("four are too many");
+    let reply = refused.expect_err("four are too many");
     assert!((400..500).contains(&reply.status), "{reply:?}");
 }
 
@@ -193,12 +194,12 @@ async fn check_connection_limit(key: &str, status: u16, code: &str) {
     let mut served: Vec<Raw> = Vec::new();
     while served.len() < ALLOWED {
         let raw = Raw::connect(address).await;
-        if let Some(raw) = try_upgrade(raw).await.ok() {
+        if let Ok(raw) = try_upgrade(raw).await {
             served.push(raw);
         }
     }
     for _ in 0..3 {
-        let reply = try_upgrade(Raw::connect(address).await).await.err().expect("one too many");
+        let reply = try_upgrade(Raw::connect(address).await).await.expect_err("one too many");
         reply.problem(status, code);
         assert!(reply.header("retry-after").is_some(), "{reply:?}");
     }

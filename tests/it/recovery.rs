@@ -2,7 +2,6 @@
 //!
 //! `GROUPCAST_CHECK_SECONDS=600` lets the thousand clients go on for ten minutes.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use groupcast_tests::chance::Chance;
 use groupcast_tests::gateway::check_time;
 use groupcast_tests::home::BARE;
 use groupcast_tests::kernel::allow_many_files;
+use groupcast_tests::reader::{Reader, Way};
 use groupcast_tests::wait::within_time;
 use groupcast_tests::{Gateway, Http, Socket};
 use serde_json::{Value, json};
@@ -45,12 +45,12 @@ async fn who_comes_back_too_late_is_told_how_much_is_lost() {
 async fn a_restart_is_a_new_epoch_and_is_said() {
     let gateway = Gateway::start(&history_of("room.*", 1000, "1h")).await;
     let http = gateway.http();
-    let (mut socket, mut book) = join(gateway.address(), "room.a").await;
+    let mut reader = Reader::join(gateway.address(), "room.a", Way::Command).await;
     for n in 0..10 {
         http.group_send("room.a", &tick(n)).await;
-        book.take(&socket.next_text().await.expect("it is open"));
+        reader.read().await;
     }
-    let after = book.after();
+    let after = reader.book.after();
     let home = gateway.kill().await;
     let gateway = Gateway::start_in(home).await;
     let http = gateway.http();
@@ -67,7 +67,7 @@ async fn a_restart_is_a_new_epoch_and_is_said() {
         "{subscribed}"
     );
     let (epoch, offset) = position(&subscribed);
-    assert_ne!(epoch, book.position().0);
+    assert_ne!(epoch, reader.book.position().0);
     let accepted = http.group_send("room.a", &tick(200)).await;
     assert_eq!(position(&accepted), (epoch, offset + 1), "the position that was told is the one to go on from");
     let push = socket.expect("message").await;
@@ -97,8 +97,9 @@ async fn the_edges_of_the_window_are_exact() {
     const KEPT: u64 = 10;
     let gateway = Gateway::start(&history_of("room.*", KEPT, "1h")).await;
     let http = gateway.http();
-    let (_, mut book) = join(gateway.address(), "room.a").await;
-    let (epoch, start) = (book.position().0.to_owned(), book.position().1);
+    let mut late = Reader::join(gateway.address(), "room.a", Way::Address).await;
+    late.vanish(false);
+    let (epoch, start) = (late.book.position().0.to_owned(), late.book.position().1);
     for n in 0..30 {
         let accepted = position(&http.group_send("room.a", &tick(n)).await);
         assert_eq!(accepted, (epoch.clone(), start + 1 + n), "offsets of a group have no holes");
@@ -116,33 +117,32 @@ async fn the_edges_of_the_window_are_exact() {
         }
         assert_eq!(socket.pending().await, [] as [Value; 0], "{behind} behind: and nothing else");
     }
-    let path = format!("/ws?group=room.a&after={}", book.after());
-    let subscribed = Socket::open_at(&gateway, &path, &[]).await.expect("subscribed").await;
-    assert!(!book.came_back(&subscribed));
-    assert_eq!(book.counts.told_lost, 30);
+    assert!(!late.rejoin().await);
+    assert_eq!(late.counts().told_lost, 30);
 }
 
 #[tokio::test]
 async fn a_long_absence_is_caught_up_while_messages_flow() {
     const MISSED: u64 = 5000;
     let gateway = Gateway::start(&history_of("room.*", 20_000, "1h")).await;
-    let address = gateway.address();
-    let (socket, mut book) = join(address, "room.a").await;
-    socket.vanish(true);
     let http = gateway.http();
-    let mut acknowledged = batches(&http, "room.a", 0..MISSED, 200).await;
-    let (mut socket, recovered) = rejoin(address, "room.a", &mut book, false).await;
-    assert!(recovered);
-    let (more, ()) = tokio::join!(batches(&http, "room.a", MISSED..2 * MISSED, 200), async {
-        while book.counts.received < 2 * MISSED {
-            book.take(&socket.next_text().await.expect("it is open"));
-        }
-    });
-    acknowledged.extend(more);
-    let (epoch, head) = (book.position().0.to_owned(), *acknowledged.keys().max().expect("there are some"));
-    book.check(&epoch, head, &acknowledged);
-    assert_eq!((book.counts.told_lost, book.counts.gaps), (0, 0));
-    assert!(book.counts.replayed >= MISSED, "{:?}", book.counts);
+    for way in [Way::Address, Way::Command, Way::Events] {
+        let group = format!("room.{way:?}");
+        let mut reader = Reader::join(gateway.address(), &group, way).await;
+        // So that an event stream has an id.
+        let mut acknowledged = batches(&http, &group, 0..1, 200).await;
+        reader.read().await;
+        reader.vanish(true);
+        acknowledged.extend(batches(&http, &group, 1..MISSED, 200).await);
+        assert!(reader.rejoin().await, "{way:?}");
+        let (start, last) = (reader.book.position().1 - 1, 2 * MISSED);
+        let (more, ()) = tokio::join!(batches(&http, &group, MISSED..last, 200), reader.read_to(start + last));
+        acknowledged.extend(more);
+        check(&reader.book, &acknowledged);
+        let counts = reader.counts();
+        assert_eq!((counts.told_lost, counts.gaps), (0, 0), "{way:?}: {counts:?}");
+        assert!(counts.replayed >= MISSED - 1, "{way:?}: {counts:?}");
+    }
 }
 
 #[tokio::test]
@@ -161,8 +161,7 @@ async fn a_reader_that_sleeps_in_a_group_with_history_catches_up_without_a_gap()
         }
     };
     within_time(Duration::from_secs(60), "the sleeper catches up", everything).await;
-    let (epoch, head) = (book.position().0.to_owned(), *acknowledged.keys().max().expect("there are some"));
-    book.check(&epoch, head, &acknowledged);
+    check(&book, &acknowledged);
     assert_eq!(book.counts, Counts { received: SENT, ..Counts::default() }, "no gap");
 }
 
@@ -195,9 +194,9 @@ impl Crowd {
             let (ended, over) = watch::channel(None);
             let name = format!("room.{group}");
             publishers.spawn(publish_until(gateway.http(), name.clone(), self.period, end, ended));
-            for _ in 0..self.clients / self.groups {
-                let client = come_and_go(gateway.address(), name.clone(), chance.fork(), end, over.clone());
-                clients.spawn(client);
+            for n in 0..self.clients / self.groups {
+                let client = Reader::join(gateway.address(), &name, way(n)).await;
+                clients.spawn(come_and_go(client, chance.fork(), end, over.clone()));
             }
         }
         let deadline = self.time + Duration::from_secs(40);
@@ -234,69 +233,48 @@ async fn publish_until(
 
 /// One client: reads, vanishes, comes back, until the group has ended and everything was read.
 async fn come_and_go(
-    address: SocketAddr,
-    group: String,
+    mut reader: Reader,
     mut chance: Chance,
     end: Instant,
     mut over: watch::Receiver<Option<Ended>>,
 ) -> Counts {
-    let (mut socket, mut book) = join(address, &group).await;
     loop {
         let leave = tokio::time::Instant::now() + chance.between(Crowd::THERE.0, Crowd::THERE.1);
-        while let Ok(frame) = timeout_at(leave, socket.next_text()).await {
-            book.take(&frame.expect("the gateway keeps it open"));
-        }
+        while timeout_at(leave, reader.read()).await.is_ok() {}
         // Whoever left now would miss less than an absence's worth.
         if Instant::now() + Crowd::AWAY > end {
             break;
         }
-        socket.vanish(chance.coin());
+        reader.vanish(chance.coin());
         // Being away is what is tested.
         sleep(Crowd::AWAY).await;
-        (socket, _) = rejoin(address, &group, &mut book, chance.coin()).await;
+        reader.rejoin().await;
     }
     let ended = loop {
         tokio::select! {
-            frame = socket.next_text() => book.take(&frame.expect("the gateway keeps it open")),
+            () = reader.read() => {}
             ended = over.wait_for(Option::is_some) => break ended.expect("the publisher has said it").clone(),
         }
     };
     let (epoch, head, acknowledged) = ended.as_deref().expect("it was waited for");
-    while book.position().1 < *head {
-        book.take(&socket.next_text().await.expect("the gateway keeps it open"));
+    reader.read_to(*head).await;
+    reader.book.check(epoch, *head, acknowledged);
+    reader.counts()
+}
+
+/// One of ten clients is a browser's event stream, the others come back in turn by address and by command.
+fn way(n: usize) -> Way {
+    match n % 10 {
+        0 => Way::Events,
+        n if n % 2 == 0 => Way::Address,
+        _ => Way::Command,
     }
-    book.check(epoch, *head, acknowledged);
-    book.counts
 }
 
-/// Subscribes for the first time.
-async fn join(address: SocketAddr, group: &str) -> (Socket, Book) {
-    let mut socket = dial(address, "/ws").await;
-    let subscribed = socket.command(json!({"type": "subscribe", "group": group})).await;
-    assert_eq!(subscribed["type"], "subscribed", "{subscribed}");
-    let book = Book::open(&subscribed);
-    (socket, book)
-}
-
-/// Comes back where the book ends, by the address or by a command; whether that was recovered.
-async fn rejoin(address: SocketAddr, group: &str, book: &mut Book, by_address: bool) -> (Socket, bool) {
-    if by_address {
-        let mut socket = dial(address, &format!("/ws?group={group}&after={}", book.after())).await;
-        let subscribed = socket.expect("subscribed").await;
-        let recovered = book.came_back(&subscribed);
-        return (socket, recovered);
-    }
-    let mut socket = dial(address, "/ws").await;
-    let (epoch, offset) = book.position();
-    let after = json!({"epoch": epoch, "offset": offset});
-    let subscribed = socket.command(json!({"type": "subscribe", "group": group, "after": after})).await;
-    let recovered = book.came_back(&subscribed);
-    (socket, recovered)
-}
-
-async fn dial(address: SocketAddr, path: &str) -> Socket {
-    let opened = Socket::dial(address, path, &[], None).await;
-    opened.unwrap_or_else(|reply| panic!("{path}: {}: {}", reply.status, reply.text()))
+/// All that was acknowledged is in the book, each message where it belongs.
+fn check(book: &Book, acknowledged: &Acknowledged) {
+    let head = *acknowledged.keys().max().expect("there are some");
+    book.check(book.position().0, head, acknowledged);
 }
 
 /// Publishes numbered messages of a size in batches; what was acknowledged.

@@ -24,11 +24,11 @@ impl Chance {
 
     /// A stream of its own for one of many.
     pub fn fork(&mut self) -> Self {
-        Self(self.next())
+        Self(self.number())
     }
 
     /// The next number (splitmix64).
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -38,13 +38,13 @@ impl Chance {
 
     /// One of two.
     pub fn coin(&mut self) -> bool {
-        self.next().is_multiple_of(2)
+        self.number().is_multiple_of(2)
     }
 
     /// A time between two, to the millisecond.
     pub fn between(&mut self, least: Duration, most: Duration) -> Duration {
         let span = most.saturating_sub(least).as_millis() as u64 + 1;
-        least + Duration::from_millis(self.next() % span)
+        least + Duration::from_millis(self.number() % span)
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Gateway {
     home: Arc<Home>,
     process: Process,
     address: SocketAddr,
+    /// What it shows, if it talks TLS.
+    certificate: Option<String>,
 }
 
 impl Gateway {
@@ -44,19 +46,29 @@ impl Gateway {
         Self::start_in(Arc::new(Home::new(config))).await
     }
 
+    /// Starts a gateway that talks TLS, with a certificate of its own.
+    pub async fn start_secure(config: &str) -> Self {
+        let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a name is all it needs");
+        let home = Home::new(&format!("{config}\n[server.tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n"));
+        home.write("cert.pem", &pair.cert.pem());
+        home.write("key.pem", &pair.signing_key.serialize_pem());
+        let serve = serve(&home);
+        Self::ready(Arc::new(home), serve, Some(pair.cert.pem())).await
+    }
+
     /// Starts a gateway in a folder.
     pub async fn start_in(home: Arc<Home>) -> Self {
         let serve = serve(&home);
-        Self::ready(home, serve).await
+        Self::ready(home, serve, None).await
     }
 
-    async fn ready(home: Arc<Home>, serve: Command) -> Self {
+    async fn ready(home: Arc<Home>, serve: Command, certificate: Option<String>) -> Self {
         let mut process = Process::spawn(serve);
         let address = process.address().await;
-        let http = Http::new(address);
+        let http = client(address, certificate.as_deref());
         let asked = || async { http.try_get("/readyz").await.filter(|reply| reply.status == 200) };
         eventually("the gateway is ready", asked).await;
-        Self { home, process, address }
+        Self { home, process, address, certificate }
     }
 
     /// Starts a gateway that may open only so many files, sockets among them.
@@ -69,7 +81,7 @@ impl Gateway {
         for (name, _) in serve.get_envs().filter(|(_, value)| value.is_none()) {
             limited.env_remove(name);
         }
-        Self::ready(home, limited).await
+        Self::ready(home, limited, None).await
     }
 
     /// Starts a gateway that is expected to refuse: its exit code and all it printed.
@@ -96,7 +108,7 @@ impl Gateway {
 
     /// A client of it.
     pub fn http(&self) -> Http {
-        Http::new(self.address)
+        client(self.address, self.certificate.as_deref())
     }
 
     /// Ends it with no chance to say goodbye (`kill -9`).
@@ -164,6 +176,13 @@ pub fn groupcast(home: &Home, arguments: &[&str]) -> Command {
 pub async fn run(mut command: Command) -> Output {
     let ended = spawn_blocking(move || command.output().expect("the binary can be started"));
     within("the command ends", ended).await.expect("the command's thread does not panic")
+}
+
+fn client(address: SocketAddr, certificate: Option<&str>) -> Http {
+    match certificate {
+        None => Http::new(address),
+        Some(certificate) => Http::secure(address, certificate),
+    }
 }
 
 fn serve(home: &Home) -> Command {
@@ -282,9 +301,9 @@ fn keep(
     })
 }
 
-/// The address of the first `http://IP:PORT` in a line.
+/// The address of the first `http://IP:PORT` or `https://IP:PORT` in a line.
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once("http://")?;
+    let (_, rest) = line.split_once("http://").or_else(|| line.split_once("https://"))?;
     let end = rest.find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c))).unwrap_or(rest.len());
     rest[..end].trim_end_matches('.').parse().ok()
 }
@@ -297,7 +316,7 @@ mod tests {
     fn an_address_is_found_in_a_line() {
         let port = |line| address_in(line).map(|address| address.port());
         assert_eq!(port("groupcast listens on http://127.0.0.1:45123/"), Some(45123));
-        assert_eq!(port("open http://[::1]:8000."), Some(8000));
+        assert_eq!(port("open https://[::1]:8000."), Some(8000));
         assert_eq!(port("no address: http://example.org/"), None);
     }
 }

@@ -1,5 +1,6 @@
 //! `kernel`: what the kernel knows of a gateway and of its sockets, and no protocol tells.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -42,22 +43,26 @@ pub struct ServerEnd {
     pub unsent: u64,
 }
 
-/// The server's end of a connection; `None` as soon as its process has let go of it.
-pub fn server_end(server: SocketAddr, client: SocketAddr) -> Option<ServerEnd> {
+/// The server's ends of its connections, by the client's port; only those that its process has not let go of.
+///
+/// The table has all of the machine's connections and takes a while to read: look at many ends at once.
+pub fn server_ends(server: SocketAddr) -> BTreeMap<u16, ServerEnd> {
     const ESTABLISHED: &str = "01";
     const CLOSE_WAIT: &str = "08";
-    let ends = (hexadecimal(server), hexadecimal(client));
+    let server = hexadecimal(server);
     let table = fs::read_to_string("/proc/net/tcp").expect("Linux has this file");
-    table.lines().find_map(|line| {
+    let end = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, local, remote, state, queues, _, _, _, _, inode, ..] = fields[..] else { return None };
-        if (local, remote) != (&ends.0, &ends.1) {
+        // A socket that no process holds any more has no inode.
+        if local != server || inode == "0" {
             return None;
         }
+        let port = u16::from_str_radix(remote.split(':').nth(1)?, 16).ok()?;
         let unsent = u64::from_str_radix(queues.split(':').next()?, 16).ok()?;
-        // A socket that no process holds any more has no inode.
-        (inode != "0").then_some(ServerEnd { open: matches!(state, ESTABLISHED | CLOSE_WAIT), unsent })
-    })
+        Some((port, ServerEnd { open: matches!(state, ESTABLISHED | CLOSE_WAIT), unsent }))
+    };
+    table.lines().filter(|line| line.contains(&server)).filter_map(end).collect()
 }
 
 /// Lets this process open as many files as it may at most: a thousand clients are a thousand sockets.
@@ -87,17 +92,18 @@ mod tests {
         let server = listener.local_addr().expect("it is bound");
         let client = TcpStream::connect(server).expect("it listens");
         let (mut accepted, _) = listener.accept().expect("one has connected");
-        let client_address = client.local_addr().expect("it is connected");
-        assert_eq!(server_end(server, client_address), Some(ServerEnd { open: true, unsent: 0 }));
+        let port = client.local_addr().expect("it is connected").port();
+        let look = || server_ends(server).get(&port).copied();
+        assert_eq!(look(), Some(ServerEnd { open: true, unsent: 0 }));
         accepted.set_nonblocking(true).expect("any socket can be");
         while accepted.write(&[0; 4096]).is_ok() {}
-        let full = server_end(server, client_address).expect("it is held");
+        let full = look().expect("it is held");
         assert!(full.open && full.unsent > 0, "nobody reads: {full:?}");
         accepted.shutdown(Shutdown::Write).expect("it is connected");
-        let closed = server_end(server, client_address).expect("it is held");
+        let closed = look().expect("it is held");
         assert!(!closed.open, "{closed:?}");
         drop(accepted);
-        assert_eq!(server_end(server, client_address), None, "what was written still waits in the kernel");
+        assert_eq!(look(), None, "what was written still waits in the kernel");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Helpers of the outside tests: they start the real gateway and talk to it with clients that share no code with it.
 //!
 //! Reading order: [`home`] (a folder with a configuration and a database), [`gateway`] (the process), [`http`],
-//! [`socket`] and [`raw`] (three ways to talk to it), [`ledger`] and [`book`] (what a reader has
-//! to have got), [`chance`] (numbers that can be repeated), [`kernel`] (what a process
-//! uses and holds), [`wait`] (deadlines).
+//! [`socket`], [`raw`] and [`events`] (four ways to talk to it), [`ledger`] and [`book`] (what a reader has to have got),
+//! [`reader`] (who comes back), [`chance`] (numbers that can be repeated), [`kernel`] (what a process uses and holds), [`wait`]
+//! (deadlines).
 
 pub mod book;
 pub mod chance;
@@ -14,6 +14,7 @@ pub mod http;
 pub mod kernel;
 pub mod ledger;
 pub mod raw;
+pub mod reader;
 pub mod socket;
 pub mod wait;
 

@@ -107,11 +107,16 @@ impl Raw {
 
     /// One answer of HTTP, with the body that `content-length` announces.
     pub async fn reply(&mut self) -> Reply {
-        let mut reply = self.head().await;
+        self.try_reply().await.expect("an answer comes whole")
+    }
+
+    /// The same; `None` when the other end hangs up before or within.
+    pub async fn try_reply(&mut self) -> Option<Reply> {
+        let mut reply = self.try_head().await?;
         let length = reply.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-        self.fill(length).await.expect("the body comes whole");
+        self.fill(length).await?;
         reply.body = self.read.drain(..length).collect();
-        reply
+        Some(reply)
     }
 
     /// The next WebSocket frame: opcode and payload; `None` when the other end has hung up.
@@ -153,11 +158,15 @@ impl Raw {
     }
 
     async fn head(&mut self) -> Reply {
+        self.try_head().await.expect("an answer comes whole")
+    }
+
+    async fn try_head(&mut self) -> Option<Reply> {
         let end = loop {
             if let Some(at) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at;
             }
-            self.fill(self.read.len() + 1).await.expect("an answer comes whole");
+            self.fill(self.read.len() + 1).await?;
         };
         let head: Vec<u8> = self.read.drain(..end + 4).collect();
         let head = String::from_utf8_lossy(&head);
@@ -167,11 +176,8 @@ impl Raw {
             let (name, value) = line.split_once(':')?;
             Some((name.to_ascii_lowercase(), value.trim().to_owned()))
         };
-        Reply {
-            status: status.expect("an answer has a status"),
-            headers: lines.filter_map(pair).collect(),
-            body: vec![],
-        }
+        let status = status.expect("an answer has a status");
+        Some(Reply { status, headers: lines.filter_map(pair).collect(), body: vec![] })
     }
 
     async fn fill(&mut self, length: usize) -> Option<()> {

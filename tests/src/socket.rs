@@ -218,6 +218,21 @@ impl Socket {
         }
     }
 
+    /// The next text as it came, or how the socket ended.
+    ///
+    /// # Errors
+    /// With the end.
+    pub async fn last_words(&mut self) -> Result<String, End> {
+        loop {
+            match within("a frame comes", self.stream.next()).await {
+                Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
+                Some(Ok(Message::Close(Some(frame)))) => return Err(End::Closed(frame.code.into())),
+                Some(Ok(Message::Close(None)) | Err(_)) | None => return Err(End::Unclean),
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
     /// The stream below, for what the helper does not know.
     pub fn stream(&mut self) -> &mut WebSocketStream<TcpStream> {
         &mut self.stream

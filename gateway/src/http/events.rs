@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use groupcast_protocol::{ErrorCode, sse};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, VARY};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -53,12 +53,14 @@ const CHANNEL: HeaderName = HeaderName::from_static("groupcast-channel");
         (status = 403, description = "`forbidden`: the page's origin"),
         (status = 406, description = "`not_acceptable`: `Accept` without `text/event-stream`"),
         (status = 422, description = "`invalid_name`: no group, or not the name of one"),
+        (status = 429, description = "`rate_limited`: too many connections from one address"),
         (status = 503, description = "`overloaded` or `unavailable`, with `Retry-After`"),
     )
 )]
 pub(super) async fn stream(
     State(app): State<App>,
     peer: Option<Extension<Peer>>,
+    version: Version,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -73,8 +75,9 @@ pub(super) async fn stream(
     let Some(Extension(peer)) = peer else {
         return Err(unavailable("this router serves no connections of its own; start the gateway as a whole"));
     };
+    let place = peer.place.of_stream(version)?;
     let (answer, opened) = oneshot::channel();
-    let opening = Opening { groups, peer: peer.address.ip().to_string(), place: peer.place.clone(), answer };
+    let opening = Opening { groups, peer: peer.address.ip().to_string(), place, answer };
     if peer.shard.try_send(Arrival::Events(opening)).is_err() {
         let detail = "too many connections are being opened; connect again in a moment";
         return Err(Problem::new(ErrorCode::Overloaded, detail));

@@ -129,17 +129,22 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// Says why and hangs up, without waiting: whoever floods us gets no more attention than that.
 fn refuse(stream: TcpStream, refused: Refused) {
-    let problem = match refused {
-        Refused::Full => {
-            Problem::new(ErrorCode::Overloaded, "as many connections as are allowed are open; try again later")
-        }
-        Refused::FullForAddress => {
-            let why = "as many connections as are allowed from one address are open; close one, or try again later";
-            Problem::new(ErrorCode::RateLimited, why)
-        }
-    };
     if let Ok(mut stream) = stream.into_std() {
         // An empty socket buffer takes this at once; if not, the client learns it by the hang-up.
-        let _ = stream.write_all(&problem.into_http1());
+        let _ = stream.write_all(&Problem::from(refused).into_http1());
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => {
+                Self::new(ErrorCode::Overloaded, "as many connections as are allowed are open; try again later")
+            }
+            Refused::FullForAddress => {
+                let why = "as many connections as are allowed from one address are open; close one, or try again later";
+                Self::new(ErrorCode::RateLimited, why)
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use http::Version;
 
 use crate::config::LimitsConfig;
 
@@ -22,10 +23,7 @@ struct Counts {
 
 /// A place for one connection; given back when the last clone is dropped.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
-    // Held for its drop alone.
-    _counted: Arc<Counted>,
-}
+pub(crate) struct Place(Arc<Counted>);
 
 #[derive(Debug)]
 struct Counted {
@@ -64,7 +62,18 @@ impl Admission {
         *of_address += 1;
         drop(of_address);
         counts.all.fetch_add(1, Ordering::Relaxed);
-        Ok(Place { _counted: Arc::new(Counted { counts: counts.clone(), address }) })
+        Ok(Place(Arc::new(Counted { counts: counts.clone(), address })))
+    }
+}
+
+impl Place {
+    /// The place of a WebSocket or event stream: that of its socket, but an HTTP/2 connection may carry many, and each
+    /// has a place of its own.
+    pub(crate) fn of_stream(&self, version: Version) -> Result<Self, Refused> {
+        if version < Version::HTTP_2 {
+            return Ok(self.clone());
+        }
+        Admission(self.0.counts.clone()).enter(self.0.address)
     }
 }
 
@@ -91,6 +100,8 @@ mod tests {
         let first = admission.enter(one).expect("there is room");
         let _second = admission.enter(one).expect("there is room");
         assert_eq!(admission.enter(one).err(), Some(Refused::FullForAddress));
+        assert_eq!(first.of_stream(Version::HTTP_2).err(), Some(Refused::FullForAddress));
+        assert!(first.of_stream(Version::HTTP_11).is_ok());
         let third = admission.enter(other).expect("there is room");
         assert_eq!(admission.enter(other).err(), Some(Refused::Full));
         drop((first, third));

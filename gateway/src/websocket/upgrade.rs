@@ -172,7 +172,7 @@ pub(crate) fn accept<B>(
     let opening = Opening {
         groups,
         peer: address.ip().to_string(),
-        place: place.clone(),
+        place: place.of_stream(request.version())?,
         head: Bytes::new(),
         deflate: false,
         echo: false,

@@ -27,6 +27,8 @@ use crate::server::shard::Local;
 const RETRY: Duration = Duration::from_secs(1);
 /// The same after a drain: anything up to this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+/// The part of a drain's spread in which streams end: when it is over, answers that are under way are cut.
+const DRAIN_SHARE: f64 = 0.8;
 /// From the end of a stream to its last byte read.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -233,7 +235,7 @@ impl Stream {
     fn drain(&mut self, spread: Duration) {
         if self.state == State::Open {
             self.tell_closing();
-            self.state = State::Draining(Instant::now() + spread.mul_f64(clock::random_fraction()));
+            self.state = State::Draining(Instant::now() + spread.mul_f64(DRAIN_SHARE * clock::random_fraction()));
         }
     }
 }
