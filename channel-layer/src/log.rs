@@ -40,33 +40,42 @@ struct End {
     seq: u64,
 }
 
-/// Slices for one vectored write, as many as are worth it, without an allocation.
+/// Slices for one vectored write, as many as are worth it; without an allocation while they are few.
 #[derive(Debug)]
 pub struct Slices<'a> {
-    slices: [IoSlice<'a>; SLICES_MAX],
+    few: [IoSlice<'a>; SLICES_FEW],
+    /// All of them, when they are more.
+    many: Vec<IoSlice<'a>>,
     len: usize,
     bytes: usize,
 }
 
 /// Slices of one write. More gain nothing: a log is one slice for each 64 KiB.
 pub const SLICES_MAX: usize = 64;
+/// So many are enough for most writes; an array for all would cost each of them its initialisation.
+const SLICES_FEW: usize = 8;
 
 impl<'a> Slices<'a> {
     /// No slices.
+    #[inline]
     pub fn new() -> Self {
-        Self { slices: [IoSlice::new(&[]); SLICES_MAX], len: 0, bytes: 0 }
+        Self { few: [IoSlice::new(&[]); SLICES_FEW], many: Vec::new(), len: 0, bytes: 0 }
     }
 
-    /// Adds a slice. There must be room.
+    /// Adds a slice.
+    #[inline]
     pub fn push(&mut self, slice: &'a [u8]) {
-        self.slices[self.len] = IoSlice::new(slice);
+        match self.few.get_mut(self.len) {
+            Some(place) => *place = IoSlice::new(slice),
+            None => self.push_to_many(slice),
+        }
         self.len += 1;
         self.bytes += slice.len();
     }
 
-    /// Whether there is no room for another one.
+    /// Whether another one is not worth it.
     pub fn is_full(&self) -> bool {
-        self.len == SLICES_MAX
+        self.len >= SLICES_MAX
     }
 
     /// How many bytes all of them have.
@@ -76,7 +85,16 @@ impl<'a> Slices<'a> {
 
     /// The slices.
     pub fn as_slice(&self) -> &[IoSlice<'a>] {
-        &self.slices[..self.len]
+        if self.many.is_empty() { &self.few[..self.len] } else { &self.many }
+    }
+
+    #[cold]
+    fn push_to_many(&mut self, slice: &'a [u8]) {
+        if self.many.is_empty() {
+            self.many.reserve_exact(SLICES_MAX);
+            self.many.extend_from_slice(&self.few);
+        }
+        self.many.push(IoSlice::new(slice));
     }
 }
 

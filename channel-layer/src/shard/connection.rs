@@ -133,6 +133,9 @@ impl Connection {
 
     /// The socket took so many bytes; says how many of them were not in the outbox.
     pub(super) fn advance_outbox(&mut self, mut written: usize) -> usize {
+        if self.outbox.capacity() == 0 {
+            return written;
+        }
         while written > 0
             && let Some(frame) = self.outbox.pop_front()
         {
