@@ -115,7 +115,12 @@ impl Publisher {
             let accepted = self.accepted;
             let why = match self.door.publisher().await {
                 Ok(stream) => match self.converse(stream, phase, &mut schedule).await {
-                    Ok(()) => continue,
+                    Ok(()) if phase.is_over(self.shared.clock.now()) => return Ok(()),
+                    Ok(()) => {
+                        // Closed between two requests, as a gateway may do.
+                        sleep(PAUSE).await;
+                        continue;
+                    }
                     Err(why) => why,
                 },
                 Err(why) => why,
@@ -159,6 +164,7 @@ impl Publisher {
                 () = phase.stop.cancelled(), if !over => {}
                 // Keeps what it has read when another branch is taken.
                 read = stream.read_buf(&mut answers) => match read {
+                    Ok(0) if self.waiting.is_empty() => return Ok(()),
                     Ok(0) => return Err("closed the connection".to_owned()),
                     Ok(_) => {
                         if self.take_answers(&mut answers, phase)? {

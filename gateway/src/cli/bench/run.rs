@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use tokio::signal::ctrl_c;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +18,7 @@ use super::progress::Progress;
 use super::publish::{Phase, Publisher, ToGroup};
 use super::receive::{Book, Readers, Shared};
 use super::report::{Figures, Percentiles, ServerFigures, histogram, round};
-use crate::cli::{CliError, output};
+use crate::cli::CliError;
 
 /// How long the last messages may make no progress before they are taken for lost.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
@@ -24,11 +26,32 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Carries the plan out.
 ///
 /// # Errors
-/// When there is no gateway, or nobody got in.
+/// When there is no gateway, nobody got in, or it was told to stop twice.
 pub(super) async fn run(plan: &Plan, door: Door) -> Result<Figures, CliError> {
+    let (stop, stop_at_once) = (CancellationToken::new(), CancellationToken::new());
+    // Ends with the runtime; there is nothing to wait for.
+    tokio::spawn(listen_for_signals(stop.clone(), stop_at_once.clone()));
+    tokio::select! {
+        figures = measure(plan, door, stop) => figures,
+        () = stop_at_once.cancelled() => Err(CliError::Failed("stopped before there were figures".to_owned())),
+    }
+}
+
+/// Ctrl-C or SIGTERM ends the run early, with its figures; the second one ends it at once.
+async fn listen_for_signals(stop: CancellationToken, stop_at_once: CancellationToken) {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    for token in [stop, stop_at_once] {
+        tokio::select! {
+            heard = ctrl_c() => if heard.is_err() { return },
+            _ = terminate.recv() => {}
+        }
+        token.cancel();
+    }
+}
+
+async fn measure(plan: &Plan, door: Door, stop: CancellationToken) -> Result<Figures, CliError> {
     drop(door.publisher().await.map_err(|why| unreachable(&door, &why))?);
     let (plan, shared) = (Arc::new(plan.clone()), Arc::new(Shared::new(plan.groups.len())));
-    let stop = stop_at_ctrl_c();
     let progress = Progress::stderr();
     let readers = Readers::start(&plan, &door, &shared)?;
     tokio::select! {
@@ -65,26 +88,6 @@ fn unreachable(door: &Door, why: &str) -> CliError {
          bench start one with --spawn",
         door.url()
     ))
-}
-
-/// Ctrl-C ends the run early, with its figures; the second one ends the process.
-fn stop_at_ctrl_c() -> CancellationToken {
-    let stop = CancellationToken::new();
-    let token = stop.clone();
-    // Ends with the runtime; there is nothing to wait for.
-    tokio::spawn(async move {
-        for _ in 0..2 {
-            if tokio::signal::ctrl_c().await.is_err() {
-                return;
-            }
-            if token.is_cancelled() {
-                output::note("ended without figures");
-                std::process::exit(1);
-            }
-            token.cancel();
-        }
-    });
-    stop
 }
 
 async fn all_connected(shared: &Shared, connections: u32) {
