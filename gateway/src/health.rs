@@ -18,14 +18,15 @@ pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send +
 #[derive(Clone, Default)]
 pub struct Health {
     draining: CancellationToken,
-    checks: Vec<(String, Check)>,
+    /// Shared: a handle is cloned for each request.
+    checks: Arc<Vec<(String, Check)>>,
 }
 
 impl Health {
     /// Adds a part that has to work, such as `jobs` or `source.demo`. Before the handle is cloned.
     #[must_use]
     pub fn with_check(mut self, part: impl Into<String>, check: Check) -> Self {
-        self.checks.push((part.into(), check));
+        Arc::make_mut(&mut self.checks).push((part.into(), check));
         self
     }
 
