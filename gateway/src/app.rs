@@ -14,9 +14,12 @@ use crate::idempotency::Idempotency;
 use crate::jobs::{JobRecord, Jobs, JobsError};
 use crate::metrics::Metrics;
 
-/// The gateway, as its front doors see it. Cheap to clone.
+/// The gateway, as its front doors see it: one pointer, because every request takes several.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Parts>);
+
+/// What the gateway is made of.
+pub struct Parts {
     /// The settings.
     pub config: Arc<Config>,
     /// Groups and channels.
@@ -33,7 +36,20 @@ pub struct App {
     pub health: Health,
 }
 
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
 impl App {
+    /// Brings the parts together.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
     /// `group_send`, once for each idempotency key if there is one. HTTP and WebSocket share the keys.
     ///
     /// # Errors

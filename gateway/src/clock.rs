@@ -1,5 +1,6 @@
 //! The wall clock and fresh ids: the one place that asks the system for the time of day and for randomness.
 
+use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use groupcast_protocol::Id;
@@ -23,11 +24,35 @@ pub fn new_id() -> Id {
     Id::new(now_ms(), random())
 }
 
-/// 128 random bits from the operating system.
+/// 128 random bits from the operating system. Each thread asks for many at a time: a message's id is not worth a system
+/// call.
 pub fn random() -> u128 {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the operating system's random source works or nothing does");
-    u128::from_le_bytes(bytes)
+    thread_local! {
+        static DRAWN: RefCell<Drawn> = const { RefCell::new(Drawn { bytes: [0; POOL_BYTES], left: 0 }) };
+    }
+    DRAWN.with_borrow_mut(Drawn::next)
+}
+
+/// Random bytes that are asked for at once.
+const POOL_BYTES: usize = 512;
+
+/// Random bytes of which the first `left` have not been given out.
+struct Drawn {
+    bytes: [u8; POOL_BYTES],
+    left: usize,
+}
+
+impl Drawn {
+    fn next(&mut self) -> u128 {
+        if self.left == 0 {
+            getrandom::fill(&mut self.bytes).expect("the operating system's random source works or nothing does");
+            self.left = POOL_BYTES;
+        }
+        let (_, given) = self.bytes[..self.left].split_last_chunk_mut::<16>().expect("the pool is a multiple of 16");
+        self.left -= given.len();
+        // What was given out is not kept.
+        u128::from_le_bytes(std::mem::take(given))
+    }
 }
 
 /// A number from 0 (inclusive) to 1 (exclusive), for jitter.
@@ -43,6 +68,12 @@ mod tests {
     fn times_have_milliseconds_and_a_z() {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(rfc3339(1_763_830_834_120), "2025-11-22T17:00:34.120Z");
+    }
+
+    #[test]
+    fn random_numbers_do_not_repeat() {
+        let drawn: std::collections::HashSet<_> = (0..1000).map(|_| random()).collect();
+        assert_eq!(drawn.len(), 1000);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(crate) use self::guarded::Guarded;
 use self::shard::{Served, ShardThread};
 use self::tls::{Tls, TlsError};
 pub(crate) use self::watch::Busy;
-use crate::app::App;
+use crate::app::{App, Parts};
 use crate::clock;
 use crate::config::{Config, Durability, GroupConfig, Problems};
 use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, Setup, Sources};
@@ -191,7 +191,8 @@ impl Groupcast {
         let consumers = Consumers::start(setup).map_err(StartError::consumers)?;
         let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone()));
         let health = health(&jobs, &sources);
-        let app = App { config, layer, jobs, dispatch, idempotency: Idempotency::default(), metrics, health };
+        let idempotency = Idempotency::default();
+        let app = App::new(Parts { config, layer, jobs, dispatch, idempotency, metrics, health });
         let mut sockets = Router::new().route(websocket::PATH, any(websocket::upgrade));
         if let Some(path) = echo_at {
             sockets = sockets.route(&path, any(websocket::upgrade_to_echo));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Request, StatusCode};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -29,6 +29,7 @@ use super::shard::{Arrival, Local};
 use super::tls::Tls;
 use super::watch::{Busy, Expired, Watch};
 use crate::http::Api;
+use crate::metrics::RouteMeter;
 use crate::stream::Stream;
 use crate::websocket;
 
@@ -49,6 +50,7 @@ pub(super) struct Front {
     pub(super) local: Rc<Local>,
     pub(super) api: Rc<Api>,
     pub(super) tls: Option<Tls>,
+    pub(super) upgrades: RouteMeter,
     pub(super) way_in: mpsc::Sender<Arrival>,
     pub(super) stop: Stop,
     /// Where first bytes are read to, by one connection at a time.
@@ -108,7 +110,7 @@ impl Front {
         crate::http::head::permit(request, &app.config).ok()?;
         let accepted = websocket::accept(app, request, address, place).ok()?;
         let status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
-        app.metrics.http_request(&Method::GET, websocket::PATH, status, started.elapsed());
+        self.upgrades.count(status, started.elapsed());
         Some(accepted.into_opening())
     }
 

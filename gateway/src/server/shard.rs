@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::thread::JoinHandle;
 
 use groupcast_channel_layer::{Event, Shard, ShardInbox};
+use http::{Method, StatusCode};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
@@ -106,7 +107,9 @@ async fn run(local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, served
     tokio::task::spawn_local(take_arrivals(local.clone(), arrivals));
     let Served { api, tls } = served;
     let (scratch, tasks) = (Front::scratch(), local.tasks.clone());
-    let front = Front { local: local.clone(), api: Rc::new(api), tls, way_in, stop: stop.clone(), scratch, tasks };
+    let upgrades = local.app.metrics.route(Method::GET, websocket::PATH, StatusCode::SWITCHING_PROTOCOLS.as_u16());
+    let (api, local_too, stop_too) = (Rc::new(api), local.clone(), stop.clone());
+    let front = Front { local: local_too, api, tls, upgrades, way_in, stop: stop_too, scratch, tasks };
     tokio::task::spawn_local(take_connections(Rc::new(front), door));
     stop.taking.cancelled().await;
     local.shard.borrow().tell_closing();

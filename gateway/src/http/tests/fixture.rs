@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use crate::app::App;
+use crate::app::{App, Parts};
 use crate::config::{Config, Sources};
 use crate::consumer::{Claims, Queries};
 use crate::dispatch::Dispatch;
@@ -70,7 +70,7 @@ impl Api {
         };
         let health = Health::default().with_check("jobs", Arc::new(check));
         let idempotency = Idempotency::default();
-        let app = App { config, layer, jobs, dispatch, idempotency, metrics, health };
+        let app = App::new(Parts { config, layer, jobs, dispatch, idempotency, metrics, health });
         Self { router: router(app.clone(), more), app, _inboxes: inboxes }
     }
 
