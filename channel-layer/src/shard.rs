@@ -176,7 +176,8 @@ pub struct Shard {
     lanes: Slab<Lane>,
     /// By the group's id.
     lanes_of: HashMap<u64, Lanes>,
-    /// Connections that have something to write and a socket that may take it. Each is in here at most once.
+    /// Connections that have something to write and a socket that may take it. Each is in here at most once, beside slots
+    /// whose connection has gone meanwhile.
     ready: VecDeque<usize>,
     /// Bytes in all logs.
     log_bytes: usize,
@@ -225,10 +226,9 @@ impl Shard {
     /// Lets a connection go: it leaves its groups, and its channel is gone.
     pub fn disconnect(&mut self, slot: Slot) {
         self.end(slot);
+        // What is left of it in `ready` is passed over in its turn: to look for it now would make the end of many
+        // connections at once quadratic.
         let connection = self.connections.remove(slot.0);
-        if connection.queued {
-            self.ready.retain(|ready| *ready != slot.0);
-        }
         self.registry.remove_mailbox(connection.channel());
         self.registry.stats.connections.sub(1);
     }

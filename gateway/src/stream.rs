@@ -12,7 +12,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 pub(crate) use self::other::Other;
@@ -63,7 +63,7 @@ impl Stream {
     /// Reads what is there; 0 at the end, [`io::ErrorKind::WouldBlock`] when there is nothing.
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.try_read(buffer),
+            Self::Tcp(stream) => try_read(stream, buffer),
             Self::Other(other) => other.borrow_mut().try_read(buffer),
         }
     }
@@ -71,7 +71,11 @@ impl Stream {
     /// Writes what is taken at once; [`io::ErrorKind::WouldBlock`] when that is nothing.
     pub(crate) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.try_write_vectored(slices),
+            // The kernel takes one slice for less than a list of one.
+            Self::Tcp(stream) => match slices {
+                [only] => stream.try_write(only),
+                _ => stream.try_write_vectored(slices),
+            },
             Self::Other(other) => other.borrow_mut().try_write_vectored(slices),
         }
     }
@@ -94,6 +98,17 @@ impl Stream {
             Self::Other(other) => linger(other.into_inner().into_io()).await,
         };
     }
+}
+
+/// Reads what is there. When that did not fill the buffer there is no more, and nobody has to ask the kernel again to hear
+/// so: whatever comes later makes the socket readable anew.
+pub(crate) fn try_read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let read = stream.try_read(buffer)?;
+    if (1..buffer.len()).contains(&read) {
+        let drained = stream.try_io(Interest::READABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()));
+        debug_assert!(drained.is_err());
+    }
+    Ok(read)
 }
 
 async fn linger(mut io: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {

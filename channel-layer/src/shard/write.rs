@@ -22,14 +22,16 @@ pub enum Wrote {
 impl Shard {
     /// The next connection that has something to write.
     pub fn next_ready(&mut self) -> Option<Slot> {
-        let slot = self.ready.pop_front();
-        if slot.is_none() {
-            self.appended = 0;
-            self.sweep += 1;
+        while let Some(slot) = self.ready.pop_front() {
+            // It may have gone, and another one may have come to its place: that one has nothing against a turn.
+            if let Some(connection) = self.connections.get_mut(slot) {
+                connection.queued = false;
+                return Some(Slot(slot));
+            }
         }
-        let slot = slot?;
-        self.connections[slot].queued = false;
-        Some(Slot(slot))
+        self.appended = 0;
+        self.sweep += 1;
+        None
     }
 
     /// Whether a connection has something to write.

@@ -6,6 +6,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::front::Front;
+use crate::stream;
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -32,7 +33,7 @@ pub(super) async fn first(front: &Front, stream: &TcpStream) -> First {
     loop {
         let Ok(Ok(())) = timeout_at(deadline, stream.readable()).await else { return First::Over };
         let mut scratch = front.scratch.borrow_mut();
-        let read = match stream.try_read(&mut scratch) {
+        let read = match stream::try_read(stream, &mut scratch) {
             Ok(0) => return First::Over,
             Ok(read) => &scratch[..read],
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,

@@ -45,6 +45,9 @@ const STREAMS_MAX: u32 = 100;
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a connection has become.
+type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
 /// What the connections of one shard need to be served. Never leaves its thread.
 pub(super) struct Front {
     pub(super) local: Rc<Local>,
@@ -63,40 +66,50 @@ impl Front {
         RefCell::new(vec![0; SCRATCH_BYTES].into())
     }
 
-    /// Serves one connection. The rarer and larger futures are boxed: most connections become WebSockets.
+    /// Serves one connection, as one task from its first byte to its last. What it becomes is boxed, so that the task is
+    /// small: most connections are idle WebSockets.
     pub(super) async fn serve(self: Rc<Self>, accepted: Accepted) {
-        let Accepted { stream, address, place } = accepted;
-        if let Some(tls) = &self.tls {
-            let accepted = tls.accept(stream, self.local.app.config.limits.handshake_timeout.0).await;
-            let Some((stream, is_http2)) = accepted else { return };
-            let (transport, peer) = (Transport::Tls(Box::new(stream)), self.peer(address, place));
-            return match is_http2 {
-                true => Box::pin(self.http2(transport, Bytes::new(), peer)).await,
-                false => Box::pin(self.http1(transport, Bytes::new(), peer)).await,
-            };
+        let serving = match self.tls.is_some() {
+            true => Box::pin(self.shake_hands(accepted)).await,
+            false => self.begin(accepted).await,
+        };
+        if let Some(serving) = serving {
+            serving.await;
         }
-        match first(&self, &stream).await {
-            First::Over => {}
+    }
+
+    async fn shake_hands(self: Rc<Self>, accepted: Accepted) -> Option<Serving> {
+        let Accepted { stream, address, place } = accepted;
+        let timeout = self.local.app.config.limits.handshake_timeout.0;
+        let (stream, is_http2) = self.tls.as_ref()?.accept(stream, timeout).await?;
+        let (transport, peer) = (Transport::Tls(Box::new(stream)), self.peer(address, place));
+        Some(match is_http2 {
+            true => Box::pin(self.http2(transport, Bytes::new(), peer)),
+            false => Box::pin(self.http1(transport, Bytes::new(), peer)),
+        })
+    }
+
+    async fn begin(self: Rc<Self>, accepted: Accepted) -> Option<Serving> {
+        let Accepted { stream, address, place } = accepted;
+        Some(match first(&self, &stream).await {
+            First::Over => return None,
             First::WebSocket { head, request, rest } => match self.handshake(&request, address, &place) {
-                Some(opening) => {
-                    let driver = websocket::drive(self.local.clone(), Stream::Tcp(stream), rest, opening);
-                    self.local.spawn(driver);
-                }
+                Some(opening) => Box::pin(websocket::drive(self.local.clone(), Stream::Tcp(stream), rest, opening)),
                 // Refused: hyper has the machinery to say so.
                 None => {
                     let (prefix, peer) = (Bytes::from([head, rest].concat()), self.peer(address, place));
-                    Box::pin(self.http1(Transport::Tcp(stream), prefix, peer)).await;
+                    Box::pin(self.http1(Transport::Tcp(stream), prefix, peer))
                 }
             },
             First::Http1(prefix) => {
                 let peer = self.peer(address, place);
-                Box::pin(self.http1(Transport::Tcp(stream), prefix, peer)).await;
+                Box::pin(self.http1(Transport::Tcp(stream), prefix, peer))
             }
             First::Http2(prefix) => {
                 let peer = self.peer(address, place);
-                Box::pin(self.http2(Transport::Tcp(stream), prefix, peer)).await;
+                Box::pin(self.http2(Transport::Tcp(stream), prefix, peer))
             }
-        }
+        })
     }
 
     fn peer(&self, address: SocketAddr, place: Place) -> Peer {
