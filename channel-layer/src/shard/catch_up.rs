@@ -98,7 +98,10 @@ impl Shard {
         let cursor = &mut self.cursors[key];
         let lane = &self.lanes[cursor.lane];
         let Some(catch_up) = &mut cursor.catch_up else { return false };
-        if catch_up.next >= lane.next_seq || lane.log.border_before(catch_up.next).is_some() {
+        // The lane alone does not tell what comes live: while the shard had no members left but those whose removal it has
+        // not heard of, it was passed over.
+        let comes_live = catch_up.next >= lane.next_seq.max(cursor.from_seq);
+        if comes_live || lane.log.border_before(catch_up.next).is_some() {
             return false;
         }
         let mut state = lane.group.lock();

@@ -189,6 +189,31 @@ async fn an_addition_from_outside_begins_where_it_says() {
 }
 
 #[tokio::test]
+async fn what_a_shard_without_members_was_not_sent_is_replayed() {
+    let (mut node, room) = (Node::new(keeps(100)), group("room"));
+    let one = node.connect();
+    let start = node.subscribe(&one, &room, None).position.expect("the group keeps history");
+    send(&mut node, &room, 0..4).await;
+    node.turn();
+    // The shard has not heard of the removal when somebody comes back.
+    node.layer.group_discard(&room, &one.channel).await.expect("it lives");
+    send_only(&node, &room, 4..5).await;
+    let back = [4, 3, 0].map(|offset| {
+        let socket = node.connect();
+        let subscribed = node.subscribe(&socket, &room, Some(&at(&start, offset)));
+        assert_eq!(subscribed.recovery, Some(Recovery::Recovered));
+        (socket, offset)
+    });
+    node.turn();
+    send_only(&node, &room, 5..7).await;
+    node.turn();
+    for (socket, offset) in &back {
+        assert_eq!(socket.numbers("room"), (*offset..7).collect::<Vec<_>>());
+    }
+    assert_eq!(one.numbers("room"), [0, 1, 2, 3]);
+}
+
+#[tokio::test]
 async fn a_flush_ends_histories() {
     let (mut node, room) = (Node::new(keeps(100)), group("room"));
     let socket = node.connect();
