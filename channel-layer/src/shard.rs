@@ -159,6 +159,7 @@ impl ShardInbox {
             lanes: Slab::new(),
             lanes_of: HashMap::new(),
             ready: VecDeque::new(),
+            again: VecDeque::new(),
             log_bytes: 0,
             appended: 0,
             sweep: 0,
@@ -176,13 +177,16 @@ pub struct Shard {
     lanes: Slab<Lane>,
     /// By the group's id.
     lanes_of: HashMap<u64, Lanes>,
-    /// Connections that have something to write and a socket that may take it. Each is in here at most once.
+    /// Connections that have something to write and a socket that may take it. Each is in here or in `again`, once.
     ready: VecDeque<usize>,
+    /// Those of them that go on reading a history, when all others have had their turn: a replay may be long, and the
+    /// sweep that ends without it must not wait for it.
+    again: VecDeque<usize>,
     /// Bytes in all logs.
     log_bytes: usize,
-    /// Bytes appended to logs since `ready` was last empty.
+    /// Bytes appended to logs in this sweep.
     appended: usize,
-    /// How often `ready` has become empty.
+    /// How often `ready` has become empty: then everybody has had a turn.
     sweep: u64,
 }
 
@@ -228,6 +232,7 @@ impl Shard {
         let connection = self.connections.remove(slot.0);
         if connection.queued {
             self.ready.retain(|ready| *ready != slot.0);
+            self.again.retain(|ready| *ready != slot.0);
         }
         self.registry.remove_mailbox(connection.channel());
         self.registry.stats.connections.sub(1);
@@ -320,7 +325,7 @@ impl Shard {
     /// Whether more events may be applied before what is ready has been written. False when logs have grown by half
     /// of their bound meanwhile: readers that are not slow must not fall off because we do not write.
     pub fn may_apply(&self) -> bool {
-        self.ready.is_empty() || self.appended < self.registry.config.log_bytes / 2
+        !self.has_ready() || self.appended < self.registry.config.log_bytes / 2
     }
 
     fn connection_at(&mut self, address: Address) -> Option<&mut Connection> {

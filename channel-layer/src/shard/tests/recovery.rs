@@ -55,6 +55,36 @@ async fn what_is_published_while_somebody_catches_up_comes_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn a_long_replay_does_not_keep_publishers_waiting() {
+    let (mut node, room, busy) = (
+        Node::new(|config| {
+            keeps(10_000)(config);
+            config.log_bytes = 4000;
+        }),
+        group("room"),
+        group("busy"),
+    );
+    let live = node.connect();
+    node.subscribe(&live, &busy, None);
+    send(&mut node, &room, 0..5000).await;
+    let start = node.layer.position(&room).expect("the group keeps history");
+    let back = node.connect();
+    node.subscribe(&back, &room, Some(&at(&start, 0)));
+    let mut writes = 0;
+    for n in 0..500 {
+        send(&mut node, &busy, n..n + 1).await;
+        while !node.shard.may_apply() {
+            node.write_one();
+            writes += 1;
+        }
+    }
+    assert!(back.numbers("room").len() < 4000, "it is still behind, after {writes} writes");
+    node.turn();
+    assert_eq!(back.numbers("room"), (0..5000).collect::<Vec<_>>());
+    assert_eq!((live.numbers("busy"), live.missed("busy")), ((0..500).collect(), 0));
+}
+
+#[tokio::test]
 async fn what_cannot_be_recovered_is_said_and_not_replayed() {
     let (mut node, room) = (Node::new(keeps(10)), group("room"));
     send(&mut node, &room, 0..50).await;
