@@ -259,7 +259,7 @@ impl Shard {
                 (Some(after), Some(Recovery::Recovered)) => Some(after.offset + 1).filter(|next| *next < from_seq),
                 _ => None,
             };
-            (group.clone(), Start { number, from_seq, replay_from }, recovery)
+            (group.clone(), Start { number, from_seq, replay_from, asked: true }, recovery)
         };
         let (group, start, recovery) = registry.join(group, &channel, member, join);
         let position = group.position(start.from_seq - 1);
