@@ -8,6 +8,7 @@ mod fan_out;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use groupcast_protocol::{ChannelName, GroupName, Message, Position};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -230,20 +231,27 @@ impl ChannelLayer {
         group.position(head)
     }
 
-    /// Messages of a group's history behind offset `after`, oldest first, at most `limit`; `None` for a group that
-    /// keeps none, or of which nothing is known.
+    /// Messages of a group's history behind offset `after`, oldest first: at most `limit`, and at most `bytes` of them but
+    /// always one. `None` for a group that keeps none, or of which nothing is known.
     ///
     /// # Panics
     /// Never: what is kept was a message when it came.
-    pub fn history(&self, group: &GroupName, after: u64, limit: usize) -> Option<HistoryPage> {
+    pub fn history(&self, group: &GroupName, after: u64, limit: usize, bytes: usize) -> Option<HistoryPage> {
         let group = self.registry.group(group)?;
         let epoch = group.epoch.clone()?;
         let mut state = group.lock();
         let history = state.history.as_mut()?;
         history.expire();
-        let mut rest = history.messages(after.saturating_add(1));
-        let texts: Vec<_> = rest.by_ref().take(limit).collect();
-        let more = rest.next().is_some();
+        let mut left = bytes;
+        let mut rest = history.messages(after.saturating_add(1)).peekable();
+        let mut texts: Vec<(u64, Bytes)> = Vec::new();
+        while texts.len() < limit
+            && let Some(message) = rest.next_if(|(_, text)| text.len() <= left || texts.is_empty())
+        {
+            left = left.saturating_sub(message.1.len());
+            texts.push(message);
+        }
+        let more = rest.peek().is_some();
         drop(rest);
         drop(state);
         let parse = |text| Message::parse(text).expect("what is kept was a message when it came");
