@@ -182,8 +182,9 @@ impl Shard {
             for frame in frames {
                 let lane = &self.lanes[key];
                 let (frame, seq) = (lane.format.of_websocket(frame, None), lane.next_seq - 1);
+                let log_from = lane.log.end() + frame.len() as u64;
                 for cursor in lane.catching_up.clone() {
-                    self.queue_presence(cursor, frame.clone());
+                    self.queue_presence(cursor, frame.clone(), log_from);
                 }
                 if !self.lanes[key].reading.is_empty() {
                     self.append(key, &frame, seq, seq);

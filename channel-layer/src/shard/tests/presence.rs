@@ -158,6 +158,46 @@ async fn a_slow_reader_is_told_that_it_may_not_know_who_is_there() {
 }
 
 #[tokio::test]
+async fn who_goes_on_from_the_history_is_told_once_who_comes() {
+    // Wherever the log begins, seen from where the reader's batches end.
+    for stalled_at in (100..200).step_by(10) {
+        let (mut node, room) = (
+            Node::new(|config| {
+                tells(config);
+                config.log_bytes = 4000;
+            }),
+            group("kept"),
+        );
+        let (slow, keeps_the_log) = (node.connect(), node.connect());
+        for socket in [&slow, &keeps_the_log] {
+            node.subscribe(socket, &room, None);
+        }
+        announce(&node.layer).await;
+        node.turn();
+        slow.sink.room.set(10);
+        for n in 0..stalled_at + 30 {
+            if n == stalled_at {
+                keeps_the_log.sink.room.set(0);
+            }
+            node.layer.group_send(&room, &message(n)).await.expect("there is room");
+            node.turn();
+        }
+        let other = node.connect();
+        node.subscribe(&other, &room, None);
+        announce(&node.layer).await;
+        node.turn();
+        for socket in [&slow, &keeps_the_log] {
+            node.let_in(socket, usize::MAX);
+            node.turn();
+            let all = (0..stalled_at as u64 + 30).collect::<Vec<_>>();
+            assert_eq!((socket.numbers("kept"), socket.missed("kept")), (all, 0));
+            let kinds = socket.kinds();
+            assert_eq!(kinds.iter().filter(|kind| *kind == "joined").count(), 3, "{stalled_at}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_addition_that_is_older_than_the_lane_leaves_presence_whole() {
     let (mut node, room) = (Node::new(tells), group("room"));
     let (late, one) = (node.connect(), node.connect());
