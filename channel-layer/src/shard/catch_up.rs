@@ -13,8 +13,9 @@ use super::Shard;
 use super::cursor::CursorState;
 use crate::log::{SLICES_MAX, Slices};
 
-/// What one batch may take: all that one write takes, and little enough that a socket that stalls costs little.
-const BATCH_FRAMES: usize = SLICES_MAX;
+/// What one batch may take: most of what one write takes, but not all, so that the connection's other groups go on; and
+/// little enough that a socket that stalls costs little.
+const BATCH_FRAMES: usize = SLICES_MAX / 4 * 3;
 const BATCH_BYTES: usize = 32 << 10;
 
 /// A cursor's place in its group's history.

@@ -55,6 +55,23 @@ async fn what_is_published_while_somebody_catches_up_comes_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn a_long_replay_does_not_keep_other_groups_waiting() {
+    let (mut node, long, other) = (Node::new(keeps(10_000)), group("long"), group("other"));
+    send(&mut node, &long, 0..5000).await;
+    let head = node.layer.position(&long).expect("the group keeps history");
+    let back = node.connect();
+    node.subscribe(&back, &long, Some(&at(&head, 0)));
+    node.subscribe(&back, &other, None);
+    (0..4).for_each(|_| node.write_one());
+    send(&mut node, &other, 0..1).await;
+    (0..2).for_each(|_| node.write_one());
+    assert_eq!(back.numbers("other"), [0], "it is in the next writes");
+    assert!(back.numbers("long").len() < 1000);
+    node.turn();
+    assert_eq!(back.numbers("long"), (0..5000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_long_replay_does_not_keep_publishers_waiting() {
     let (mut node, room, busy) = (
         Node::new(|config| {
