@@ -245,13 +245,20 @@ async fn history_has_offsets_without_holes(layer: &ChannelLayer) {
         assert_eq!(layer.position(&room), Some(position));
         assert_eq!(layer.receive(&a).await.expect("it was sent").message, message(n));
     }
-    let page = layer.history(&room, start.offset + 1, 3).expect("it keeps history");
+    let page = layer.history(&room, start.offset + 1, 3, usize::MAX).expect("it keeps history");
     let messages: Vec<_> =
         page.messages.into_iter().map(|(offset, message)| (offset - start.offset, message)).collect();
     assert_eq!((page.epoch, page.more), (start.epoch, true));
     assert_eq!(messages, (2..=4).map(|n| (n as u64, message(n))).collect::<Vec<_>>());
-    assert!(!layer.history(&room, start.offset + 4, 1).expect("it keeps history").more);
-    assert!(layer.history(&room, u64::MAX, 1).expect("it keeps history").messages.is_empty());
+    let bytes = message(1).raw().len();
+    for (bytes, expected) in [(0, 1), (bytes, 1), (3 * bytes - 1, 2), (3 * bytes, 3), (4 * bytes, 3)] {
+        let page = layer.history(&room, start.offset + 1, 3, bytes).expect("it keeps history");
+        assert_eq!((page.messages.len(), page.more), (expected, true), "within {bytes} bytes");
+    }
+    let page = layer.history(&room, start.offset + 3, 9, 2 * bytes).expect("it keeps history");
+    assert_eq!((page.messages.len(), page.more), (2, false));
+    assert!(!layer.history(&room, start.offset + 4, 1, usize::MAX).expect("it keeps history").more);
+    assert!(layer.history(&room, u64::MAX, 1, usize::MAX).expect("it keeps history").messages.is_empty());
 }
 
 async fn history_is_there_without_members(layer: &ChannelLayer) {
@@ -268,13 +275,13 @@ async fn history_is_there_without_members(layer: &ChannelLayer) {
         (&first.epoch, first.offset + 1),
         "it is one sequence, whoever is there"
     );
-    assert_eq!(layer.history(&room, 0, 10).expect("it keeps history").messages.len(), 2);
+    assert_eq!(layer.history(&room, 0, 10, usize::MAX).expect("it keeps history").messages.len(), 2);
     assert_eq!(layer.groups("kept.", None, 10), [(room.clone(), 0)]);
 }
 
 async fn history_is_bounded_by_number_and_age(layer: &ChannelLayer) {
     let room = group("kept.room");
-    let kept = || layer.history(&room, 0, 100).expect("it keeps history").messages.len();
+    let kept = || layer.history(&room, 0, 100, usize::MAX).expect("it keeps history").messages.len();
     for n in 0..15 {
         layer.group_send(&room, &message(n)).await.expect("there is room");
     }
@@ -291,7 +298,7 @@ async fn history_goes_by_pattern(layer: &ChannelLayer) {
     let plain = group("plain");
     layer.group_add(&plain, &channel("a")).await.expect("it exists");
     assert_eq!(layer.group_send(&plain, &message(1)).await.expect("there is room").position, None);
-    assert_eq!((layer.position(&plain), layer.history(&plain, 0, 10)), (None, None));
+    assert_eq!((layer.position(&plain), layer.history(&plain, 0, 10, usize::MAX)), (None, None));
 }
 
 /// Whether a reader of the channel would wait.

@@ -8,6 +8,7 @@ mod fan_out;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use groupcast_protocol::{ChannelName, GroupName, Message, Position};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -70,15 +71,24 @@ impl ChannelLayer {
     pub async fn send(&self, channel: &ChannelName, message: Message) -> Result<(), LayerError> {
         let mailbox = self.registry.open_mailbox(channel)?;
         let item = Received { message, group: None };
-        match mailbox.owner {
-            None => self.push(&mailbox, item).map(|_| ()),
-            Some(owner) => {
-                // The room first: a message is never in a mailbox without its shard being told.
-                let room = self.room(owner, channel).await?;
-                if self.push(&mailbox, item)? == Pushed::Signal {
-                    room.send(Event(EventKind::Mail { to: owner }));
+        let Some(owner) = mailbox.owner else { return self.send_to_mailbox(mailbox, item) };
+        // The room first: a message is never in a mailbox without its shard being told.
+        let room = self.room(owner, channel).await?;
+        if self.push(&mailbox, item)? == Pushed::Signal {
+            room.send(Event(EventKind::Mail { to: owner }));
+        }
+        Ok(())
+    }
+
+    fn send_to_mailbox(&self, mut mailbox: Arc<Mailbox>, item: Received) -> Result<(), LayerError> {
+        loop {
+            match self.push(&mailbox, item.clone()) {
+                // Swept away between finding it and now: a name that anybody may use is never gone.
+                Err(LayerError::Gone { .. }) if !mailbox.name.is_process_local() => {
+                    self.registry.forget_mailbox(&mailbox);
+                    mailbox = self.registry.open_mailbox(&mailbox.name)?;
                 }
-                Ok(())
+                result => return result.map(|_| ()),
             }
         }
     }
@@ -128,10 +138,7 @@ impl ChannelLayer {
     /// connection's shard had no room within the deadline.
     pub async fn group_add(&self, group: &GroupName, channel: &ChannelName) -> Result<(), LayerError> {
         let mailbox = self.registry.open_mailbox(channel)?;
-        let Some(owner) = mailbox.owner else {
-            self.registry.join(group, channel, Member::Mailbox(mailbox, Instant::now()), |_, _, _, _| ());
-            return Ok(());
-        };
+        let Some(owner) = mailbox.owner else { return self.add_mailbox(group, mailbox) };
         let room = self.room(owner, channel).await?;
         let member = Member::Connection(owner, self.registry.next_number());
         self.registry.join(group, channel, member, |group, state, number, new| {
@@ -142,6 +149,20 @@ impl ChannelLayer {
             }
         });
         Ok(())
+    }
+
+    fn add_mailbox(&self, group: &GroupName, mut mailbox: Arc<Mailbox>) -> Result<(), LayerError> {
+        loop {
+            let channel = mailbox.name.clone();
+            self.registry.join(group, &channel, Member::Mailbox(mailbox.clone(), Instant::now()), |_, _, _, _| ());
+            if !mailbox.is_closed() {
+                return Ok(());
+            }
+            // Swept away between finding it and joining; a member is not.
+            self.registry.leave(group, &channel, |_, _| ());
+            self.registry.forget_mailbox(&mailbox);
+            mailbox = self.registry.open_mailbox(&channel)?;
+        }
     }
 
     /// Takes a channel out of a group, if it is there. A connection's client is told by `unsubscribed`.
@@ -187,10 +208,10 @@ impl ChannelLayer {
         for mailbox in self.registry.mailbox_list() {
             // A buffer of a common name needs no keeping once it is empty; a process's own name was handed out.
             let idle = if mailbox.name.is_process_local() { config.group_expiry } else { config.expiry };
-            let (expired, unused) = mailbox.sweep(config.expiry, idle);
+            let (expired, over) = mailbox.sweep(config.expiry, idle);
             self.registry.stats.expired.add(expired);
-            if unused && mailbox.owner.is_none() && !mailbox.is_member() {
-                self.registry.remove_mailbox(&mailbox.name);
+            if over {
+                self.registry.forget_mailbox(&mailbox);
             }
         }
         for group in self.registry.group_list() {
@@ -230,20 +251,27 @@ impl ChannelLayer {
         group.position(head)
     }
 
-    /// Messages of a group's history behind offset `after`, oldest first, at most `limit`; `None` for a group that
-    /// keeps none, or of which nothing is known.
+    /// Messages of a group's history behind offset `after`, oldest first: at most `limit`, and at most `bytes` of them but
+    /// always one. `None` for a group that keeps none, or of which nothing is known.
     ///
     /// # Panics
     /// Never: what is kept was a message when it came.
-    pub fn history(&self, group: &GroupName, after: u64, limit: usize) -> Option<HistoryPage> {
+    pub fn history(&self, group: &GroupName, after: u64, limit: usize, bytes: usize) -> Option<HistoryPage> {
         let group = self.registry.group(group)?;
         let epoch = group.epoch.clone()?;
         let mut state = group.lock();
         let history = state.history.as_mut()?;
         history.expire();
-        let mut rest = history.messages(after.saturating_add(1));
-        let texts: Vec<_> = rest.by_ref().take(limit).collect();
-        let more = rest.next().is_some();
+        let mut left = bytes;
+        let mut rest = history.messages(after.saturating_add(1)).peekable();
+        let mut texts: Vec<(u64, Bytes)> = Vec::new();
+        while texts.len() < limit
+            && let Some(message) = rest.next_if(|(_, text)| text.len() <= left || texts.is_empty())
+        {
+            left = left.saturating_sub(message.1.len());
+            texts.push(message);
+        }
+        let more = rest.peek().is_some();
         drop(rest);
         drop(state);
         let parse = |text| Message::parse(text).expect("what is kept was a message when it came");
@@ -344,5 +372,33 @@ impl GroupState {
             Member::Mailbox(_, added) => added.elapsed() >= group_expiry,
         };
         self.members.iter().filter(|(_, member)| expired(member)).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use groupcast_protocol::NodeId;
+
+    use super::*;
+    use crate::contract::{channel, group, message};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_sent_while_an_unused_channel_is_swept_away_is_not_lost() {
+        let config = LayerConfig::new(NodeId::parse("test").expect("a valid name"));
+        let (layer, _inboxes) = ChannelLayer::new(config);
+        let (a, expiry) = (channel("a"), layer.config().expiry);
+        let found = layer.registry.open_mailbox(&a).expect("there is room");
+        tokio::time::advance(expiry).await;
+        layer.sweep();
+        layer.send_to_mailbox(found.clone(), Received { message: message(1), group: None }).expect("it is not gone");
+        assert_eq!(layer.receive(&a).await.expect("it was sent").message, message(1));
+        layer.add_mailbox(&group("room"), found).expect("it is not gone");
+        layer.group_send(&group("room"), &message(2)).await.expect("there is room");
+        assert_eq!(layer.receive(&a).await.expect("it was sent").message, message(2));
+        let used = layer.registry.open_mailbox(&channel("b")).expect("there is room");
+        tokio::time::advance(expiry).await;
+        layer.send(&used.name, message(3)).await.expect("there is room");
+        layer.sweep();
+        assert!(!used.is_closed(), "it is used");
     }
 }

@@ -184,12 +184,24 @@ impl Mailbox {
         self.state.lock().clear(&self.budget);
     }
 
-    /// Drops what has expired; says how much, and whether nobody has used the mailbox for `idle`.
+    /// Drops what has expired; says how much, and whether it has closed the mailbox because nobody has used it for `idle`.
     pub(crate) fn sweep(&self, expiry: Duration, idle: Duration) -> (u64, bool) {
         let mut state = self.state.lock();
         let now = Instant::now();
         let expired = state.purge(now, expiry, &self.budget);
-        (expired, state.queue.is_empty() && now.duration_since(state.last_used) >= idle)
+        let unused = state.queue.is_empty() && now.duration_since(state.last_used) >= idle;
+        let over = unused && self.owner.is_none() && !self.is_member();
+        // Under the same lock: what is pushed from here on is refused, and not lost with the mailbox.
+        state.closed |= over;
+        drop(state);
+        if over {
+            self.arrived.notify_waiters();
+        }
+        (expired, over)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
     }
 }
 

@@ -103,6 +103,11 @@ impl Registry {
         }
     }
 
+    /// Forgets a mailbox that has been closed; the next one of its name is another.
+    pub(crate) fn forget_mailbox(&self, mailbox: &Arc<Mailbox>) {
+        self.channels.remove_if(&mailbox.name, |_, found| Arc::ptr_eq(found, mailbox));
+    }
+
     /// A fresh number for the channel of a connection or caller, or for a membership.
     pub(crate) fn next_number(&self) -> u64 {
         self.next_number.fetch_add(1, Ordering::Relaxed)

@@ -159,6 +159,7 @@ impl ShardInbox {
             lanes: Slab::new(),
             lanes_of: HashMap::new(),
             ready: VecDeque::new(),
+            again: VecDeque::new(),
             log_bytes: 0,
             appended: 0,
             sweep: 0,
@@ -176,14 +177,17 @@ pub struct Shard {
     lanes: Slab<Lane>,
     /// By the group's id.
     lanes_of: HashMap<u64, Lanes>,
-    /// Connections that have something to write and a socket that may take it. Each is in here at most once, beside slots
-    /// whose connection has gone meanwhile.
+    /// Connections that have something to write and a socket that may take it. Each is in here or in `again`, once; beside
+    /// them slots whose connection has gone meanwhile.
     ready: VecDeque<usize>,
+    /// Those of them that go on reading a history, when all others have had their turn: a replay may be long, and the
+    /// sweep that ends without it must not wait for it.
+    again: VecDeque<usize>,
     /// Bytes in all logs.
     log_bytes: usize,
-    /// Bytes appended to logs since `ready` was last empty.
+    /// Bytes appended to logs in this sweep.
     appended: usize,
-    /// How often `ready` has become empty.
+    /// How often `ready` has become empty: then everybody has had a turn.
     sweep: u64,
 }
 
@@ -254,7 +258,7 @@ impl Shard {
                 (Some(after), Some(Recovery::Recovered)) => Some(after.offset + 1).filter(|next| *next < from_seq),
                 _ => None,
             };
-            (group.clone(), Start { number, from_seq, replay_from }, recovery)
+            (group.clone(), Start { number, from_seq, replay_from, asked: true }, recovery)
         };
         let (group, start, recovery) = registry.join(group, &channel, member, join);
         let position = group.position(start.from_seq - 1);
@@ -320,7 +324,7 @@ impl Shard {
     /// Whether more events may be applied before what is ready has been written. False when logs have grown by half
     /// of their bound meanwhile: readers that are not slow must not fall off because we do not write.
     pub fn may_apply(&self) -> bool {
-        self.ready.is_empty() || self.appended < self.registry.config.log_bytes / 2
+        !self.has_ready() || self.appended < self.registry.config.log_bytes / 2
     }
 
     fn connection_at(&mut self, address: Address) -> Option<&mut Connection> {

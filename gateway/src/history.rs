@@ -31,7 +31,7 @@ pub(crate) fn read(layer: &ChannelLayer, group: &GroupName, ask: Ask<'_>) -> Res
     }
     // Before the page: a message that comes between the two must not look like one that is missing.
     let position = layer.position(group);
-    let page = layer.history(group, ask.after, ask.limit);
+    let page = layer.history(group, ask.after, ask.limit, ask.bytes);
     let (Some(position), Some(page)) = (position, page) else { return unknown(group, ask) };
     if let Some(epoch) = ask.epoch {
         let first = page.messages.first().map(|(offset, _)| *offset);
@@ -46,23 +46,9 @@ pub(crate) fn read(layer: &ChannelLayer, group: &GroupName, ask: Ask<'_>) -> Res
             return Err(expired(format!("group `{group}` no longer keeps the message at offset {}", ask.after + 1)));
         }
     }
-    Ok(cut(page, ask.bytes))
-}
-
-fn cut(page: groupcast_channel_layer::HistoryPage, bytes_max: usize) -> HistoryPage {
-    let mut bytes = 0;
-    let total = page.messages.len();
-    let fits = |(_, message): &&(u64, groupcast_protocol::Message)| {
-        let first = bytes == 0;
-        bytes += message.raw().len();
-        first || bytes <= bytes_max
-    };
-    let count = page.messages.iter().take_while(fits).count();
-    let entry = |(offset, message)| HistoryEntry { offset, message };
-    let messages: Vec<_> = page.messages.into_iter().take(count).map(entry).collect();
-    let more = page.more || count < total;
-    let next = messages.last().filter(|_| more).map(|last| last.offset);
-    HistoryPage { epoch: Some(page.epoch), messages, next }
+    let next = page.messages.last().filter(|_| page.more).map(|(offset, _)| *offset);
+    let messages = page.messages.into_iter().map(|(offset, message)| HistoryEntry { offset, message }).collect();
+    Ok(HistoryPage { epoch: Some(page.epoch), messages, next })
 }
 
 /// A group exists while it has members or a history: of one that had them nothing is known any more.
@@ -83,33 +69,4 @@ fn none(group: &GroupName) -> Refusal {
 
 fn expired(why: String) -> Refusal {
     Refusal::new(ErrorCode::Expired, format!("{why}; leave out the epoch to read what is kept"))
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use groupcast_protocol::Message;
-
-    use super::*;
-
-    fn check(lengths: &[usize], bytes_max: usize, more: bool, expected: (usize, Option<u64>)) {
-        let message = |length: &usize| {
-            let text = format!("{{\"type\":\"{}\"}}", "x".repeat(length - 11));
-            Message::parse(Bytes::from(text)).expect("a message")
-        };
-        let messages = (1..).zip(lengths.iter().map(message)).collect();
-        let page = groupcast_channel_layer::HistoryPage { epoch: "e".into(), messages, more };
-        let page = cut(page, bytes_max);
-        assert_eq!((page.messages.len(), page.next), expected, "{lengths:?} within {bytes_max}");
-    }
-
-    #[test]
-    fn a_page_has_a_bound_in_bytes_and_says_where_to_go_on() {
-        check(&[20, 20, 20], 60, false, (3, None));
-        check(&[20, 20, 20], 60, true, (3, Some(3)));
-        check(&[20, 20, 20], 59, false, (2, Some(2)));
-        check(&[500, 20], 100, false, (1, Some(1)));
-        check(&[20, 500, 20], 100, false, (1, Some(1)));
-        check(&[], 100, false, (0, None));
-    }
 }

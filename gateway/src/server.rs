@@ -303,7 +303,7 @@ impl Running {
 fn open_door(config: &Config) -> Result<(Door, SocketAddr), StartError> {
     let address = config.server.listen;
     let listen = || {
-        let door = Door::open(address, Admission::new(&config.limits))?;
+        let door = Door::open(address, Admission::new(&config.limits), config.limits.write_timeout.0)?;
         let address = door.address()?;
         Ok((door, address))
     };

@@ -86,8 +86,8 @@ async fn the_longest_histories_give_way() {
         layer.group_send(&group("long"), &message(n)).await.expect("there is room");
         assert!(layer.stats().history.bytes.value() <= 20_000);
     }
-    assert_eq!(layer.history(&group("short"), 0, 100).expect("it keeps history").messages.len(), 10);
-    let long = layer.history(&group("long"), 0, 1000).expect("it keeps history");
+    assert_eq!(layer.history(&group("short"), 0, 100, usize::MAX).expect("it keeps history").messages.len(), 10);
+    let long = layer.history(&group("long"), 0, 1000, usize::MAX).expect("it keeps history");
     let newest = long.messages.last().map(|(offset, _)| *offset);
     assert!(long.messages.len() > 30 && newest == Some(1000), "{}", long.messages.len());
 }
@@ -102,7 +102,7 @@ async fn groups_that_nobody_is_in_are_bounded_and_the_least_recently_used_go() {
     assert!((40..80).contains(&kept.len()), "{}", kept.len());
     assert_eq!(layer.position(&group("g0")), None);
     assert_eq!(layer.position(&group("g999")).map(|position| position.offset), Some(1));
-    assert_eq!(layer.history(&group("g999"), 0, 9).map(|page| page.messages.len()), Some(1));
+    assert_eq!(layer.history(&group("g999"), 0, 9, usize::MAX).map(|page| page.messages.len()), Some(1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,7 +137,7 @@ async fn a_group_without_members_has_one_history_however_many_publish() {
         })
     });
     publishers.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().expect("it lives"));
-    let page = layer.history(&group("room"), 0, 10_000).expect("it keeps history");
+    let page = layer.history(&group("room"), 0, 10_000, usize::MAX).expect("it keeps history");
     let offsets: Vec<u64> = page.messages.iter().map(|(offset, _)| *offset).collect();
     assert_eq!(offsets, (1..=2000).collect::<Vec<_>>());
 }

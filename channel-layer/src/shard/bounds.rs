@@ -32,13 +32,13 @@ impl Shard {
     }
 
     /// Cuts a log to about `keep` bytes. Cursors before the cut go on from the history, or have missed what was cut. What
-    /// came in the present sweep is kept, however large: nobody has had the time to read it. ([`Shard::may_apply`]
-    /// bounds how much that is.)
+    /// came in the present sweep is kept, however large, while anybody waits for a turn: nobody has had the time to read
+    /// it. ([`Shard::may_apply`] bounds how much that is.)
     fn cut(&mut self, key: usize, keep: usize) {
-        let sweep = self.sweep;
+        let sweep = self.has_ready().then_some(self.sweep);
         let lane = &self.lanes[key];
         // Never the newest frame: a cursor that is behind has something to read.
-        let fresh = if lane.fresh.0 == sweep { lane.fresh.1.max(lane.log.start()) } else { lane.log.newest() };
+        let fresh = if Some(lane.fresh.0) == sweep { lane.fresh.1.max(lane.log.start()) } else { lane.log.newest() };
         let before = lane.log.bytes();
         let wanted = lane.log.end().saturating_sub(keep as u64).max(lane.log.start());
         let to = lane.log.border_at_or_after(wanted).min(fresh);

@@ -13,8 +13,9 @@ use super::Shard;
 use super::cursor::CursorState;
 use crate::log::{SLICES_MAX, Slices};
 
-/// What one batch may take: all that one write takes, and little enough that a socket that stalls costs little.
-const BATCH_FRAMES: usize = SLICES_MAX;
+/// What one batch may take: most of what one write takes, but not all, so that the connection's other groups go on; and
+/// little enough that a socket that stalls costs little.
+const BATCH_FRAMES: usize = SLICES_MAX / 4 * 3;
 const BATCH_BYTES: usize = 32 << 10;
 
 /// A cursor's place in its group's history.
@@ -28,11 +29,14 @@ pub(super) struct CatchUp {
     pub(super) reason: GapReason,
     /// What has been read and is not written. A frame without a number has that of the one before it.
     pub(super) queue: VecDeque<(u64, Bytes)>,
+    /// Where the log goes on behind the last frame without a number that it was given: before it, the log has that one,
+    /// too.
+    log_from: u64,
 }
 
 impl CatchUp {
     pub(super) fn new(next: u64, reason: GapReason) -> Self {
-        Self { next, written: next - 1, reason, queue: VecDeque::new() }
+        Self { next, written: next - 1, reason, queue: VecDeque::new(), log_from: 0 }
     }
 
     /// Adds what is in the queue to a vectored write, as far as there is room.
@@ -63,11 +67,13 @@ impl Shard {
         self.forget_clean(slot);
     }
 
-    /// A presence frame for those who catch up: it waits behind what they have read, or is told to be lost.
-    pub(super) fn queue_presence(&mut self, key: usize, frame: Bytes) {
+    /// A presence frame for those who catch up: it waits behind what they have read, or is told to be lost. In the log, what
+    /// is behind it begins at `log_from`.
+    pub(super) fn queue_presence(&mut self, key: usize, frame: Bytes, log_from: u64) {
         let Some(catch_up) = &mut self.cursors[key].catch_up else { return };
         if catch_up.queue.len() < BATCH_FRAMES {
             catch_up.queue.push_back((catch_up.next - 1, frame));
+            catch_up.log_from = log_from;
         } else {
             self.lose(key, 0, GapReason::SlowConsumer);
         }
@@ -98,12 +104,20 @@ impl Shard {
         let cursor = &mut self.cursors[key];
         let lane = &self.lanes[cursor.lane];
         let Some(catch_up) = &mut cursor.catch_up else { return false };
-        if catch_up.next >= lane.next_seq || lane.log.border_before(catch_up.next).is_some() {
+        // The lane alone does not tell what comes live: while the shard had no members left but those whose removal it has
+        // not heard of, it was passed over.
+        let comes_live = catch_up.next >= lane.next_seq.max(cursor.from_seq);
+        let border = lane.log.border_before(catch_up.next);
+        if comes_live || border.is_some_and(|border| border >= catch_up.log_from) {
             return false;
         }
         let mut state = lane.group.lock();
         let Some(history) = &mut state.history else { return false };
         history.expire();
+        if border.is_some() && history.first() > catch_up.next {
+            // Better told twice who came than not to have a message that is still here.
+            return false;
+        }
         let missed = history.first().saturating_sub(catch_up.next);
         catch_up.next += missed;
         let mut bytes = 0;

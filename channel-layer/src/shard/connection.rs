@@ -253,11 +253,14 @@ impl Shard {
         }
     }
 
-    /// Queues the positions of all groups of an event stream. Everything they claim is written, or is the rest of a frame
-    /// that goes before them.
+    /// Queues the positions of all groups that an event stream asked for: with those it comes back, and of others it knows
+    /// nothing then. Everything they claim is written, or is the rest of a frame that goes before them.
     pub(super) fn tell_positions(&mut self, slot: usize) {
         self.connections[slot].tells_positions = false;
         let place = |cursor: &usize| {
+            if !self.cursors[*cursor].asked {
+                return None;
+            }
             let group = &self.lanes[self.cursors[*cursor].lane].group;
             Some((group.name.clone(), group.position(self.seq_of(*cursor))?))
         };

@@ -17,6 +17,8 @@ pub(super) struct Cursor {
     /// Its place in the connection's list.
     pub(super) place: u32,
     pub(super) state: CursorState,
+    /// Whether the client asked for it; else it was added from outside.
+    pub(super) asked: bool,
     /// The number of its membership.
     pub(super) number: u64,
     /// The number of the first message that is for it.

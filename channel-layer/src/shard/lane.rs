@@ -45,6 +45,8 @@ pub(super) struct Start {
     pub(super) from_seq: u64,
     /// The number before which it has everything, when it is to have what the history has, too.
     pub(super) replay_from: Option<u64>,
+    /// Whether the client asked for it; else it was added from outside.
+    pub(super) asked: bool,
 }
 
 impl Lane {
@@ -63,7 +65,7 @@ impl Lane {
 
 impl Shard {
     pub(super) fn add_cursor(&mut self, slot: usize, group: Arc<Group>, start: Start) {
-        let Start { number, from_seq, replay_from } = start;
+        let Start { number, from_seq, replay_from, asked } = start;
         let key = self.lane_of(group, self.connections[slot].next_format(), from_seq);
         let lane = &self.lanes[key];
         let position = lane.log.end();
@@ -81,6 +83,7 @@ impl Shard {
             index,
             place,
             state,
+            asked,
             number,
             from_seq,
             position,
@@ -179,8 +182,9 @@ impl Shard {
             for frame in frames {
                 let lane = &self.lanes[key];
                 let (frame, seq) = (lane.format.of_websocket(frame, None), lane.next_seq - 1);
+                let log_from = lane.log.end() + frame.len() as u64;
                 for cursor in lane.catching_up.clone() {
-                    self.queue_presence(cursor, frame.clone());
+                    self.queue_presence(cursor, frame.clone(), log_from);
                 }
                 if !self.lanes[key].reading.is_empty() {
                     self.append(key, &frame, seq, seq);

@@ -46,7 +46,7 @@ impl Shard {
         let position = group.position(from_seq - 1);
         let told = ServerFrame::Subscribed { id: None, group: name.clone(), position, recovery: None };
         self.push(Slot(to.slot()), format.subscribed(&told.encode(), group.at(from_seq - 1)));
-        self.add_cursor(to.slot(), group, Start { number, from_seq, replay_from });
+        self.add_cursor(to.slot(), group, Start { number, from_seq, replay_from, asked: false });
         self.connections[to.slot()].sink.signal(Signal::Added(name));
     }
 

@@ -131,6 +131,26 @@ async fn who_falls_off_the_log_is_told_how_much_and_the_others_notice_nothing() 
 }
 
 #[tokio::test]
+async fn a_log_that_only_blocked_sockets_read_keeps_its_bound_within_a_sweep() {
+    let mut node = Node::new(|config| config.log_bytes = 4000);
+    let (room, slow) = (group("room"), node.connect());
+    node.shard.subscribe(slow.slot, &room, None);
+    slow.sink.room.set(100);
+    for n in 0..1000 {
+        node.layer.group_send(&room, &message(n)).await.expect("there is room");
+        if n < 10 {
+            node.turn();
+        }
+    }
+    node.apply();
+    assert!(node.shard.log_bytes <= 4000, "{}", node.shard.log_bytes);
+    node.let_in(&slow, usize::MAX);
+    node.turn();
+    let (before, missed, after) = slow.around_the_gap();
+    assert_eq!(before + missed + after.len() as u64, 1000);
+}
+
+#[tokio::test]
 async fn a_message_larger_than_the_log_reaches_everybody() {
     let mut node = Node::new(|config| config.log_bytes = 1000);
     let (room, slow, quick) = (group("room"), node.connect(), node.connect());

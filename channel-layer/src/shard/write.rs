@@ -22,21 +22,30 @@ pub enum Wrote {
 impl Shard {
     /// The next connection that has something to write.
     pub fn next_ready(&mut self) -> Option<Slot> {
-        while let Some(slot) = self.ready.pop_front() {
+        loop {
+            let slot = match self.ready.pop_front() {
+                Some(slot) => slot,
+                None => self.next_sweep()?,
+            };
             // It may have gone, and another one may have come to its place: that one has nothing against a turn.
             if let Some(connection) = self.connections.get_mut(slot) {
                 connection.queued = false;
                 return Some(Slot(slot));
             }
         }
+    }
+
+    /// Everybody has had a turn: those who go on with a history have another one.
+    fn next_sweep(&mut self) -> Option<usize> {
         self.appended = 0;
         self.sweep += 1;
-        None
+        std::mem::swap(&mut self.ready, &mut self.again);
+        self.ready.pop_front()
     }
 
     /// Whether a connection has something to write.
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || !self.again.is_empty()
     }
 
     /// Writes once to a connection's socket.
@@ -123,7 +132,12 @@ impl Shard {
         let rest = !connection.outbox.is_empty()
             || (!connection.held && (connection.mail || connection.tells_positions || connection.dirty > 0));
         if rest {
-            self.make_ready(slot);
+            if connection.catching_up > 0 && connection.may_write() {
+                self.connections[slot].queued = true;
+                self.again.push_back(slot);
+            } else {
+                self.make_ready(slot);
+            }
             Wrote::Part
         } else {
             Wrote::All

@@ -22,6 +22,10 @@ use crate::http::problem::Problem;
 const BACKLOG: i32 = 4096;
 /// After an error that more of the same will not cure, such as a lack of file descriptors.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long the other end's kernel may be silent about what was sent, at least: longer than our own deadline, which ends
+/// connections with a word.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MIN: Duration = Duration::from_secs(30);
 /// Connections that are accepted before those that are there get their turn.
 const ACCEPTS_PER_TURN: usize = 16;
 
@@ -60,13 +64,17 @@ pub(super) struct Accepted {
 }
 
 impl Door {
-    /// Listens on an address.
-    pub(super) fn open(address: SocketAddr, admission: Admission) -> io::Result<Self> {
+    /// Listens on an address. Our own deadline for a write that stalls is `write_timeout`.
+    pub(super) fn open(address: SocketAddr, admission: Admission, write_timeout: Duration) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restarted gateway must not wait for the old connections' last packets to be forgotten.
         socket.set_reuse_address(true)?;
         // Small frames go out at once; what belongs together is written together. Accepted sockets inherit it.
         socket.set_tcp_nodelay(true)?;
+        // Inherited, too. Who only listens to events and has vanished without a word is not noticed otherwise until the
+        // kernel gives up, after a quarter of an hour.
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MIN.max(write_timeout.saturating_mul(2))))?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
@@ -145,6 +153,26 @@ impl From<Refused> for Problem {
                 let why = "as many connections as are allowed from one address are open; close one, or try again later";
                 Self::new(ErrorCode::RateLimited, why)
             }
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::config::LimitsConfig;
+
+    #[tokio::test]
+    async fn the_kernel_notices_who_has_vanished_but_later_than_we_do() {
+        for (write_timeout, expected) in [(8, 30), (40, 80)] {
+            let admission = Admission::new(&LimitsConfig::default());
+            let address = SocketAddr::from(([127, 0, 0, 1], 0));
+            let door = Door::open(address, admission, Duration::from_secs(write_timeout)).expect("a free port");
+            let _client = std::net::TcpStream::connect(door.address().expect("it listens")).expect("it listens");
+            let listener = TcpListener::from_std(door.listener).expect("it listens");
+            let (stream, _) = listener.accept().await.expect("somebody has come");
+            let told = socket2::SockRef::from(&stream).tcp_user_timeout().expect("Linux tells");
+            assert_eq!(told, Some(Duration::from_secs(expected)));
         }
     }
 }

@@ -34,6 +34,8 @@ use crate::server::Place;
 use crate::server::shard::Local;
 use crate::stream::Stream;
 
+/// Writes to one socket before others get their turn: a replay may be long.
+const WRITES_PER_TURN: usize = 8;
 /// From our close frame to the end of the stream.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -76,6 +78,8 @@ struct Connection {
     close_code: u16,
     /// There may be more to read, of which the socket's readiness tells nothing.
     more: bool,
+    /// There may be more to write to a socket that takes it.
+    unwritten: bool,
     /// The stream makes no sense any more: what comes is not read, only its end waited for.
     broken: bool,
     /// permessage-deflate was agreed on.
@@ -134,6 +138,7 @@ impl Connection {
             unfinished_since: None,
             close_code: 1006,
             more: true,
+            unwritten: false,
             broken: false,
             deflate: opening.deflate,
             echo: opening.echo,
@@ -147,7 +152,7 @@ impl Connection {
         }
         self.turn();
         while self.state != State::Over {
-            let more = self.more && self.wants_to_read();
+            let more = self.unwritten || (self.more && self.wants_to_read());
             if more {
                 // Others first: this one could go on for ever.
                 tokio::task::yield_now().await;
@@ -220,7 +225,7 @@ impl Connection {
         self.act_all();
         let mut shard = self.local.shard.borrow_mut();
         shard.hold(self.slot, self.commands.as_mut().is_some_and(|commands| commands.hold(&self.session)));
-        while shard.write(self.slot) == Wrote::Part {}
+        self.unwritten = (0..WRITES_PER_TURN).all(|_| shard.write(self.slot) == Wrote::Part);
         let flushed = shard.is_flushed(self.slot) && !self.socket.stream.is_flushing();
         drop(shard);
         self.commands.take_if(|commands| commands.is_done());

@@ -58,6 +58,28 @@ async fn a_stream_of_many_groups_has_their_positions_behind_each_batch() {
 }
 
 #[tokio::test]
+async fn a_stream_of_many_groups_tells_no_position_in_groups_it_did_not_ask_for() {
+    let (mut node, asked, other) = (Node::new(keeps(100)), [group("a"), group("b")], group("other"));
+    let socket = node.connect_as(Format::EventsOfMany);
+    for group in &asked {
+        node.subscribe(&socket, group, None);
+    }
+    node.layer.group_add(&other, &socket.channel).await.expect("it lives");
+    for group in [&asked[0], &other] {
+        node.layer.group_send(group, &message(0)).await.expect("there is room");
+        node.turn();
+    }
+    assert_eq!((socket.numbers("a"), socket.numbers("other")), (vec![0], vec![0]));
+    let seen = socket.seen();
+    let ids: Vec<_> = seen.iter().filter_map(|seen| seen.id.as_deref()).collect();
+    assert!(!ids.is_empty());
+    for id in ids {
+        let positions = sse::Positions::parse(id, 2).expect("as many as were asked for");
+        assert_eq!(positions.of(&other), None);
+    }
+}
+
+#[tokio::test]
 async fn each_format_has_a_log_of_its_own_and_nobody_reads_what_is_not_there() {
     let (mut node, room) = (Node::new(keeps(100)), group("room"));
     let formats = [Format::WebSocket, Format::Events, Format::EventsOfMany];

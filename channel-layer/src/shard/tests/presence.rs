@@ -120,7 +120,7 @@ async fn presence_has_no_offset_and_is_in_no_history() {
             let presence = seen.frame.as_ref().is_some_and(|frame| frame["type"] == "joined");
             assert!(!presence || (seen.id.is_none() && seen.frame.expect("it is there")["offset"].is_null()));
         }
-        let page = node.layer.history(&room, start.offset, 100).expect("it keeps history");
+        let page = node.layer.history(&room, start.offset, 100, usize::MAX).expect("it keeps history");
         assert_eq!(page.messages.len(), 3);
         assert_eq!(one.numbers("kept"), [0, 1, 2]);
     }
@@ -154,6 +154,46 @@ async fn a_slow_reader_is_told_that_it_may_not_know_who_is_there() {
         assert_eq!(gap["missed"], 0, "presence is no message");
         assert_eq!(gap["offset"].is_u64(), missed);
         assert_eq!(slow.numbers(name), [1]);
+    }
+}
+
+#[tokio::test]
+async fn who_goes_on_from_the_history_is_told_once_who_comes() {
+    // Wherever the log begins, seen from where the reader's batches end.
+    for stalled_at in (100..200).step_by(10) {
+        let (mut node, room) = (
+            Node::new(|config| {
+                tells(config);
+                config.log_bytes = 4000;
+            }),
+            group("kept"),
+        );
+        let (slow, keeps_the_log) = (node.connect(), node.connect());
+        for socket in [&slow, &keeps_the_log] {
+            node.subscribe(socket, &room, None);
+        }
+        announce(&node.layer).await;
+        node.turn();
+        slow.sink.room.set(10);
+        for n in 0..stalled_at + 30 {
+            if n == stalled_at {
+                keeps_the_log.sink.room.set(0);
+            }
+            node.layer.group_send(&room, &message(n)).await.expect("there is room");
+            node.turn();
+        }
+        let other = node.connect();
+        node.subscribe(&other, &room, None);
+        announce(&node.layer).await;
+        node.turn();
+        for socket in [&slow, &keeps_the_log] {
+            node.let_in(socket, usize::MAX);
+            node.turn();
+            let all = (0..stalled_at as u64 + 30).collect::<Vec<_>>();
+            assert_eq!((socket.numbers("kept"), socket.missed("kept")), (all, 0));
+            let kinds = socket.kinds();
+            assert_eq!(kinds.iter().filter(|kind| *kind == "joined").count(), 3, "{stalled_at}");
+        }
     }
 }
 

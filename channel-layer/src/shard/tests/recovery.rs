@@ -55,6 +55,53 @@ async fn what_is_published_while_somebody_catches_up_comes_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn a_long_replay_does_not_keep_other_groups_waiting() {
+    let (mut node, long, other) = (Node::new(keeps(10_000)), group("long"), group("other"));
+    send(&mut node, &long, 0..5000).await;
+    let head = node.layer.position(&long).expect("the group keeps history");
+    let back = node.connect();
+    node.subscribe(&back, &long, Some(&at(&head, 0)));
+    node.subscribe(&back, &other, None);
+    (0..4).for_each(|_| node.write_one());
+    send(&mut node, &other, 0..1).await;
+    (0..2).for_each(|_| node.write_one());
+    assert_eq!(back.numbers("other"), [0], "it is in the next writes");
+    assert!(back.numbers("long").len() < 1000);
+    node.turn();
+    assert_eq!(back.numbers("long"), (0..5000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_long_replay_does_not_keep_publishers_waiting() {
+    let (mut node, room, busy) = (
+        Node::new(|config| {
+            keeps(10_000)(config);
+            config.log_bytes = 4000;
+        }),
+        group("room"),
+        group("busy"),
+    );
+    let live = node.connect();
+    node.subscribe(&live, &busy, None);
+    send(&mut node, &room, 0..5000).await;
+    let start = node.layer.position(&room).expect("the group keeps history");
+    let back = node.connect();
+    node.subscribe(&back, &room, Some(&at(&start, 0)));
+    let mut writes = 0;
+    for n in 0..500 {
+        send(&mut node, &busy, n..n + 1).await;
+        while !node.shard.may_apply() {
+            node.write_one();
+            writes += 1;
+        }
+    }
+    assert!(back.numbers("room").len() < 4000, "it is still behind, after {writes} writes");
+    node.turn();
+    assert_eq!(back.numbers("room"), (0..5000).collect::<Vec<_>>());
+    assert_eq!((live.numbers("busy"), live.missed("busy")), ((0..500).collect(), 0));
+}
+
+#[tokio::test]
 async fn what_cannot_be_recovered_is_said_and_not_replayed() {
     let (mut node, room) = (Node::new(keeps(10)), group("room"));
     send(&mut node, &room, 0..50).await;
@@ -186,6 +233,31 @@ async fn an_addition_from_outside_begins_where_it_says() {
     assert_eq!((frames[0]["type"].as_str(), frames[0]["offset"].as_u64()), (Some("subscribed"), Some(5)));
     assert_unbroken(&one, 5, 10);
     assert_unbroken(&two, 8, 10);
+}
+
+#[tokio::test]
+async fn what_a_shard_without_members_was_not_sent_is_replayed() {
+    let (mut node, room) = (Node::new(keeps(100)), group("room"));
+    let one = node.connect();
+    let start = node.subscribe(&one, &room, None).position.expect("the group keeps history");
+    send(&mut node, &room, 0..4).await;
+    node.turn();
+    // The shard has not heard of the removal when somebody comes back.
+    node.layer.group_discard(&room, &one.channel).await.expect("it lives");
+    send_only(&node, &room, 4..5).await;
+    let back = [4, 3, 0].map(|offset| {
+        let socket = node.connect();
+        let subscribed = node.subscribe(&socket, &room, Some(&at(&start, offset)));
+        assert_eq!(subscribed.recovery, Some(Recovery::Recovered));
+        (socket, offset)
+    });
+    node.turn();
+    send_only(&node, &room, 5..7).await;
+    node.turn();
+    for (socket, offset) in &back {
+        assert_eq!(socket.numbers("room"), (*offset..7).collect::<Vec<_>>());
+    }
+    assert_eq!(one.numbers("room"), [0, 1, 2, 3]);
 }
 
 #[tokio::test]

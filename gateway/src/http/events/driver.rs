@@ -141,6 +141,7 @@ impl Stream {
         if shard.is_blocked(self.slot) && self.outlet.writer.has_room() {
             shard.unblock(self.slot);
         }
+        // Ends when the pipe is full.
         while shard.write(self.slot) == Wrote::Part {}
         let flushed = shard.is_flushed(self.slot);
         drop(shard);
