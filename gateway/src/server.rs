@@ -32,8 +32,7 @@ use tokio_util::task::TaskTracker;
 
 use self::accept::Door;
 pub(crate) use self::accept::Peer;
-use self::admission::Admission;
-pub(crate) use self::admission::Place;
+pub(crate) use self::admission::{Admission, Place};
 pub(crate) use self::guarded::Guarded;
 use self::shard::{Served, ShardThread};
 use self::tls::{Tls, TlsError};

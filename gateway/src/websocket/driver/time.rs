@@ -33,7 +33,7 @@ impl Connection {
     fn deadline(&self) -> Option<Instant> {
         let own = match self.state {
             State::Draining(at) | State::Closing(at) | State::PeerClosed(at) => Some(at),
-            State::Open | State::Over => None,
+            State::Open | State::Over | State::Cut => None,
         };
         let session = self.session.poll_timeout().map(Instant::from_std);
         [own, self.stall_deadline(), self.fragments_deadline(), session].into_iter().flatten().min()
@@ -53,19 +53,19 @@ impl Connection {
         if self.stall_deadline().is_some_and(|deadline| now >= deadline) {
             // 3008, but a socket that takes nothing takes no close frame either.
             self.close_code = CloseCode::Timeout.as_u16();
-            self.state = State::Over;
+            self.state = State::Cut;
             return;
         }
         if self.fragments_deadline().is_some_and(|deadline| now >= deadline) {
             return self.session.close(CloseCode::Policy, "a fragmented message did not end in time");
         }
         match self.state {
-            State::Closing(at) | State::PeerClosed(at) if now >= at => self.state = State::Over,
+            State::Closing(at) | State::PeerClosed(at) if now >= at => self.state = State::Cut,
             State::Draining(at) if now >= at && self.session.is_idle() => {
                 self.session.close(CloseCode::Restart, "the gateway restarts; connect again");
             }
             State::Draining(at) if now >= at => self.state = State::Draining(now + DRAIN_RETRY),
-            State::Open | State::Draining(_) | State::Closing(_) | State::PeerClosed(_) | State::Over => {
+            State::Open | State::Draining(_) | State::Closing(_) | State::PeerClosed(_) | State::Over | State::Cut => {
                 self.session.handle_timeout(now.into_std());
             }
         }
