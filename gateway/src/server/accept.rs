@@ -22,6 +22,11 @@ use crate::http::problem::Problem;
 const BACKLOG: i32 = 4096;
 /// After an error that more of the same will not cure, such as a lack of file descriptors.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long the other end may leave sent bytes unacknowledged, or take none, before the kernel gives it up. A quiet event
+/// stream has no other way to learn that its client's machine is gone, and the kernel's own patience is a quarter of an
+/// hour. Longer than a WebSocket's ping and pong and every deadline of a write: these know more.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(45);
 /// Connections that are accepted before those that are there get their turn.
 const ACCEPTS_PER_TURN: usize = 16;
 
@@ -67,6 +72,8 @@ impl Door {
         socket.set_reuse_address(true)?;
         // Small frames go out at once; what belongs together is written together. Accepted sockets inherit it.
         socket.set_tcp_nodelay(true)?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
@@ -146,5 +153,24 @@ impl From<Refused> for Problem {
                 Self::new(ErrorCode::RateLimited, why)
             }
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+    use crate::config::LimitsConfig;
+
+    #[test]
+    fn connections_inherit_what_the_door_has() {
+        let admission = Admission::new(&LimitsConfig::default());
+        let door = Door::open(SocketAddr::from(([127, 0, 0, 1], 0)), admission).expect("a port is free");
+        let _client = std::net::TcpStream::connect(door.address().expect("it is bound")).expect("it listens");
+        let (accepted, _) = door.listener.accept().expect("a client has come");
+        assert!(accepted.nodelay().expect("it is TCP"));
+        let timeout = SockRef::from(&accepted).tcp_user_timeout().expect("it is TCP");
+        assert_eq!(timeout, Some(UNACKNOWLEDGED_MAX));
     }
 }
