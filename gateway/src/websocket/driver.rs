@@ -70,7 +70,7 @@ struct Connection {
     state: State,
     /// Since when the socket has taken nothing though there is something for it.
     stalled_since: Option<Instant>,
-    /// Since when a message in fragments has not ended.
+    /// Since when a message that has begun has not ended, as long as its rest is waited for.
     unfinished_since: Option<Instant>,
     /// The code it ended with, ours or the peer's; 1006 as long as nobody has said any.
     close_code: u16,
@@ -221,6 +221,7 @@ impl Connection {
             self.read();
         }
         self.act_all();
+        self.note_unfinished();
         let mut shard = self.local.shard.borrow_mut();
         shard.hold(self.slot, self.commands.as_mut().is_some_and(|commands| commands.hold(&self.session)));
         while shard.write(self.slot) == Wrote::Part {}

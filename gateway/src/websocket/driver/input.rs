@@ -54,7 +54,6 @@ impl Connection {
             }
         }
         self.local.websockets.give_back(scratch);
-        self.note_fragments();
     }
 
     /// Whether there may be more.
@@ -90,7 +89,7 @@ impl Connection {
         all - left.len()
     }
 
-    fn read_limits(&self) -> ReadLimits {
+    pub(super) fn read_limits(&self) -> ReadLimits {
         ReadLimits {
             message_bytes_max: self.local.app.config.limits.message_bytes.0 + FRAME_ROOM,
             fragments_max: if self.echo { usize::MAX } else { FRAGMENTS_MAX },
@@ -162,8 +161,9 @@ impl Connection {
         self.state = State::PeerClosed(Instant::now() + CLOSE_TIMEOUT);
     }
 
-    fn note_fragments(&mut self) {
-        if self.reader.is_in_fragments() && !self.echo {
+    /// While nothing is read the rest may be there and wait for us: that is not the client's time.
+    pub(super) fn note_unfinished(&mut self) {
+        if self.reader.is_within_message() && !self.echo && !self.has_closed() && self.wants_to_read() {
             self.unfinished_since.get_or_insert_with(Instant::now);
         } else {
             self.unfinished_since = None;
