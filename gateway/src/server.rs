@@ -10,6 +10,7 @@ mod descriptors;
 mod first;
 mod front;
 mod guarded;
+mod paced;
 pub(crate) mod shard;
 pub(crate) mod tls;
 mod watch;
