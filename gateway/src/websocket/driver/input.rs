@@ -13,6 +13,8 @@ use super::{CLOSE_TIMEOUT, Connection, State};
 const MESSAGES_PER_TURN: usize = 32;
 /// Buffers full that are read before others get their turn.
 const READS_PER_TURN: usize = 4;
+/// What a compressed message counts for: it may be a thousand times as long as what came of it.
+const DEFLATED_COST: usize = 8;
 /// Bytes that a command takes beside the message in it.
 const FRAME_ROOM: usize = 1024;
 /// Frames of one message.
@@ -82,7 +84,7 @@ impl Connection {
         let mut left = bytes;
         while *messages > 0 && self.wants_to_read() {
             let Some(incoming) = self.reader.next(&mut left, &limits) else { return all };
-            *messages -= 1;
+            *messages = messages.saturating_sub(cost(&incoming));
             self.take(incoming);
             self.act_all();
         }
@@ -168,6 +170,20 @@ impl Connection {
         } else {
             self.unfinished_since = None;
         }
+    }
+}
+
+/// What taking it uses of a turn.
+fn cost(incoming: &Incoming<'_>) -> usize {
+    match incoming {
+        Incoming::Deflated { .. } => DEFLATED_COST,
+        Incoming::Text(_)
+        | Incoming::Binary(_)
+        | Incoming::Part { .. }
+        | Incoming::Ping(_)
+        | Incoming::Pong
+        | Incoming::Close(..)
+        | Incoming::Broken(..) => 1,
     }
 }
 
