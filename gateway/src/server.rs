@@ -2,7 +2,7 @@
 //!
 //! Reading order: this file (start and stop), `accept` (connections in), `admission` (how many), `descriptors` (room for
 //! them), `shard` (the threads that own them), `front` (a connection from its first byte), `first` and `tls` (what it
-//! speaks), `guarded` and `watch` (what HTTP may not do, and until when). Signals and exit codes are the binary's.
+//! speaks), `guarded`, `watch` and `paced` (what HTTP may not do, and until when). Signals and exit codes are the binary's.
 
 mod accept;
 mod admission;
