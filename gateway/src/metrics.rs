@@ -34,7 +34,7 @@ pub struct Metrics {
     pub websockets_opened: Counter,
     /// WebSockets that ended, by the code they were closed with; 1006 for those that broke.
     pub websockets_closed: Family<CloseLabels, Counter>,
-    /// Panics in handlers: each is a defect.
+    /// Panics, each of which cost a request or a connection: each is a defect.
     pub panics: Counter,
 }
 
@@ -80,7 +80,7 @@ impl Metrics {
         registry.register("http_request_seconds", "Time to the head of the answer", metrics.http_seconds.clone());
         registry.register("websockets_opened", "WebSockets opened", metrics.websockets_opened.clone());
         registry.register("websockets_closed", "WebSockets ended, by close code", metrics.websockets_closed.clone());
-        registry.register("panics", "Panics in handlers", metrics.panics.clone());
+        registry.register("panics", "Panics, each of which cost a request or a connection", metrics.panics.clone());
         Self { registry, ..metrics }
     }
 

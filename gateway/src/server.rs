@@ -2,7 +2,7 @@
 //!
 //! Reading order: this file (start and stop), `accept` (connections in), `admission` (how many), `descriptors` (room for
 //! them), `shard` (the threads that own them), `front` (a connection from its first byte), `first` and `tls` (what it
-//! speaks), `guarded` and `watch` (what HTTP may not do, and until when). Signals and exit codes are the binary's.
+//! speaks), `guarded`, `watch` and `paced` (what HTTP may not do, and until when). Signals and exit codes are the binary's.
 
 mod accept;
 mod admission;
@@ -10,6 +10,7 @@ mod descriptors;
 mod first;
 mod front;
 mod guarded;
+mod paced;
 pub(crate) mod shard;
 pub(crate) mod tls;
 mod watch;
@@ -32,8 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use self::accept::Door;
 pub(crate) use self::accept::Peer;
-use self::admission::Admission;
-pub(crate) use self::admission::Place;
+pub(crate) use self::admission::{Admission, Place};
 pub(crate) use self::guarded::Guarded;
 use self::shard::{Served, ShardThread};
 use self::tls::{Tls, TlsError};

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use futures_util::SinkExt;
 use groupcast_tests::home::{BARE, JOBS};
+use groupcast_tests::kernel::server_ends;
 use groupcast_tests::wait::within_time;
 use groupcast_tests::{Gateway, Raw, Socket};
 use serde_json::json;
+use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::Message;
 
 const TEXT: u8 = 0x81;
@@ -65,6 +67,21 @@ async fn nothing_follows_a_close() {
         }
         assert!(closed, "{who}");
     }
+}
+
+#[tokio::test]
+async fn who_does_not_answer_a_close_is_hung_up_on_when_its_time_is_over() {
+    let gateway = Gateway::start(BARE).await;
+    let mut raw = Raw::websocket(gateway.address()).await;
+    // Binary is not spoken here.
+    raw.send_frame(0x82, true, b"x").await;
+    assert_eq!(raw.frame().await.map(|(opcode, _)| opcode), Some(8));
+    let gone = async {
+        while server_ends(gateway.address()).contains_key(&raw.address().port()) {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    within_time(Duration::from_secs(7), "the gateway lets go of it", gone).await;
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ async fn a_head_that_is_no_head_is_refused_with_a_problem() {
         ("no HTTP at all", "NONSENSE\r\n\r\n".to_owned(), 400, "bad_request"),
         ("bare LF", "GET /healthz HTTP/1.1\nHost: a\n\n".to_owned(), 400, "bad_request"),
         ("one bare LF", "GET /healthz HTTP/1.1\r\nHost: a\nX: 1\r\n\r\n".to_owned(), 400, "bad_request"),
+        ("bare LF behind an empty line", "\r\nGET /healthz HTTP/1.1\nHost: a\n\n".to_owned(), 400, "bad_request"),
         (
             "bare LF before a WebSocket",
             handshake_head(gateway.address(), &[]).replace("\r\n", "\n"),

@@ -43,6 +43,16 @@ async fn a_header_that_may_be_there_once_is_refused_twice() {
 }
 
 #[tokio::test]
+async fn a_handshake_that_announces_a_body_is_refused() {
+    let gateway = Gateway::start(BARE).await;
+    let head = handshake_head(gateway.address(), &[]);
+    for lines in ["Content-Length: 5", "Content-Length: 0\r\nContent-Length: 5", "Transfer-Encoding: chunked"] {
+        let announced = head.replace("\r\n\r\n", &format!("\r\n{lines}\r\n\r\n"));
+        assert_eq!(shake(&gateway, &announced).await.status, 400, "{lines}");
+    }
+}
+
+#[tokio::test]
 async fn a_plain_request_is_told_to_upgrade() {
     let gateway = Gateway::start(BARE).await;
     let http = gateway.http();

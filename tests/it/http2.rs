@@ -34,6 +34,8 @@ async fn many_requests_share_a_connection() {
         let (status, body) = whole(answer.await.expect("an answer")).await;
         assert_eq!(status, 202, "{body}");
     }
+    let (status, body) = http2.get("/openapi.json").await;
+    assert_eq!((status, body["openapi"].as_str()), (200, Some("3.1.0")), "a long answer comes whole");
     let (status, body) = http2.get("/nowhere").await;
     assert_eq!((status, body["code"].as_str()), (404, Some("not_found")));
     let (status, body) = http2.get("/ws").await;
@@ -109,6 +111,17 @@ async fn who_asks_nothing_over_http2_is_hung_up_on() {
     tokio::time::timeout(Duration::from_secs(2), socket.frame()).await.expect_err("an open WebSocket is not idle");
 }
 
+#[tokio::test]
+async fn a_stream_whose_client_opens_no_window_is_reset() {
+    let gateway = Gateway::start(&format!("{BARE}\n[limits]\nidle_timeout = \"2s\"\n")).await;
+    let http2 = Http2::connect_with(gateway.address(), client::Builder::new().initial_window_size(0)).await;
+    let answer = http2.ask("GET", "/openapi.json", String::new()).await;
+    let mut stalled = within("an answer", answer).await.expect("an answer").into_body();
+    let reset = within_time(Duration::from_secs(8), "an end", stalled.data()).await.expect("not a good end");
+    assert!(reset.expect_err("nothing was sent").is_reset());
+    within_time(Duration::from_secs(10), "the end of the connection", http2.connection).await.expect("its task ends");
+}
+
 /// A connection by prior knowledge.
 struct Http2 {
     sender: SendRequest<Bytes>,
@@ -118,8 +131,12 @@ struct Http2 {
 
 impl Http2 {
     async fn connect(address: SocketAddr) -> Self {
+        Self::connect_with(address, &client::Builder::new()).await
+    }
+
+    async fn connect_with(address: SocketAddr, builder: &client::Builder) -> Self {
         let stream = within("connecting", TcpStream::connect(address)).await.expect("the gateway listens");
-        let (sender, connection) = within("the preface", client::handshake(stream)).await.expect("HTTP/2 is spoken");
+        let (sender, connection) = within("the preface", builder.handshake(stream)).await.expect("HTTP/2 is spoken");
         // However it ends: the test looks at what it asked.
         let connection = tokio::spawn(async move { drop(connection.await) });
         Self { sender, address, connection }
@@ -220,7 +237,9 @@ async fn whole(answer: Response<RecvStream>) -> (u16, Value) {
     let status = answer.status().as_u16();
     let (mut body, mut stream) = (Vec::new(), answer.into_body());
     while let Some(data) = within("a body", stream.data()).await {
-        body.extend(data.expect("the stream is whole"));
+        let data = data.expect("the stream is whole");
+        stream.flow_control().release_capacity(data.len()).expect("what came may come again");
+        body.extend(data);
     }
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! Below the protocol: frames that break RFC 6455 close the socket that sent them with the right code, and only that.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use futures_util::{SinkExt, StreamExt};
@@ -10,6 +10,7 @@ use groupcast_tests::socket::End;
 use groupcast_tests::wait::{within, within_time};
 use groupcast_tests::{Gateway, Raw, Socket};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::Message;
 
 const TEXT: u8 = 0x81;
@@ -187,6 +188,20 @@ async fn a_message_has_128_fragments_at_most_and_ten_seconds() {
     let mut raw = Raw::websocket(gateway.address()).await;
     raw.send_frame(0x01, true, b" ").await;
     assert_eq!(within_time(Duration::from_secs(15), "the rest", raw.end()).await, End::Closed(1008));
+}
+
+#[tokio::test]
+async fn a_message_in_one_frame_has_ten_seconds_too() {
+    let gateway = Gateway::start(BARE).await;
+    let mut raw = Raw::websocket(gateway.address()).await;
+    raw.write(&[0x81, 0x80 | 126, 0x10, 0, 0, 0, 0, 0, b' ']).await;
+    let started = Instant::now();
+    // A byte now and then: something is heard of it all the time.
+    while started.elapsed() < Duration::from_secs(9) {
+        raw.write(b" ").await;
+        sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(within_time(Duration::from_secs(5), "the rest", raw.end()).await, End::Closed(1008));
 }
 
 #[tokio::test]

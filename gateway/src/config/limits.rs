@@ -53,7 +53,8 @@ pub struct LimitsConfig {
     pub header_timeout: Time,
     /// From the end of the head to the end of the body; more is 408. Default 8 s.
     pub body_timeout: Time,
-    /// How long an HTTP connection may be silent between two requests. Default 30 s.
+    /// How long an HTTP connection may be silent between two requests, and a client of HTTP/2 take nothing of an answer.
+    /// Default 30 s.
     pub idle_timeout: Time,
     /// How often a WebSocket is pinged. Default 25 s.
     pub ping_interval: Time,

@@ -25,7 +25,7 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long the other end's kernel may be silent about what was sent, at least: longer than our own deadline, which ends
 /// connections with a word.
 #[cfg(target_os = "linux")]
-const UNACKNOWLEDGED_MIN: Duration = Duration::from_secs(30);
+const UNACKNOWLEDGED_MIN: Duration = Duration::from_secs(45);
 /// Connections that are accepted before those that are there get their turn.
 const ACCEPTS_PER_TURN: usize = 16;
 
@@ -164,7 +164,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_kernel_notices_who_has_vanished_but_later_than_we_do() {
-        for (write_timeout, expected) in [(8, 30), (40, 80)] {
+        for (write_timeout, expected) in [(8, 45), (40, 80)] {
             let admission = Admission::new(&LimitsConfig::default());
             let address = SocketAddr::from(([127, 0, 0, 1], 0));
             let door = Door::open(address, admission, Duration::from_secs(write_timeout)).expect("a free port");

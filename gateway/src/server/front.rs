@@ -12,7 +12,6 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use hyper::body::{Frame, Incoming, SizeHint};
-use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,6 +24,7 @@ use super::accept::{Accepted, Peer};
 use super::admission::Place;
 use super::first::{First, first};
 use super::guarded::{Guarded, Transport};
+use super::paced::{Paced, Streams};
 use super::shard::{Arrival, Local};
 use super::tls::Tls;
 use super::watch::{Busy, Expired, Watch};
@@ -135,7 +135,7 @@ impl Front {
             .header_read_timeout(None)
             // Twice what is allowed: a head that is a little too large gets a problem that says by how much.
             .max_buf_size(self.local.app.config.limits.header_bytes.0 * 2)
-            .serve_connection(io, self.service(peer))
+            .serve_connection(io, self.service(peer, |answer| answer))
             .with_upgrades();
         let mut connection = pin!(connection);
         let ended = tokio::select! {
@@ -159,7 +159,8 @@ impl Front {
     async fn http2(self: Rc<Self>, transport: Transport, prefix: Bytes, peer: Peer) {
         let watch = peer.watch.clone();
         let io = TokioIo::new(Guarded::http2(transport, prefix, watch.clone()));
-        let mut builder = http2::Builder::new(OnThisThread(self.tasks.clone()));
+        let streams = Streams { tasks: self.tasks.clone(), at_most: self.local.app.config.limits.idle_timeout.0 };
+        let mut builder = http2::Builder::new(streams);
         let connection = builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
@@ -167,7 +168,7 @@ impl Front {
             .keep_alive_interval(HTTP2_PING_INTERVAL)
             .keep_alive_timeout(HTTP2_PING_TIMEOUT)
             .enable_connect_protocol()
-            .serve_connection(io, self.service(peer));
+            .serve_connection(io, self.service(peer, Paced::new));
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             outcome = connection.as_mut() => Some(outcome),
@@ -195,16 +196,21 @@ impl Front {
         }
     }
 
-    fn service(
+    fn service<B, F>(
         &self,
         peer: Peer,
-    ) -> impl HttpService<Incoming, ResBody = Answer, Error = Infallible, Future: 'static> + use<> {
+        body_of: F,
+    ) -> impl HttpService<Incoming, ResBody = B, Error = Infallible, Future: 'static> + use<B, F>
+    where
+        B: hyper::body::Body + 'static,
+        F: Fn(Answer) -> B + Copy + 'static,
+    {
         let (api, peer) = (self.api.clone(), Rc::new(peer));
         service_fn(move |request: Request<Incoming>| {
             let (api, peer, busy) = (api.clone(), peer.clone(), peer.busy());
             async move {
                 let response = api.answer(request, &peer).await?;
-                Ok(response.map(|body| Answer { body, _busy: busy }))
+                Ok(response.map(|body| body_of(Answer { body, _busy: busy })))
             }
         })
     }
@@ -233,19 +239,5 @@ impl hyper::body::Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// Runs the streams of an HTTP/2 connection beside it, on the shard's thread.
-#[derive(Clone)]
-struct OnThisThread(TaskTracker);
-
-impl<F> Executor<F> for OnThisThread
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn_local(future);
     }
 }

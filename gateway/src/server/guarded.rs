@@ -176,6 +176,8 @@ impl AsyncWrite for Guarded {
 #[derive(Debug, Default)]
 struct Lines {
     previous: u8,
+    /// Whether a line has come that has anything in it: hyper passes over empty ones before the first.
+    begun: bool,
     /// Whether the line has anything in it.
     filled: bool,
     /// The empty line has come: what follows is none of ours.
@@ -196,11 +198,11 @@ impl Lines {
                     self.bad = true;
                 }
                 b'\n' => {
-                    self.over = !self.filled;
+                    self.over = self.begun && !self.filled;
                     self.filled = false;
                 }
                 b'\r' => {}
-                _ => self.filled = true,
+                _ => (self.begun, self.filled) = (true, true),
             }
             self.previous = *byte;
         }
@@ -314,6 +316,8 @@ mod tests {
         assert_eq!(checked(&["GET / HTTP/1.1\r", "\nhost: a\r\n\r", "\na\nb"]), (good.to_owned(), false));
         assert_eq!(checked(&["GET / HTTP/1.1\nhost: a\r\n\r\n"]), ("GET / HTTP/1.1\0host: a\r\n\r\n".to_owned(), true));
         assert!(checked(&["GET / HTTP/1.1\r\nhost: a\r\n\n"]).1);
+        assert!(checked(&["\r\n\r", "\nGET / HTTP/1.1\r\nhost: a\nx: y\r\n\r\n"]).1);
+        assert!(!checked(&["\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n\n"]).1);
     }
 
     #[test]

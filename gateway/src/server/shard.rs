@@ -4,9 +4,11 @@
 //! WebSockets, and sweep: apply what the layer says and write what is ready.
 
 use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::thread::JoinHandle;
 
+use futures_util::FutureExt;
 use groupcast_channel_layer::{Event, Shard, ShardInbox};
 use http::{Method, StatusCode};
 use tokio::sync::{mpsc, watch};
@@ -52,6 +54,11 @@ pub(crate) struct Local {
 }
 
 impl Local {
+    pub(crate) fn new(app: App, shard: Shard) -> Self {
+        let websockets = websocket::Shared::new(&app.config.limits);
+        Self { app, shard: RefCell::new(shard), websockets, tasks: TaskTracker::new() }
+    }
+
     /// Runs something that has to be done though its connection is over.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.tasks.spawn_local(task);
@@ -77,8 +84,7 @@ impl ShardThread {
         let (alive, ended) = watch::channel(());
         let run = move || {
             let (shard, events) = inbox.open();
-            let websockets = websocket::Shared::new(&app.config.limits);
-            let local = Rc::new(Local { app, shard: RefCell::new(shard), websockets, tasks: TaskTracker::new() });
+            let local = Rc::new(Local::new(app, shard));
             LocalSet::new().block_on(&runtime, run(local, events, door, served, stop));
             drop(alive);
         };
@@ -103,7 +109,7 @@ impl ShardThread {
 async fn run(local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, served: Served, stop: Stop) {
     let (way_in, arrivals) = mpsc::channel(ARRIVALS_MAX);
     let wheel = tokio::task::spawn_local(websocket::turn(local.clone()));
-    let sweeper = tokio::task::spawn_local(sweep(local.clone(), events));
+    let sweeper = tokio::task::spawn_local(sweep_on(local.clone(), events));
     tokio::task::spawn_local(take_arrivals(local.clone(), arrivals));
     let Served { api, tls } = served;
     let (scratch, tasks) = (Front::scratch(), local.tasks.clone());
@@ -147,8 +153,17 @@ async fn take_arrivals(local: Rc<Local>, mut arrivals: mpsc::Receiver<Arrival>) 
     }
 }
 
+/// Sweeps until the layer is gone. A panic costs what was in hand: without a sweep the thread would take connections and
+/// never deliver to them.
+async fn sweep_on(local: Rc<Local>, mut events: mpsc::Receiver<Event>) {
+    while AssertUnwindSafe(sweep(&local, &mut events)).catch_unwind().await.is_err() {
+        tracing::error!("a shard's sweep panicked; it goes on with what comes next");
+        local.app.metrics.panics.inc();
+    }
+}
+
 /// Applies events and writes what they made ready. No wake-up for each subscriber: this one task writes to all.
-async fn sweep(local: Rc<Local>, mut events: mpsc::Receiver<Event>) {
+async fn sweep(local: &Local, events: &mut mpsc::Receiver<Event>) {
     loop {
         if !local.shard.borrow().has_ready() {
             let Some(event) = events.recv().await else { return };

@@ -68,11 +68,11 @@ struct Connection {
     slot: Slot,
     alarm: Alarm,
     /// Held until the connection is over.
-    _place: Place,
+    place: Place,
     state: State,
     /// Since when the socket has taken nothing though there is something for it.
     stalled_since: Option<Instant>,
-    /// Since when a message in fragments has not ended.
+    /// Since when a message that has begun has not ended, as long as its rest is waited for.
     unfinished_since: Option<Instant>,
     /// The code it ended with, ours or the peer's; 1006 as long as nobody has said any.
     close_code: u16,
@@ -88,7 +88,7 @@ struct Connection {
     echo: bool,
 }
 
-/// `Open => Draining => Closing => Over`; each step may be left out.
+/// `Open => Draining => Closing => Over | Cut`; each step may be left out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
     Open,
@@ -99,6 +99,8 @@ enum State {
     /// The peer has closed or hung up; what is queued is written until this time.
     PeerClosed(Instant),
     Over,
+    /// The socket is broken, or its other end had its time: nothing more is waited for.
+    Cut,
 }
 
 impl Connection {
@@ -132,7 +134,7 @@ impl Connection {
             channel,
             slot,
             alarm,
-            _place: opening.place,
+            place: opening.place,
             state: State::Open,
             stalled_since: None,
             unfinished_since: None,
@@ -151,7 +153,7 @@ impl Connection {
             self.drain(Duration::ZERO);
         }
         self.turn();
-        while self.state != State::Over {
+        while !self.is_over() {
             let more = self.unwritten || (self.more && self.wants_to_read());
             if more {
                 // Others first: this one could go on for ever.
@@ -164,15 +166,16 @@ impl Connection {
         Box::pin(self.leave()).await;
     }
 
-    async fn leave(self: Box<Self>) {
-        let Self { local, socket, slot, commands, close_code, _place, .. } = *self;
-        local.shard.borrow_mut().disconnect(slot);
-        if let Some(leave) = commands.and_then(|mut commands| commands.leave()) {
-            local.spawn(leave);
+    async fn leave(mut self: Box<Self>) {
+        self.local.shard.borrow_mut().disconnect(self.slot);
+        if let Some(leave) = self.commands.take().and_then(|mut commands| commands.leave()) {
+            self.local.spawn(leave);
         }
-        let code = CloseLabels { code: close_code };
-        local.app.metrics.websockets_closed.get_or_create(&code).inc();
-        if let Some(socket) = Rc::into_inner(socket) {
+        let code = CloseLabels { code: self.close_code };
+        self.local.app.metrics.websockets_closed.get_or_create(&code).inc();
+        let (socket, lingers, _place) = (self.socket.clone(), self.state == State::Over, self.place.clone());
+        drop(self);
+        if lingers && let Some(socket) = Rc::into_inner(socket) {
             // An end that does not come in time is not waited for.
             let _ = timeout(CLOSE_TIMEOUT, socket.stream.shutdown_and_linger()).await;
         }
@@ -193,7 +196,7 @@ impl Connection {
             match socket.stream.poll_readable(cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => (self.more, ready) = (true, true),
-                Poll::Ready(Err(_)) => (self.state, ready) = (State::Over, true),
+                Poll::Ready(Err(_)) => (self.state, ready) = (State::Cut, true),
             }
         }
         if self.is_blocked() {
@@ -203,7 +206,7 @@ impl Connection {
                     self.local.shard.borrow_mut().unblock(self.slot);
                     ready = true;
                 }
-                Poll::Ready(Err(_)) => (self.state, ready) = (State::Over, true),
+                Poll::Ready(Err(_)) => (self.state, ready) = (State::Cut, true),
             }
         }
         ready
@@ -223,6 +226,7 @@ impl Connection {
             self.read();
         }
         self.act_all();
+        self.note_unfinished();
         let mut shard = self.local.shard.borrow_mut();
         shard.hold(self.slot, self.commands.as_mut().is_some_and(|commands| commands.hold(&self.session)));
         self.unwritten = (0..WRITES_PER_TURN).all(|_| shard.write(self.slot) == Wrote::Part);
@@ -295,7 +299,11 @@ impl Connection {
     }
 
     fn has_closed(&self) -> bool {
-        matches!(self.state, State::Closing(_) | State::PeerClosed(_) | State::Over)
+        matches!(self.state, State::Closing(_) | State::PeerClosed(_)) || self.is_over()
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Over | State::Cut)
     }
 
     fn push(&self, frame: Bytes) {
@@ -308,7 +316,7 @@ impl Connection {
                 Signal::Blocked => {}
                 Signal::Failed(error) => {
                     tracing::debug!(%error, "a socket broke");
-                    self.state = State::Over;
+                    self.state = State::Cut;
                 }
                 Signal::Added(group) => self.session.added(group),
                 Signal::Removed(group) => self.session.removed(&group),
@@ -325,7 +333,19 @@ impl Connection {
                 self.session.wants_input() && self.local.shard.borrow().has_room(self.slot)
             }
             State::Closing(_) => !self.broken,
-            State::PeerClosed(_) | State::Over => false,
+            State::PeerClosed(_) | State::Over | State::Cut => false,
+        }
+    }
+}
+
+/// A panic must not leave its slot behind: the shard would keep the socket and write to it for ever.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (local, slot) = (self.local.clone(), self.slot);
+            local.app.metrics.panics.inc();
+            // By a task of its own: a second panic within this one would end the process.
+            self.local.spawn(async move { local.shard.borrow_mut().disconnect(slot) });
         }
     }
 }

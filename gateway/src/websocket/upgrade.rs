@@ -243,7 +243,7 @@ fn extensions(headers: &HeaderMap) -> Option<String> {
 }
 
 fn announces_body(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+    headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0")
 }
 
 fn answer_to_key(headers: &HeaderMap) -> Result<String, Problem> {

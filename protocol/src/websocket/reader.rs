@@ -109,9 +109,9 @@ impl Reader {
         next.unwrap_or_else(|Broken(code, reason)| Some(Incoming::Broken(code, reason)))
     }
 
-    /// Whether a message has begun in one frame and goes on in another.
-    pub fn is_in_fragments(&self) -> bool {
-        self.message().is_some_and(Message::is_fragmented)
+    /// Whether a message has begun and not ended, be it in one frame or in several.
+    pub fn is_within_message(&self) -> bool {
+        self.message().is_some()
     }
 
     fn read<'a>(&mut self, input: &mut &'a mut [u8], limits: &ReadLimits) -> Result<Option<Incoming<'a>>, Broken> {
@@ -212,10 +212,7 @@ impl Reader {
         message.push(payload)?;
         match (ended, header.fin) {
             (false, _) => Ok(None),
-            (true, false) => {
-                message.expect_more();
-                Ok(Some(Incoming::Part { empty: header.len == 0 }))
-            }
+            (true, false) => Ok(Some(Incoming::Part { empty: header.len == 0 })),
             (true, true) => partial.message.take().map(Message::finish).transpose(),
         }
     }

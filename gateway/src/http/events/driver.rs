@@ -243,6 +243,18 @@ impl Stream {
     }
 }
 
+/// A panic must not leave its slot behind: the shard would keep the pipe and write to it for ever.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (local, slot) = (self.local.clone(), self.slot);
+            local.app.metrics.panics.inc();
+            // By a task of its own: a second panic within this one would end the process.
+            self.local.spawn(async move { local.shard.borrow_mut().disconnect(slot) });
+        }
+    }
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -13,6 +13,8 @@ use super::{CLOSE_TIMEOUT, Connection, State};
 const MESSAGES_PER_TURN: usize = 32;
 /// Buffers full that are read before others get their turn.
 const READS_PER_TURN: usize = 4;
+/// What a compressed message counts for: it may be a thousand times as long as what came of it.
+const DEFLATED_COST: usize = 8;
 /// Bytes that a command takes beside the message in it.
 const FRAME_ROOM: usize = 1024;
 /// Frames of one message.
@@ -54,7 +56,6 @@ impl Connection {
             }
         }
         self.local.websockets.give_back(scratch);
-        self.note_fragments();
     }
 
     /// Whether there may be more.
@@ -83,14 +84,14 @@ impl Connection {
         let mut left = bytes;
         while *messages > 0 && self.wants_to_read() {
             let Some(incoming) = self.reader.next(&mut left, &limits) else { return all };
-            *messages -= 1;
+            *messages = messages.saturating_sub(cost(&incoming));
             self.take(incoming);
             self.act_all();
         }
         all - left.len()
     }
 
-    fn read_limits(&self) -> ReadLimits {
+    pub(super) fn read_limits(&self) -> ReadLimits {
         ReadLimits {
             message_bytes_max: self.local.app.config.limits.message_bytes.0 + FRAME_ROOM,
             fragments_max: if self.echo { usize::MAX } else { FRAGMENTS_MAX },
@@ -162,12 +163,27 @@ impl Connection {
         self.state = State::PeerClosed(Instant::now() + CLOSE_TIMEOUT);
     }
 
-    fn note_fragments(&mut self) {
-        if self.reader.is_in_fragments() && !self.echo {
+    /// While nothing is read the rest may be there and wait for us: that is not the client's time.
+    pub(super) fn note_unfinished(&mut self) {
+        if self.reader.is_within_message() && !self.echo && !self.has_closed() && self.wants_to_read() {
             self.unfinished_since.get_or_insert_with(Instant::now);
         } else {
             self.unfinished_since = None;
         }
+    }
+}
+
+/// What taking it uses of a turn.
+fn cost(incoming: &Incoming<'_>) -> usize {
+    match incoming {
+        Incoming::Deflated { .. } => DEFLATED_COST,
+        Incoming::Text(_)
+        | Incoming::Binary(_)
+        | Incoming::Part { .. }
+        | Incoming::Ping(_)
+        | Incoming::Pong
+        | Incoming::Close(..)
+        | Incoming::Broken(..) => 1,
     }
 }
 

@@ -13,8 +13,10 @@ use crate::clock;
 const DRAIN_RETRY: Duration = Duration::from_millis(50);
 /// A client that is told to come back does so within this time, spread by chance.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
-/// From the first frame of a fragmented message to its last.
-const FRAGMENTS_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the first byte of a message to its last: what has come of it is kept meanwhile.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where larger messages are allowed, who sends so many bytes a second has the time that he needs.
+const MESSAGE_BYTES_PER_SECOND: usize = 8 << 10;
 
 impl Connection {
     /// Whether a deadline has come; otherwise the task is woken when it does.
@@ -33,39 +35,39 @@ impl Connection {
     fn deadline(&self) -> Option<Instant> {
         let own = match self.state {
             State::Draining(at) | State::Closing(at) | State::PeerClosed(at) => Some(at),
-            State::Open | State::Over => None,
+            State::Open | State::Over | State::Cut => None,
         };
         let session = self.session.poll_timeout().map(Instant::from_std);
-        [own, self.stall_deadline(), self.fragments_deadline(), session].into_iter().flatten().min()
+        [own, self.stall_deadline(), self.message_deadline(), session].into_iter().flatten().min()
     }
 
     fn stall_deadline(&self) -> Option<Instant> {
         self.stalled_since?.checked_add(self.local.app.config.limits.write_timeout.0)
     }
 
-    /// None while nothing is read: then the rest may be there and wait for us.
-    fn fragments_deadline(&self) -> Option<Instant> {
-        let since = self.unfinished_since.filter(|_| !self.has_closed() && self.wants_to_read())?;
-        Some(since + FRAGMENTS_TIMEOUT)
+    fn message_deadline(&self) -> Option<Instant> {
+        let since = self.unfinished_since?;
+        let seconds = self.read_limits().message_bytes_max / MESSAGE_BYTES_PER_SECOND;
+        since.checked_add(MESSAGE_TIMEOUT.max(Duration::from_secs(seconds as u64)))
     }
 
     fn on_time(&mut self, now: Instant) {
         if self.stall_deadline().is_some_and(|deadline| now >= deadline) {
             // 3008, but a socket that takes nothing takes no close frame either.
             self.close_code = CloseCode::Timeout.as_u16();
-            self.state = State::Over;
+            self.state = State::Cut;
             return;
         }
-        if self.fragments_deadline().is_some_and(|deadline| now >= deadline) {
-            return self.session.close(CloseCode::Policy, "a fragmented message did not end in time");
+        if self.message_deadline().is_some_and(|deadline| now >= deadline) {
+            return self.session.close(CloseCode::Policy, "a message did not end in time");
         }
         match self.state {
-            State::Closing(at) | State::PeerClosed(at) if now >= at => self.state = State::Over,
+            State::Closing(at) | State::PeerClosed(at) if now >= at => self.state = State::Cut,
             State::Draining(at) if now >= at && self.session.is_idle() => {
                 self.session.close(CloseCode::Restart, "the gateway restarts; connect again");
             }
             State::Draining(at) if now >= at => self.state = State::Draining(now + DRAIN_RETRY),
-            State::Open | State::Draining(_) | State::Closing(_) | State::PeerClosed(_) | State::Over => {
+            State::Open | State::Draining(_) | State::Closing(_) | State::PeerClosed(_) | State::Over | State::Cut => {
                 self.session.handle_timeout(now.into_std());
             }
         }

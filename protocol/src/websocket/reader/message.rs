@@ -15,26 +15,16 @@ pub(super) struct Message {
     /// Of a text: how far it is known to be UTF-8.
     valid: usize,
     frames: usize,
-    fragmented: bool,
 }
 
 impl Message {
     pub(super) fn begin(header: &Header) -> Self {
         let text = header.opcode == Opcode::Text;
-        Self { text, deflated: header.rsv1, bytes: Vec::new(), valid: 0, frames: 1, fragmented: false }
+        Self { text, deflated: header.rsv1, bytes: Vec::new(), valid: 0, frames: 1 }
     }
 
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
-    }
-
-    pub(super) fn is_fragmented(&self) -> bool {
-        self.fragmented
-    }
-
-    /// Notes that a frame has ended and was not the last.
-    pub(super) fn expect_more(&mut self) {
-        self.fragmented = true;
     }
 
     /// Counts a further frame.

@@ -111,15 +111,15 @@ fn fragments_are_counted() {
 }
 
 #[test]
-fn is_in_fragments_between_the_first_frame_and_the_last() {
+fn is_within_a_message_from_its_first_byte_to_its_last() {
     let mut reader = Reader::default();
     let mut feed = |mut bytes: Vec<u8>| {
         let mut input = &mut bytes[..];
         while reader.next(&mut input, &LIMITS).is_some() {}
-        reader.is_in_fragments()
+        reader.is_within_message()
     };
     assert!(!feed(frame(true, 0x1, b"x")));
-    assert!(!feed(frame(true, 0x1, b"xyz")[..7].to_vec()), "one frame in two pieces is no fragment");
+    assert!(feed(frame(true, 0x1, b"xyz")[..7].to_vec()), "one frame in two pieces");
     assert!(!feed(masked(b"yz", 1)));
     assert!(feed(frame(false, 0x1, b"x")));
     assert!(feed(frame(true, 0x9, b"x")));
