@@ -25,6 +25,8 @@ use crate::websocket::{self, Upgrade};
 
 /// Requests that are answered and not yet driven. At the bound they are refused.
 const ARRIVALS_MAX: usize = 1024;
+/// Events before other tasks of the thread get their turn: publishers on other threads could go on for ever.
+const EVENTS_PER_TURN: usize = 1024;
 /// Writes before other tasks of the thread get their turn, and further messages may join the sweep: 0.3 ms or so.
 const WRITES_PER_TURN: usize = 128;
 
@@ -171,9 +173,11 @@ async fn sweep(local: &Local, events: &mut mpsc::Receiver<Event>) {
         }
         {
             let mut shard = local.shard.borrow_mut();
-            while shard.may_apply()
-                && let Ok(event) = events.try_recv()
-            {
+            for _ in 0..EVENTS_PER_TURN {
+                if !shard.may_apply() {
+                    break;
+                }
+                let Ok(event) = events.try_recv() else { break };
                 shard.apply(event);
             }
             for _ in 0..WRITES_PER_TURN {
