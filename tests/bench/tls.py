@@ -4,7 +4,8 @@
     tests/bench/tls.py target/release/groupcast [subscribers] [messages]
 
 Starts a gateway of its own on a free port, first plain, then with a certificate made for the run (`openssl` is needed).
-The client is slow, being Python; the gateway's CPU time is what counts, and that is read from /proc.
+The client is slow, being Python, and answers no pings, so a run has to end within 30 s. The gateway's CPU time is what
+counts, and that is read from /proc.
 """
 
 import asyncio
