@@ -16,7 +16,7 @@ pub struct LimitsConfig {
     pub publish_bytes: Size,
     /// Connections of all kinds at once; more are refused with 503. Default 10,000.
     pub connections: usize,
-    /// Connections of one IP address at once; more are refused with 429. Default 10,000.
+    /// Connections of one IP address at once, or of one IPv6 network of 64 bits; more are refused with 429. Default 10,000.
     ///
     /// As many as `connections`: behind a proxy, and on loopback, everybody has the same address.
     pub connections_per_address: usize,

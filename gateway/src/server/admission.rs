@@ -1,6 +1,6 @@
 //! How many connections there may be, in all and from one address.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -51,7 +51,7 @@ impl Admission {
     }
 
     pub(crate) fn enter(&self, address: IpAddr) -> Result<Place, Refused> {
-        let counts = &self.0;
+        let (counts, address) = (&self.0, counted_as(address));
         if counts.all.load(Ordering::Relaxed) >= counts.max {
             return Err(Refused::Full);
         }
@@ -88,9 +88,28 @@ impl Drop for Counted {
     }
 }
 
+/// Whom an address counts for. An IPv6 network of 64 bits is the least that anybody is given, and so is one client; and
+/// IPv4 is IPv4, though it come through an IPv6 socket.
+fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ipv6_network_is_one_client_and_mapped_ipv4_is_ipv4() {
+        let counted = |text: &str| counted_as(text.parse().expect("an address")).to_string();
+        assert_eq!(counted("2001:db8:1:2:a:b:c:d"), "2001:db8:1:2::");
+        assert_eq!(counted("2001:db8:1:2::1"), counted("2001:db8:1:2:ffff::"));
+        assert_ne!(counted("2001:db8:1:2::1"), counted("2001:db8:1:3::1"));
+        assert_eq!(counted("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(counted("127.0.0.1"), "127.0.0.1");
+    }
 
     #[test]
     fn places_are_counted_and_given_back() {
