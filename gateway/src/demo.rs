@@ -15,6 +15,7 @@ mod tables;
 mod tests;
 
 pub use progress::Progress;
+pub(crate) use progress::grouped;
 pub use start::{Folder, config, routes, welcome};
 
 /// The demo's whole configuration, `gateway/assets/demo.toml`: one source, the named queries, two consumers.

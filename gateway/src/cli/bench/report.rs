@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::ledger::Tally;
 use crate::cli::output::printable;
+use crate::demo::grouped;
 
 /// Delays longer than this count as this.
 const DELAY_MAX_NS: u64 = 600_000_000_000;
@@ -201,19 +202,6 @@ fn bytes(count: f64) -> String {
 /// Three digits behind the point.
 pub(super) fn round(number: f64) -> f64 {
     (number * 1e3).round() / 1e3
-}
-
-/// A number as people read it: `336,776`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
