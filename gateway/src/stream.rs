@@ -8,6 +8,7 @@ mod other;
 mod tests;
 
 use std::cell::RefCell;
+#[cfg(test)]
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
@@ -27,19 +28,18 @@ pub(crate) enum Stream {
 
 impl Stream {
     /// A stream that is not TCP itself.
-    #[allow(dead_code, reason = "the front door that hands over such streams")]
     pub(crate) fn other(io: impl AsyncRead + AsyncWrite + Unpin + 'static) -> Self {
         Self::Other(Box::new(RefCell::new(Other::new(io))))
     }
 
     /// Waits until [`Stream::try_read`] has something: bytes, the end or an error. Cancel safe.
-    #[allow(dead_code, reason = "the driver polls, who reads in a row awaits")]
+    #[cfg(test)]
     pub(crate) async fn readable(&self) -> io::Result<()> {
         poll_fn(|cx| self.poll_readable(cx)).await
     }
 
     /// Waits until it is worth while to write again. May resolve too early, never too late. Cancel safe.
-    #[allow(dead_code, reason = "the driver polls, who reads in a row awaits")]
+    #[cfg(test)]
     pub(crate) async fn writable(&self) -> io::Result<()> {
         poll_fn(|cx| self.poll_writable(cx)).await
     }

@@ -137,23 +137,7 @@ impl Front {
             .max_buf_size(self.local.app.config.limits.header_bytes.0 * 2)
             .serve_connection(io, self.service(peer, |answer| answer))
             .with_upgrades();
-        let mut connection = pin!(connection);
-        let ended = tokio::select! {
-            outcome = connection.as_mut() => Some(outcome),
-            why = watch.expired() => self.on_expired(why),
-            () = self.stop.serving.cancelled() => None,
-        };
-        let outcome = match ended {
-            Some(outcome) => outcome,
-            None => {
-                connection.as_mut().graceful_shutdown();
-                // Whoever has not even finished his request's head by then is not waited for.
-                timeout(HTTP_GRACE, connection).await.unwrap_or(Ok(()))
-            }
-        };
-        if let Err(error) = outcome {
-            tracing::debug!(%error, "an HTTP connection ended early");
-        }
+        self.finish(pin!(connection), |connection| connection.graceful_shutdown(), &watch, HTTP_GRACE).await;
     }
 
     async fn http2(self: Rc<Self>, transport: Transport, prefix: Bytes, peer: Peer) {
@@ -169,7 +153,17 @@ impl Front {
             .keep_alive_timeout(HTTP2_PING_TIMEOUT)
             .enable_connect_protocol()
             .serve_connection(io, self.service(peer, Paced::new));
-        let mut connection = pin!(connection);
+        self.finish(pin!(connection), |connection| connection.graceful_shutdown(), &watch, HTTP2_GRACE).await;
+    }
+
+    /// Serves a connection until it ends, does not go on in time, or the gateway ends: then in good order, within `grace`.
+    async fn finish<C: Future<Output = hyper::Result<()>>>(
+        &self,
+        mut connection: Pin<&mut C>,
+        shut_down: impl FnOnce(Pin<&mut C>),
+        watch: &Watch,
+        grace: Duration,
+    ) {
         let ended = tokio::select! {
             outcome = connection.as_mut() => Some(outcome),
             why = watch.expired() => self.on_expired(why),
@@ -178,12 +172,13 @@ impl Front {
         let outcome = match ended {
             Some(outcome) => outcome,
             None => {
-                connection.as_mut().graceful_shutdown();
-                timeout(HTTP2_GRACE, connection).await.unwrap_or(Ok(()))
+                shut_down(connection.as_mut());
+                // Whoever has not even finished his request's head by then is not waited for.
+                timeout(grace, connection).await.unwrap_or(Ok(()))
             }
         };
         if let Err(error) = outcome {
-            tracing::debug!(%error, "an HTTP/2 connection ended early");
+            tracing::debug!(%error, "an HTTP connection ended early");
         }
     }
 
