@@ -18,6 +18,7 @@ mod http;
 mod http2;
 mod main_job;
 mod overload;
+mod postgres;
 mod presence;
 mod protocol;
 mod queries;

@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`home`] (a folder with a configuration and a database), [`gateway`] (the process), [`http`],
 //! [`socket`], [`raw`] and [`events`] (four ways to talk to it), [`ledger`] and [`book`] (what a reader has to have got),
-//! [`reader`] (who comes back), [`chance`] (numbers that can be repeated), [`kernel`] (what a process uses and holds), [`wait`]
-//! (deadlines).
+//! [`reader`] (who comes back), [`chance`] (numbers that can be repeated), [`kernel`] (what a process uses and holds),
+//! [`postgres`] (a database server), [`wait`] (deadlines).
 
 pub mod book;
 pub mod chance;
@@ -13,6 +13,7 @@ pub mod home;
 pub mod http;
 pub mod kernel;
 pub mod ledger;
+pub mod postgres;
 pub mod raw;
 pub mod reader;
 pub mod socket;
@@ -22,5 +23,6 @@ pub use events::Events;
 pub use gateway::Gateway;
 pub use home::Home;
 pub use http::{Http, Reply};
+pub use postgres::Postgres;
 pub use raw::Raw;
 pub use socket::Socket;
