@@ -14,11 +14,13 @@ mod nearest;
 mod outlet;
 mod params;
 mod problem;
+mod product;
 mod queries;
 mod query;
 mod report;
 mod retry;
 mod runtime;
+mod share_key;
 mod source;
 #[cfg(test)]
 mod testing;

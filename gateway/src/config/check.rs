@@ -219,6 +219,9 @@ fn check_query(config: &Config, query: &QueryConfig, key: &dyn Fn(&str) -> Strin
         ("timeout", query.timeout.0.is_zero()),
         ("max_rows", query.max_rows == 0),
         ("max_bytes", query.max_bytes.0 == 0),
+        ("cache", query.cache.is_some_and(|cache| cache.0.is_zero())),
+        ("tags", query.tags.iter().any(String::is_empty)),
+        ("key", query.key.iter().any(String::is_empty)),
     ] {
         if is_zero {
             found.push((key(last), "must not be empty or 0".to_owned()));
@@ -253,6 +256,9 @@ fn check_consumer(consumer: &ConsumerConfig, key: &dyn Fn(&str) -> String, found
     }
     if consumer.max_attempts == 0 {
         found.push((key("max_attempts"), "must be 1 or more".to_owned()));
+    }
+    if consumer.coalesce && !matches!(consumer.run, Run::Query | Run::Report) {
+        found.push((key("coalesce"), "is for `query` and `report`: nobody knows what else is the same".to_owned()));
     }
     if consumer.timeout.0.is_zero() {
         found.push((key("timeout"), "must be longer than 0".to_owned()));

@@ -80,6 +80,9 @@ pub struct ConsumerConfig {
     /// Whether it may claim `job.*` messages, and so be fed by other consumers. Default no.
     #[serde(default)]
     pub chain: bool,
+    /// Whether identical messages may share one execution. Default no: each runs.
+    #[serde(default)]
+    pub coalesce: bool,
     /// Results larger than this travel as a `url`. Default 64 KiB.
     #[serde(default = "ConsumerConfig::default_inline_bytes")]
     pub inline_bytes: Size,

@@ -63,6 +63,15 @@ pub struct QueryConfig {
     /// How many bytes of JSON rows it may give; more sets `truncated`. Default 8 MiB.
     #[serde(default = "QueryConfig::default_max_bytes")]
     pub max_bytes: Size,
+    /// How long a result answers identical asks, too. Default: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Time>,
+    /// What its rows are about; `POST /v1/invalidate` names tags whose queries have changed.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// The columns that tell a row from every other, for live queries: changes are then told row by row.
+    #[serde(default)]
+    pub key: Vec<String>,
 }
 
 impl QueryConfig {

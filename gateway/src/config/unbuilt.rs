@@ -40,7 +40,6 @@ const KEYS: &[(&str, &[&str], &str)] = &[
     ("jobs", &["url", "url_env", "url_file", "single_gateway"], "postgres"),
     ("source", &["url", "url_env", "url_file"], "postgres"),
     ("consumer", &["url", "allow_private"], "http-consumer"),
-    ("consumer", &["coalesce"], "coalesce"),
 ];
 
 /// Tells what this build lacks, and takes it out of the table.

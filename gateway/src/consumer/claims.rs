@@ -10,9 +10,10 @@ use groupcast_protocol::message::same_kind;
 use groupcast_protocol::{ErrorCode, GroupName, Message, Pattern, Refusal};
 use serde_json::value::RawValue;
 
-use super::ask::{Ask, Wishes};
+use super::ask::{Ask, Format, Wishes};
 use super::problem::Problem;
 use super::queries::Queries;
+use super::share_key::{Scope, ShareKey, Use};
 use crate::clock;
 use crate::config::consumer::{ConsumerConfig, Mode, Run};
 use crate::jobs::{NewJob, ReplyTo};
@@ -134,7 +135,10 @@ impl Claims {
         let body = serde_json::to_vec(&Body { kind: &listener.config.kind, query: name, params })
             .map_err(|error| Refusal::new(ErrorCode::BadParams, error.to_string()))?;
         let message = Message::parse(Bytes::from(body))?;
-        Ok(self.job(listener, &Ask::parse(&message)?, message.clone(), reply, 0)?.job)
+        let ask = Ask::parse(&message)?;
+        let job = self.job(listener, &ask, message.clone(), reply, 0)?.job;
+        // Who asks a query for himself always shares.
+        Ok(NewJob { coalesce_key: self.share_key(listener, &ask)?.map(ShareKey::into_string), ..job })
     }
 
     fn job(
@@ -155,12 +159,27 @@ impl Claims {
             }
             Run::Embedded => {}
         }
-        Ok(Claimed { job: new_job(config, wishes, message, default_reply, hops), mode: config.mode })
+        let share_key = if config.coalesce { self.share_key(listener, ask)? } else { None };
+        let job = new_job(config, wishes, message, default_reply, hops);
+        Ok(Claimed { job: NewJob { coalesce_key: share_key.map(ShareKey::into_string), ..job }, mode: config.mode })
     }
 
     fn check_question(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
         let question = ask.question(&self.queries)?;
         question.query.bind(&question.params).map(drop)
+    }
+
+    /// What identical asks of a consumer have in common; `None` where it cannot be known.
+    fn share_key(&self, listener: &Listener, ask: &Ask<'_>) -> Result<Option<ShareKey>, Refusal> {
+        let ConsumerConfig { run, durability, .. } = listener.config;
+        let format = match run {
+            Run::Query => Format::default(),
+            Run::Report => ask.format()?,
+            Run::Embedded => return Ok(None),
+        };
+        let question = ask.question(&self.queries)?;
+        let bound = question.query.bind(&question.params)?;
+        Ok(Some(ShareKey::new(&question, &bound, Use { run, format, durability }, Scope::Everybody)))
     }
 }
 

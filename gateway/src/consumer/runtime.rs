@@ -1,7 +1,9 @@
-//! `Consumers`: takes jobs, runs them, reports what came of it. Reading order: this file, `attempt`, `courier`, `upkeep`.
+//! `Consumers`: takes jobs, runs them, reports what came of it. Reading order: this file, `attempt`, `flight`,
+//! `courier`, `upkeep`.
 
 mod attempt;
 mod courier;
+mod flight;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -11,13 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::attempt::Held;
 use self::courier::Courier;
+use self::flight::{Asker, Flights};
 use super::cpu::CpuPool;
 use super::outlet::Outlet;
 use super::problem::Problem;
@@ -39,6 +42,16 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// After the drain's deadline, how long interrupted jobs have to be given back.
 const RELEASE: Duration = Duration::from_secs(5);
+
+/// Jobs of one consumer that wait for what others began, a few KB each. More wait in the store, and become an execution
+/// of their own.
+const RIDERS_MAX: usize = 4096;
+
+/// Riders of one claim: it is one commit, which others wait for.
+const RIDERS_OF_A_CLAIM: usize = 256;
+
+/// Jobs whose shared execution has ended and whose ends are being stored: fewer than the store takes calls at once.
+const LANDING_MAX: usize = 128;
 
 /// What consumers need.
 pub struct Setup {
@@ -67,6 +80,9 @@ pub struct Consumers {
     tasks: TaskTracker,
 }
 
+/// A slot, or the room of a rider. The one who begins a shared execution and the execution itself have one slot.
+type Room = Arc<OwnedSemaphorePermit>;
+
 /// How a drain went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
@@ -88,6 +104,7 @@ pub(super) struct Shared {
     /// Give back what runs.
     interrupt: CancellationToken,
     held: Mutex<HashMap<Lease, CancellationToken>>,
+    landing: Semaphore,
     last_beat: Mutex<Instant>,
 }
 
@@ -96,6 +113,16 @@ pub(super) struct Seat {
     config: ConsumerConfig,
     consumer: Arc<dyn Consumer>,
     slots: Arc<Semaphore>,
+    riders: Arc<Semaphore>,
+    flights: Flights,
+}
+
+/// What an attempt waits for.
+enum Place {
+    /// An execution of its own.
+    Alone,
+    /// One that serves every job with its key.
+    Aboard(Asker),
 }
 
 impl Consumers {
@@ -121,6 +148,7 @@ impl Consumers {
             stop: CancellationToken::new(),
             interrupt: CancellationToken::new(),
             held: Mutex::default(),
+            landing: Semaphore::new(LANDING_MAX),
             last_beat: Mutex::new(Instant::now()),
         });
         // Before the first claim: what is written later belongs to what runs.
@@ -186,7 +214,8 @@ fn seats(setup: &Setup) -> Result<Vec<Seat>, Vec<Problem>> {
         match consumer {
             Some(consumer) => {
                 let slots = Arc::new(Semaphore::new(config.concurrency.max(1)));
-                seats.push(Seat { config: config.clone(), consumer, slots });
+                let riders = Arc::new(Semaphore::new(RIDERS_MAX));
+                seats.push(Seat { config: config.clone(), consumer, slots, riders, flights: Flights::default() });
             }
             None => {
                 let message = "the program registers no consumer of this name; `embedded` is for programs that embed \
@@ -199,10 +228,11 @@ fn seats(setup: &Setup) -> Result<Vec<Seat>, Vec<Problem>> {
 }
 
 impl Shared {
-    /// Takes one consumer's jobs while it has free slots.
+    /// Takes one consumer's jobs while it has free slots, and those that need none.
     async fn serve(self: Arc<Self>, seat: Arc<Seat>) {
         let wake = self.jobs.wake_of(&seat.config.name);
-        while let Some(slots) = self.free_slots(&seat).await {
+        let mut is_idle = true;
+        while let Some(slots) = self.free_slots(&seat, &wake, is_idle).await {
             if !self.beat_if_late().await {
                 // A store that takes no heartbeat takes no claim either.
                 drop(slots);
@@ -211,11 +241,15 @@ impl Shared {
                     () = self.stop.cancelled() => return,
                 }
             }
+            // Held during the claim: what is handed out as a rider finds its flight, also when that lands meanwhile.
+            let aboard = seat.flights.hold_all();
             let ask = ClaimAsk {
                 consumer: seat.config.name.clone(),
                 max: slots.len(),
                 lease: LEASE,
                 held: self.held_leases(),
+                riding: aboard.iter().map(|asker| asker.key().to_owned()).collect(),
+                riders_max: seat.riders.available_permits().min(RIDERS_OF_A_CLAIM),
             };
             let batch = match self.jobs.claim(ask).await {
                 Ok(batch) => batch,
@@ -224,10 +258,10 @@ impl Shared {
                     ClaimBatch::default()
                 }
             };
-            let is_idle = batch.jobs.is_empty();
-            let next_at = batch.next_at;
-            self.begin(&seat, batch.jobs, slots);
-            if is_idle {
+            is_idle = batch.jobs.is_empty() && batch.riders.is_empty();
+            let (next_at, had_slots) = (batch.next_at, !slots.is_empty());
+            self.begin(&seat, batch, slots, aboard);
+            if is_idle && had_slots {
                 let pause = self.pause_until(next_at);
                 tokio::select! {
                     () = wake.notified() => {}
@@ -238,27 +272,72 @@ impl Shared {
         }
     }
 
-    /// All slots that are free, at least one; `None` when it is time to stop.
-    async fn free_slots(&self, seat: &Seat) -> Option<Vec<OwnedSemaphorePermit>> {
+    /// All slots that are free; none when there may be riders for what is in flight; `None` when it is time to stop.
+    async fn free_slots(&self, seat: &Seat, wake: &Notify, was_idle: bool) -> Option<Vec<OwnedSemaphorePermit>> {
+        if self.stop.is_cancelled() {
+            return None;
+        }
+        let may_ride = || !seat.flights.is_empty() && seat.riders.available_permits() > 0;
+        let free = || std::iter::from_fn(|| Arc::clone(&seat.slots).try_acquire_owned().ok());
+        if !was_idle && may_ride() {
+            // The last claim may have left some.
+            return Some(free().collect());
+        }
         let first = tokio::select! {
             biased;
             () = self.stop.cancelled() => return None,
-            slot = Arc::clone(&seat.slots).acquire_owned() => slot.expect("the slots are never closed"),
+            slot = Arc::clone(&seat.slots).acquire_owned() => Some(slot.expect("the slots are never closed")),
+            () = wake.notified(), if may_ride() => None,
         };
-        let more = std::iter::from_fn(|| Arc::clone(&seat.slots).try_acquire_owned().ok());
-        Some(std::iter::once(first).chain(more).collect())
+        Some(first.into_iter().chain(free()).collect())
     }
 
-    fn begin(self: &Arc<Self>, seat: &Arc<Seat>, jobs: Vec<Claimed>, slots: Vec<OwnedSemaphorePermit>) {
-        for (claimed, slot) in jobs.into_iter().zip(slots) {
-            let (shared, seat) = (Arc::clone(self), Arc::clone(seat));
-            // Held from now on, not only from when the task first runs.
-            let held = Held::new(Arc::clone(self), claimed.lease);
-            self.attempts.spawn(async move {
-                shared.attempt(&seat, claimed, held).await;
-                drop(slot);
-            });
+    /// Begins attempts: aboard of what is in flight, or each in a slot.
+    fn begin(
+        self: &Arc<Self>,
+        seat: &Arc<Seat>,
+        batch: ClaimBatch,
+        slots: Vec<OwnedSemaphorePermit>,
+        aboard: Vec<Asker>,
+    ) {
+        let mut slots = slots.into_iter();
+        for claimed in batch.jobs.into_iter().chain(batch.riders) {
+            let key = claimed.coalesce_key.as_deref();
+            let held_flight = || aboard.iter().find(|asker| Some(asker.key()) == key).map(Asker::another);
+            let (place, room) = match key.and_then(|key| seat.flights.join(key)).or_else(held_flight) {
+                Some(asker) => {
+                    self.jobs.counters().coalesced.add(1);
+                    let room = Arc::clone(&seat.riders).try_acquire_owned().ok().or_else(|| slots.next());
+                    (Place::Aboard(asker), room.map(Arc::new))
+                }
+                None => {
+                    let room = slots.next().map(Arc::new);
+                    (key.map_or(Place::Alone, |key| self.take_off(seat, key, &claimed, room.clone())), room)
+                }
+            };
+            self.spawn_attempt(seat, claimed, place, room);
         }
+    }
+
+    /// Begins an execution for all jobs with a key. It keeps its slot to its end, whoever goes.
+    fn take_off(self: &Arc<Self>, seat: &Arc<Seat>, key: &str, claimed: &Claimed, room: Option<Room>) -> Place {
+        let (pilot, asker) = seat.flights.begin(key);
+        let (shared, seat, claimed) = (Arc::clone(self), Arc::clone(seat), claimed.clone());
+        self.attempts.spawn(async move {
+            shared.fly(&seat, claimed, pilot).await;
+            drop(room);
+        });
+        Place::Aboard(asker)
+    }
+
+    fn spawn_attempt(self: &Arc<Self>, seat: &Arc<Seat>, claimed: Claimed, place: Place, room: Option<Room>) {
+        let (shared, seat) = (Arc::clone(self), Arc::clone(seat));
+        // Held from now on, not only from when the task first runs.
+        let held = Held::new(Arc::clone(self), claimed.lease);
+        self.attempts.spawn(async move {
+            shared.attempt(&seat, claimed, held, place).await;
+            drop(room);
+        });
     }
 
     fn pause_until(&self, next_at: Option<u64>) -> Duration {

@@ -25,5 +25,6 @@ pub(crate) fn claimed() -> Claimed {
         message: message(r#"{"type":"execute_query","queryset_id":7}"#),
         reply_to: ReplyTo::Nobody,
         hops: 0,
+        coalesce_key: None,
     }
 }

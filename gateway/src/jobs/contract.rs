@@ -55,6 +55,9 @@ contract!(
     ended_jobs_are_pruned_once_their_event_is_sent,
     depths_count_live_jobs,
     a_result_is_referred_to_by_its_last_attempt,
+    what_asks_for_the_same_rides_along,
+    riders_are_bounded_and_of_their_consumer,
+    a_shared_result_is_kept_for_the_last_who_shares_it,
     rows_are_read_by_page,
     values_and_files_are_kept,
     results_are_swept_in_order,
@@ -392,6 +395,61 @@ async fn a_result_is_referred_to_by_its_last_attempt(rig: Rig) {
     assert_eq!(rig.backend.queue.result_of(id).await.expect("told").expect("there").1, Some(key));
 }
 
+async fn what_asks_for_the_same_rides_along(rig: Rig) {
+    let same = |key: &str| NewJob { coalesce_key: Some(key.into()), ..job() };
+    let first = rig.enqueue(NewJob { priority: 1, ..same("a") }).await;
+    let (other, alone) = (rig.enqueue(same("b")).await, rig.enqueue(job()).await);
+    let (second, third) = (rig.enqueue(same("a")).await, rig.enqueue(same("a")).await);
+    let riding =
+        |keys: &[&str]| ClaimAsk { riding: keys.iter().map(|key| (*key).into()).collect(), riders_max: 9, ..ask(1) };
+    let batch = rig.backend.queue.claim(riding(&[])).await.expect("a batch");
+    assert_eq!(ids(&batch.jobs), [first]);
+    assert_eq!(ids(&batch.riders), [second, third], "with the job that was claimed, beyond the slots");
+    assert_eq!(batch.riders[0].coalesce_key.as_deref(), Some("a"));
+    let late = rig.enqueue(same("a")).await;
+    let batch = rig.backend.queue.claim(ClaimAsk { max: 0, ..riding(&["a", "x"]) }).await.expect("a batch");
+    assert_eq!((ids(&batch.jobs), ids(&batch.riders)), (vec![], vec![late]), "with what is executed, without a slot");
+    assert_eq!(rig.state(late).await, JobState::Running);
+    assert_eq!(ids(&rig.claim(9).await), [other, alone]);
+}
+
+async fn riders_are_bounded_and_of_their_consumer(rig: Rig) {
+    let same = || NewJob { coalesce_key: Some("a".into()), ..job() };
+    rig.enqueue(NewJob { consumer: "other".into(), ..same() }).await;
+    rig.enqueue(NewJob { run_at: Some(u64::MAX >> 8), ..same() }).await;
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        waiting.push(rig.enqueue(same()).await);
+    }
+    let few = ClaimAsk { riders_max: 2, ..ask(1) };
+    let batch = rig.backend.queue.claim(few.clone()).await.expect("a batch");
+    assert_eq!((ids(&batch.jobs), ids(&batch.riders)), (vec![waiting[0]], waiting[1..3].to_vec()));
+    let none = ClaimAsk { riding: vec!["a".into()], max: 0, riders_max: 0, ..few.clone() };
+    assert!(rig.backend.queue.claim(none).await.expect("a batch").riders.is_empty());
+    let rest = rig.backend.queue.claim(ClaimAsk { riding: vec!["a".into()], max: 0, ..few }).await.expect("a batch");
+    assert_eq!(ids(&rest.riders), [waiting[3]]);
+}
+
+async fn a_shared_result_is_kept_for_the_last_who_shares_it(rig: Rig) {
+    let makers = [rig.enqueue(job()).await, rig.enqueue(job()).await];
+    let claimed = rig.claim(2).await;
+    let stored = key_of(&claimed[0]);
+    rig.store(stored, Content::Rows(rows())).await;
+    let refers = async || rig.backend.queue.refers_to(vec![stored]).await.expect("told")[0];
+    let share = How::Shared { info: info(), stored };
+    let settled = rig.accepted(&claimed[1], share).await;
+    assert_eq!((settled.result, settled.record.result), (Some(stored), Some(info())));
+    assert!(refers().await, "although the job that stored it has not ended");
+    rig.accepted(&claimed[0], How::Cancelled).await;
+    assert!(refers().await, "although the job that stored it has no result");
+    let (_, found) = rig.backend.queue.result_of(makers[1]).await.expect("told").expect("there");
+    assert_eq!(found, Some(stored));
+    rig.sent_all().await;
+    rig.clock.advance(Duration::from_secs(1));
+    assert_eq!(rig.backend.queue.prune(rig.clock.wall_ms(), 9).await.expect("told"), 2);
+    assert!(!refers().await);
+}
+
 async fn rows_are_read_by_page(rig: Rig) {
     let set = rows();
     rig.store(key(), Content::Rows(set.clone())).await;
@@ -548,7 +606,11 @@ fn job() -> NewJob {
 }
 
 fn ask(max: usize) -> ClaimAsk {
-    ClaimAsk { consumer: "workers".into(), max, lease: LEASE, held: Vec::new() }
+    ClaimAsk { consumer: "workers".into(), max, lease: LEASE, ..ClaimAsk::default() }
+}
+
+fn ids(claimed: &[Claimed]) -> Vec<JobId> {
+    claimed.iter().map(|one| one.lease.id).collect()
 }
 
 fn error(code: &str, class: ErrorClass) -> JobError {

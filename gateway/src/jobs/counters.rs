@@ -27,6 +27,8 @@ pub struct Counters {
     pub enqueued: Count,
     /// Attempts begun.
     pub claimed: Count,
+    /// Attempts that shared the execution of another job.
+    pub coalesced: Count,
     /// Jobs that ended well.
     pub succeeded: Count,
     /// Attempts that failed and will be repeated.

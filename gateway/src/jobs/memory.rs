@@ -68,8 +68,9 @@ impl WorkQueue for MemoryQueue {
             let ended = state.tidy(&ask.held, now, mono);
             let lease_until = mono.saturating_add(u64::try_from(ask.lease.as_millis()).unwrap_or(u64::MAX));
             let jobs = state.claim(&ask.consumer, ask.max, now, lease_until);
-            self.counters.claimed.add(jobs.len());
-            ClaimBatch { jobs, next_at: state.next_at(&ask.consumer), ended }
+            let riders = state.claim_riders(&ask, &jobs, now, lease_until);
+            self.counters.claimed.add(jobs.len() + riders.len());
+            ClaimBatch { jobs, riders, next_at: state.next_at(&ask.consumer), ended }
         })
     }
 
@@ -128,10 +129,7 @@ impl WorkQueue for MemoryQueue {
     }
 
     fn refers_to(&self, keys: Vec<ResultKey>) -> Answer<'_, Vec<bool>> {
-        self.done(|state| {
-            let refers = |key: ResultKey| state.row(key.job).is_some_and(|row| row.result_key() == Some(key));
-            keys.into_iter().map(refers).collect()
-        })
+        self.done(|state| keys.into_iter().map(|key| state.refers_to(key)).collect())
     }
 
     fn result_of(&self, id: JobId) -> Answer<'_, Option<(JobRecord, Option<ResultKey>)>> {

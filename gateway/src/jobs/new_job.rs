@@ -40,6 +40,8 @@ pub struct NewJob {
     pub max_attempts: u32,
     /// While a job of the same consumer with this key lives, no second one is made.
     pub unique_key: Option<String>,
+    /// Jobs of the same consumer with this key ask for the same: one execution may serve them all.
+    pub coalesce_key: Option<String>,
     /// How many jobs it is away from a client's message: 0 unless a consumer is fed by another one.
     pub hops: u8,
 }
@@ -58,6 +60,7 @@ impl NewJob {
             deadline_at: None,
             max_attempts: 5,
             unique_key: None,
+            coalesce_key: None,
             hops: 0,
         }
     }

@@ -1,5 +1,6 @@
 //! `WorkQueue`: the contract of every store of jobs.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -36,7 +37,8 @@ pub trait WorkQueue: Send + Sync + 'static {
     /// Refuses with [`JobsError::QueueFull`] when so many jobs more would be refused at this moment.
     fn has_room(&self, jobs: usize) -> Answer<'_, ()>;
 
-    /// Hands out ready jobs of one consumer: higher priority first, then older first.
+    /// Hands out ready jobs of one consumer: higher priority first, then older first. Beyond them, as riders, those that
+    /// ask for the same as one that is executed already, or as one of them: older first.
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, ClaimBatch>;
 
     /// Ends or releases what its time did, of all consumers: deadlines that passed, leases that are lost and not held by
@@ -71,7 +73,7 @@ pub trait WorkQueue: Send + Sync + 'static {
     /// Clears pending events; only where the job's attempt and state are still the ones given.
     fn event_sent(&self, sent: Vec<Sent>) -> Answer<'_, ()>;
 
-    /// Which of these results belong to a job that ended well.
+    /// Which of these results belong to a job that ended well, be it the one that made them or one that shares them.
     fn refers_to(&self, keys: Vec<ResultKey>) -> Answer<'_, Vec<bool>>;
 
     /// The result that a job ended with.
@@ -91,7 +93,7 @@ pub trait WorkQueue: Send + Sync + 'static {
 }
 
 /// What a consumer asks for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ClaimAsk {
     /// Whose jobs.
     pub consumer: String,
@@ -102,6 +104,10 @@ pub struct ClaimAsk {
     /// What the process works on at this moment. These leases are not lost, however late their heartbeat is: what held
     /// the heartbeat up may have been the store itself.
     pub held: Vec<Lease>,
+    /// The coalesce keys of what this process executes for the consumer at this moment.
+    pub riding: Vec<String>,
+    /// At most this many riders.
+    pub riders_max: usize,
 }
 
 /// What a consumer gets.
@@ -109,10 +115,17 @@ pub struct ClaimAsk {
 pub struct ClaimBatch {
     /// The jobs, to be run in this order.
     pub jobs: Vec<Claimed>,
+    /// Jobs beside those: the coalesce key of each is one of [`ClaimAsk::riding`] or of a job in `jobs`.
+    pub riders: Vec<Claimed>,
     /// When the consumer's next scheduled job is due, in milliseconds since 1970.
     pub next_at: Option<u64>,
     /// Whether jobs ended by themselves on the way (deadline, crashes), so that events wait to be sent.
     pub ended: bool,
+}
+
+/// The keys by which riders are claimed: of what is executed already, and of the jobs just claimed; each once.
+pub(crate) fn riding_keys<'a>(riding: &'a [String], jobs: &'a [Claimed]) -> BTreeSet<&'a str> {
+    riding.iter().chain(jobs.iter().filter_map(|claimed| claimed.coalesce_key.as_ref())).map(String::as_str).collect()
 }
 
 /// A job in the hands of a consumer.
@@ -138,6 +151,15 @@ pub struct Claimed {
     pub reply_to: ReplyTo,
     /// How many jobs it is away from a client's message.
     pub hops: u8,
+    /// What it asks for; equal ones may share an execution.
+    pub coalesce_key: Option<String>,
+}
+
+impl Claimed {
+    /// Where the result of this attempt is kept.
+    pub(crate) fn result_key(&self) -> ResultKey {
+        ResultKey { job: self.lease.id, attempt: self.attempt, token: self.lease.token }
+    }
 }
 
 /// The right to report about one attempt of a job.
@@ -176,6 +198,13 @@ pub struct Finish {
 pub enum How {
     /// Well. The result is stored already, under the job, attempt and token.
     Succeeded(ResultInfo),
+    /// Well, by an execution that served other jobs too. The result is stored already, once for all of them.
+    Shared {
+        /// As this job's record says it.
+        info: ResultInfo,
+        /// Where the result is: in the same store, under whichever job stored it.
+        stored: ResultKey,
+    },
     /// Badly; to be tried again at a time. Becomes `cancelled` if that was asked for meanwhile.
     Retry {
         /// In milliseconds since 1970.

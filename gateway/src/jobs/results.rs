@@ -25,6 +25,25 @@ pub struct ResultKey {
     pub token: u64,
 }
 
+impl ResultKey {
+    /// The key in 28 bytes, in the order of keys.
+    pub(crate) fn to_bytes(self) -> [u8; 28] {
+        let mut bytes = [0; 28];
+        bytes[..16].copy_from_slice(&self.job.to_bytes());
+        bytes[16..20].copy_from_slice(&self.attempt.to_be_bytes());
+        bytes[20..].copy_from_slice(&self.token.to_be_bytes());
+        bytes
+    }
+
+    /// The key of 28 bytes; `None` of any other number.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (job, rest) = bytes.split_first_chunk()?;
+        let (attempt, token) = rest.split_first_chunk()?;
+        let (attempt, token) = (u32::from_be_bytes(*attempt), u64::from_be_bytes(token.try_into().ok()?));
+        Some(Self { job: JobId::from_bytes(*job), attempt, token })
+    }
+}
+
 /// What came out of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
@@ -158,7 +177,7 @@ impl RowSet {
 impl Content {
     /// What the job's record says about it.
     pub fn info(&self, job: JobId) -> ResultInfo {
-        let url = format!("/v1/jobs/{job}/result");
+        let url = self.url(job);
         match self {
             Self::Rows(set) => {
                 let mut hash = Sha256::new();
@@ -172,10 +191,21 @@ impl Content {
             }
             Self::Files(set) => {
                 let digest = set.files.first().map(|file| hex(&Sha256::digest(&file.body))).unwrap_or_default();
-                let format = set.files.first().map_or("", |file| &file.format);
                 let bytes = set.files.iter().map(|file| file.body.len() as u64).sum();
-                let url = format!("{url}?format={format}");
                 ResultInfo { rows: set.rows, bytes, truncated: set.truncated, digest, url }
+            }
+        }
+    }
+}
+
+impl Content {
+    /// Where a job's result is read.
+    pub fn url(&self, job: JobId) -> String {
+        match self {
+            Self::Rows(_) | Self::Json(_) => format!("/v1/jobs/{job}/result"),
+            Self::Files(set) => {
+                let format = set.files.first().map_or("", |file| &file.format);
+                format!("/v1/jobs/{job}/result?format={format}")
             }
         }
     }
@@ -215,6 +245,19 @@ mod tests {
         {
             assert_eq!(cut(&lines, from, to), expected.as_bytes(), "{from}..{to}");
         }
+    }
+
+    #[test]
+    fn keys_read_back_in_their_order() {
+        let keys = [(1, 1, 9), (1, 2, 0), (256, 1, 1), (256, 1, 256)].map(|(ms, attempt, token)| ResultKey {
+            job: JobId::new(ms, 1),
+            attempt,
+            token,
+        });
+        assert_eq!(keys.map(|key| ResultKey::from_bytes(&key.to_bytes())), keys.map(Some));
+        assert!(keys.map(ResultKey::to_bytes).is_sorted());
+        assert_eq!(ResultKey::from_bytes(&[0; 27]), None);
+        assert_eq!(ResultKey::from_bytes(&[0; 29]), None);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(crate) struct Row {
     pub(crate) tries: u32,
     pub(crate) max_attempts: u32,
     pub(crate) unique_key: Option<String>,
+    pub(crate) coalesce_key: Option<String>,
     pub(crate) hops: u8,
     pub(crate) state: JobState,
     pub(crate) attempt: u32,
@@ -45,6 +46,8 @@ pub(crate) struct Row {
     pub(crate) progress: Option<Progress>,
     pub(crate) error: Option<JobError>,
     pub(crate) result: Option<ResultInfo>,
+    /// Where the result is, if another job stored it.
+    pub(crate) shared_result: Option<ResultKey>,
     pub(crate) event_pending: bool,
 }
 
@@ -65,6 +68,7 @@ impl Row {
             tries,
             max_attempts: tries,
             unique_key: job.unique_key.clone(),
+            coalesce_key: job.coalesce_key.clone(),
             hops: job.hops,
             state: if run_at > now { JobState::Scheduled } else { JobState::Ready },
             attempt: 0,
@@ -79,6 +83,7 @@ impl Row {
             progress: None,
             error: None,
             result: None,
+            shared_result: None,
             event_pending: false,
         }
     }
@@ -102,6 +107,7 @@ impl Row {
             message: self.message.clone(),
             reply_to: self.reply_to.clone(),
             hops: self.hops,
+            coalesce_key: self.coalesce_key.clone(),
         }
     }
 
@@ -127,6 +133,11 @@ impl Row {
         match how {
             How::Succeeded(info) => {
                 self.result = Some(info);
+                self.end(JobState::Succeeded, None, now);
+            }
+            How::Shared { info, stored } => {
+                self.result = Some(info);
+                self.shared_result = Some(stored);
                 self.end(JobState::Succeeded, None, now);
             }
             How::Retry { .. } | How::Released if self.cancel_requested => self.end(JobState::Cancelled, None, now),
@@ -228,8 +239,9 @@ impl Row {
 
     /// Where its result is.
     pub(crate) fn result_key(&self) -> Option<ResultKey> {
+        let own = ResultKey { job: self.id, attempt: self.attempt, token: self.token };
         let ended_well = self.state == JobState::Succeeded;
-        ended_well.then_some(ResultKey { job: self.id, attempt: self.attempt, token: self.token })
+        ended_well.then_some(self.shared_result.unwrap_or(own))
     }
 
     /// What callers see.

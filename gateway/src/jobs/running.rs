@@ -10,7 +10,7 @@ use super::backend::Backend;
 use super::error::JobsError;
 use super::handle::Jobs;
 use super::queue::{ClaimAsk, ClaimBatch, Claimed, Finish, Finished, How, Lease, LeaseState, Sent, Settled};
-use super::record::{Progress, ResultInfo};
+use super::record::Progress;
 use super::results::{Content, ResultKey, StoredResult};
 use super::watch::Watch;
 use crate::config::consumer::Durability;
@@ -26,15 +26,16 @@ impl Jobs {
     pub(crate) async fn claim(&self, ask: ClaimAsk) -> Result<ClaimBatch, JobsError> {
         let mut all = ClaimBatch::default();
         for backend in self.backends() {
-            let max = ask.max - all.jobs.len();
-            match backend.queue.claim(ClaimAsk { max, ..ask.clone() }).await {
+            let (max, riders_max) = (ask.max - all.jobs.len(), ask.riders_max - all.riders.len());
+            match backend.queue.claim(ClaimAsk { max, riders_max, ..ask.clone() }).await {
                 Ok(batch) => {
                     all.jobs.extend(batch.jobs);
+                    all.riders.extend(batch.riders);
                     all.next_at = [all.next_at, batch.next_at].into_iter().flatten().min();
                     all.ended |= batch.ended;
                 }
                 // What is claimed already must be run.
-                Err(error) if all.jobs.is_empty() => return Err(error),
+                Err(error) if all.jobs.is_empty() && all.riders.is_empty() => return Err(error),
                 Err(error) => tracing::warn!(%error, consumer = ask.consumer, "claiming stored jobs failed"),
             }
         }
@@ -77,14 +78,12 @@ impl Jobs {
         self.of(lease.durability)?.queue.progress(vec![(lease, progress)]).await.map(drop)
     }
 
-    /// Writes a result, to be referred to by a [`Finish`] afterwards.
-    pub(crate) async fn store_result(&self, claimed: &Claimed, content: Arc<Content>) -> Result<ResultInfo, JobsError> {
-        let lease = claimed.lease;
-        let key = ResultKey { job: lease.id, attempt: claimed.attempt, token: lease.token };
-        let info = content.info(lease.id);
+    /// Writes a result under an attempt, to be referred to by a [`Finish`] afterwards; answers where it is.
+    pub(crate) async fn store_result(&self, claimed: &Claimed, content: Arc<Content>) -> Result<ResultKey, JobsError> {
+        let (lease, key) = (claimed.lease, claimed.result_key());
         let sync = lease.durability == Durability::Disk;
         self.of(lease.durability)?.results.store(key, content, sync).await?;
-        Ok(info)
+        Ok(key)
     }
 
     /// Ends an attempt.

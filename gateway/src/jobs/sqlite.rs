@@ -118,7 +118,7 @@ impl WorkQueue for SqliteQueue {
         };
         async move {
             let batch = self.writer.call(Sync::Os, claim).await?;
-            self.counters.claimed.add(batch.jobs.len());
+            self.counters.claimed.add(batch.jobs.len() + batch.riders.len());
             Ok(batch)
         }
         .boxed()
@@ -192,10 +192,7 @@ impl WorkQueue for SqliteQueue {
     }
 
     fn refers_to(&self, keys: Vec<ResultKey>) -> Answer<'_, Vec<bool>> {
-        let refers = move |conn: &Connection| {
-            let one = |key: &ResultKey| Ok(rows::load(conn, key.job)?.and_then(|row| row.result_key()) == Some(*key));
-            keys.iter().map(one).collect()
-        };
+        let refers = move |conn: &Connection| keys.iter().map(|key| ops::refers_to(conn, *key)).collect();
         self.reader.read(refers).boxed()
     }
 

@@ -119,6 +119,31 @@ fn a_query_by_name_is_a_job_of_the_consumer_that_runs_queries() {
 }
 
 #[test]
+fn who_asks_for_himself_always_shares_and_a_group_where_it_is_configured() {
+    let params = |json: &str| -> Box<RawValue> { serde_json::from_str(json).expect("JSON") };
+    let alone = |json: &str| {
+        claims().query("worst", Some(&params(json)), ReplyTo::Nobody).expect("claimed").coalesce_key.expect("a key")
+    };
+    assert_eq!(alone("{}"), alone(r#"{"origin":"JFK"}"#));
+    assert_ne!(alone("{}"), alone(r#"{"origin":"LGA"}"#));
+    let of = |kind: &str, fields: &str| {
+        let message = message(&format!(r#"{{"type":"{kind}",{fields}}}"#));
+        let group = group("shared");
+        claims().claim(&group, &message, ReplyTo::Nobody).expect("claimed").remove(0).job.coalesce_key
+    };
+    let key = of("execute_query", r#""queryset_id":7"#);
+    assert!(key.is_some());
+    assert_eq!(key, of("execute_query", r#""query":"worst","params":{"origin":"JFK"},"priority":9,"reply_to":"x""#));
+    assert_ne!(key, of("execute_query", r#""queryset_id":7,"limit":3"#));
+    assert_ne!(key, of("execute_query", r#""queryset_id":8"#));
+    let report = of("generate_report", r#""queryset_id":7"#);
+    assert!(report.is_some() && report != key);
+    assert_ne!(report, of("generate_report", r#""queryset_id":7,"format":"csv""#));
+    let unshared = claim(r#"{"type":"execute_query","queryset_id":7}"#).expect("claimed");
+    assert_eq!(unshared[0].job.coalesce_key, None);
+}
+
+#[test]
 fn a_bad_configuration_is_told_with_its_key() {
     for (config, key) in [
         ("name = 'a b'\ngroup = 'g'\ntype = 't'\nrun = 'query'", "consumer.a b.name"),
@@ -146,6 +171,8 @@ fn claims() -> Claims {
         "name = 'images'\ngroup = 'room.*'\ntype = 'resize'\nrun = 'embedded'\nmode = 'both'",
         "name = 'audit'\ngroup = 'room.*'\ntype = 'resize'\nrun = 'embedded'",
         "name = 'chained'\ngroup = 'my_group'\ntype = 'job.result'\nrun = 'embedded'\nchain = true",
+        "name = 'sharing'\ngroup = 'shared'\ntype = 'execute_query'\nrun = 'query'\ncoalesce = true",
+        "name = 'sharing_reports'\ngroup = 'shared'\ntype = 'generate_report'\nrun = 'report'\ncoalesce = true",
         "name = 'broken_chain'\ngroup = 'my_group'\ntype = 'job_failed'\nrun = 'embedded'",
     ]
     .map(|config| toml::from_str(config).expect("a consumer"));

@@ -10,11 +10,14 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Seat, Shared};
+use super::flight::{Asker, Landed, Pilot};
+
+use super::{Place, Seat, Shared};
 use crate::clock;
 use crate::consumer::context::{JobContext, Stop};
 use crate::consumer::event;
-use crate::consumer::work::{Failure, Outcome};
+use crate::consumer::product::Product;
+use crate::consumer::work::Failure;
 use crate::jobs::queue::{Claimed, Finished, How, Lease};
 use crate::jobs::results::Content;
 use crate::jobs::{ErrorClass, JobState, JobsError, Progress};
@@ -31,7 +34,7 @@ const TIME_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 /// How an attempt ended.
 enum End {
-    Returned(Result<Outcome, Failure>),
+    Returned(Landed),
     TimedOut,
     Cancelled,
     Interrupted,
@@ -39,16 +42,62 @@ enum End {
 
 impl Shared {
     /// Runs an attempt to its end.
-    pub(super) async fn attempt(&self, seat: &Seat, claimed: Claimed, held: Held) {
+    pub(super) async fn attempt(&self, seat: &Seat, claimed: Claimed, held: Held, place: Place) {
         let cancel = held.cancel.clone();
         // Until its event is sent: so that nobody else sends it.
         let _running = self.jobs.watch().runs(claimed.lease.id, cancel.clone());
         self.courier.tell(&claimed, event::started(&claimed)).await;
-        let end = self.run(seat, &claimed, &cancel).await;
-        let (how, content) = self.judge(&claimed, end).await;
+        let (end, _turn) = match place {
+            Place::Alone => (self.run(seat, &claimed, &cancel).await, None),
+            Place::Aboard(asker) => {
+                let end = self.wait_for(seat, &claimed, &cancel, asker).await;
+                // What lands for thousands is not to fill the queue of the store.
+                (end, Some(self.landing.acquire().await.expect("the landing is never closed")))
+            }
+        };
+        let (how, product) = self.judge(&claimed, end).await;
         if let Some(finished) = self.report(&claimed, how).await {
-            self.announce(&claimed, finished, content.as_deref()).await;
+            self.announce(&claimed, finished, product.as_deref().map(Product::content)).await;
         }
+    }
+
+    /// Executes what several jobs wait for, until nobody does. `claimed` is the one that began it.
+    pub(super) async fn fly(&self, seat: &Seat, claimed: Claimed, pilot: Pilot) {
+        let time = seat.config.timeout.0.min(TIME_MAX);
+        let stop = Stop { token: pilot.stop().child_token(), deadline: Instant::now() + time };
+        let _stopped = stop.token.clone().drop_guard();
+        let job = JobContext::new(claimed.clone(), stop, pilot.progress(), Arc::clone(&self.cpu));
+        let landed = tokio::select! {
+            biased;
+            landed = execute(seat, &claimed, &job) => landed,
+            () = pilot.stop().cancelled() => return self.watch_for_lost_threads(job, time),
+            () = sleep(time) => {
+                self.watch_for_lost_threads(job, time);
+                Err(timed_out())
+            }
+        };
+        pilot.land(landed);
+    }
+
+    /// Waits for an execution that others may wait for, too.
+    async fn wait_for(&self, seat: &Seat, claimed: &Claimed, cancel: &CancellationToken, asker: Asker) -> End {
+        let time = self.time_for(seat, claimed);
+        let over = CancellationToken::new();
+        let publish = self.publish_progress(claimed, asker.progress(), over.clone());
+        let wait = async {
+            let end = tokio::select! {
+                biased;
+                landed = asker.landed() => End::Returned(landed),
+                () = cancel.cancelled() => End::Cancelled,
+                () = self.interrupt.cancelled() => End::Interrupted,
+                () = sleep(time) => End::TimedOut,
+            };
+            // Gone at once, and not only when the end is stored.
+            drop(asker);
+            over.cancel();
+            end
+        };
+        tokio::join!(wait, publish).0
     }
 
     async fn run(&self, seat: &Seat, claimed: &Claimed, cancel: &CancellationToken) -> End {
@@ -61,10 +110,9 @@ impl Shared {
         let over = CancellationToken::new();
         let publish = self.publish_progress(claimed, told, over.clone());
         let work = async {
-            let work = AssertUnwindSafe(seat.consumer.run(&job)).catch_unwind();
             let end = tokio::select! {
                 biased;
-                returned = work => End::Returned(returned.unwrap_or_else(|panic| Err(panicked(&*panic)))),
+                returned = execute(seat, claimed, &job) => End::Returned(returned),
                 () = cancel.cancelled() => End::Cancelled,
                 () = self.interrupt.cancelled() => End::Interrupted,
                 () = sleep(time) => End::TimedOut,
@@ -125,25 +173,18 @@ impl Shared {
     }
 
     /// What the end means for the job; a good result is stored first.
-    async fn judge(&self, claimed: &Claimed, end: End) -> (How, Option<Arc<Content>>) {
+    async fn judge(&self, claimed: &Claimed, end: End) -> (How, Option<Arc<Product>>) {
         let failure = match end {
             End::Cancelled => return (How::Cancelled, None),
             End::Interrupted => return (How::Released, None),
-            End::Returned(Ok(outcome)) => match self.keep(claimed, outcome).await {
-                Ok((how, content)) => return (how, Some(content)),
-                Err(failure) => failure,
+            End::Returned(Ok(product)) => match product.store(&self.jobs, claimed).await {
+                Ok(how) => return (how, Some(product)),
+                Err(error) => Failure::transient(error.code().as_str(), error.to_string()),
             },
             End::Returned(Err(failure)) => failure,
-            End::TimedOut => Failure::timeout("the attempt took longer than it may; see the consumer's `timeout`"),
+            End::TimedOut => timed_out(),
         };
         (self.policy.decide(claimed, &failure, self.jobs.now_ms(), clock::random_fraction()), None)
-    }
-
-    async fn keep(&self, claimed: &Claimed, outcome: Outcome) -> Result<(How, Arc<Content>), Failure> {
-        let content = Arc::new(checked(outcome)?);
-        let stored = self.jobs.store_result(claimed, Arc::clone(&content)).await;
-        let info = stored.map_err(|error| Failure::transient(error.code().as_str(), error.to_string()))?;
-        Ok((How::Succeeded(info), content))
     }
 
     /// Commits the end. `None`: the store took it neither at once nor later.
@@ -201,18 +242,15 @@ fn log_unreported(claimed: &Claimed, error: &JobsError) {
     tracing::error!(%error, %job, attempt, "the end of an attempt could not be stored; the job will be run again");
 }
 
-fn checked(outcome: Outcome) -> Result<Content, Failure> {
-    match outcome {
-        Outcome::Json(text) => match serde_json::from_slice::<serde::de::IgnoredAny>(&text) {
-            Ok(_) => Ok(Content::Json(text)),
-            Err(error) => Err(Failure::permanent("bad_result", format!("the consumer's result is not JSON: {error}"))),
-        },
-        Outcome::Rows(rows) => Ok(Content::Rows(rows)),
-        Outcome::Files(files) if files.files.is_empty() => {
-            Err(Failure::permanent("bad_result", "the consumer's result has no file"))
-        }
-        Outcome::Files(files) => Ok(Content::Files(files)),
-    }
+/// Runs the consumer; a panic of it is a failure.
+async fn execute(seat: &Seat, claimed: &Claimed, job: &JobContext) -> Landed {
+    let returned = AssertUnwindSafe(seat.consumer.run(job)).catch_unwind().await;
+    let outcome = returned.unwrap_or_else(|panic| Err(panicked(&*panic)))?;
+    Product::new(outcome, claimed).map(Arc::new)
+}
+
+fn timed_out() -> Failure {
+    Failure::timeout("the attempt took longer than it may; see the consumer's `timeout`")
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Failure {

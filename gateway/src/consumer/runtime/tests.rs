@@ -1,5 +1,7 @@
 //! Jobs from enqueue to event, with an outlet that remembers and consumers that misbehave.
 
+mod sharing;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -351,10 +353,11 @@ async fn a_terminal_event_survives_the_process() {
         .iter()
         .map(|told| told.id)
         .collect();
-    let ask = super::ClaimAsk { consumer: "act".into(), max: 3, lease: super::LEASE, held: Vec::new() };
+    let ask = super::ClaimAsk { consumer: "act".into(), max: 3, lease: super::LEASE, ..Default::default() };
     let claimed = jobs.claim(ask).await.expect("a batch").jobs;
-    let info =
-        jobs.store_result(&claimed[0], Arc::new(Content::Json(Bytes::from_static(b"[4]")))).await.expect("stored");
+    let content = Content::Json(Bytes::from_static(b"[4]"));
+    let info = content.info(claimed[0].lease.id);
+    jobs.store_result(&claimed[0], Arc::new(content)).await.expect("stored");
     jobs.finish(claimed[0].lease, How::Succeeded(info)).await.expect("told");
     let error = JobError { code: "x".into(), message: "y".into(), class: ErrorClass::Permanent };
     jobs.finish(claimed[1].lease, How::Dead(error)).await.expect("told");
@@ -563,6 +566,7 @@ fn kind(event: &Value) -> &str {
 /// A consumer that does what the message says.
 #[derive(Default)]
 struct Act {
+    runs: AtomicU32,
     running: AtomicU32,
     most: AtomicU32,
     gate: Notify,
@@ -573,6 +577,7 @@ impl Consumer for Act {
     fn run<'a>(&'a self, job: &'a JobContext) -> BoxFuture<'a, Result<Outcome, Failure>> {
         async move {
             let ask: Value = serde_json::from_slice(job.message().raw()).expect("JSON");
+            self.runs.fetch_add(1, Ordering::SeqCst);
             let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
             self.most.fetch_max(running, Ordering::SeqCst);
             let outcome = self.act(ask["do"].as_str().unwrap_or_default(), job).await;
@@ -595,6 +600,10 @@ impl Act {
                 job.compute(move |_| gate.recv().is_ok()).await?;
             }
             "hang" => std::future::pending().await,
+            "fail_at_the_gate" => {
+                self.gate.notified().await;
+                return Err(Failure::transient("busy", "not yet"));
+            }
             "wait_for_gate" => self.gate.notified().await,
             "meet" => tokio::task::yield_now().await,
             "answer_nonsense" => return Ok(Outcome::Json(Bytes::from_static(b"{"))),

@@ -15,14 +15,16 @@ use crate::jobs::{ErrorClass, JobError};
 impl Api {
     /// Claims the job that waits.
     async fn claim(&self) -> Claimed {
-        let ask = ClaimAsk { consumer: "queries".to_owned(), max: 1, lease: Duration::from_secs(60), held: Vec::new() };
+        let ask =
+            ClaimAsk { consumer: "queries".to_owned(), max: 1, lease: Duration::from_secs(60), ..ClaimAsk::default() };
         self.app.jobs.claim(ask).await.expect("a store that works").jobs.pop().expect("a job that waits")
     }
 
     /// Ends the job that waits, well.
     async fn succeed(&self, content: Content) -> JobId {
         let claimed = self.claim().await;
-        let info = self.app.jobs.store_result(&claimed, Arc::new(content)).await.expect("a store that works");
+        let info = content.info(claimed.lease.id);
+        self.app.jobs.store_result(&claimed, Arc::new(content)).await.expect("a store that works");
         self.app.jobs.finish(claimed.lease, How::Succeeded(info)).await.expect("a store that works");
         claimed.lease.id
     }

@@ -8,8 +8,11 @@ use groupcast_protocol::JobId;
 use super::ENDED_MAX;
 use crate::jobs::error::JobsError;
 use crate::jobs::new_job::{Enqueued, NewJob};
-use crate::jobs::queue::{Claimed, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Sent, Settled};
+use crate::jobs::queue::{
+    ClaimAsk, Claimed, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Sent, Settled, riding_keys,
+};
 use crate::jobs::record::{JobRecord, JobState};
+use crate::jobs::results::ResultKey;
 use crate::jobs::row::Row;
 
 /// Every change of a row goes through [`State::change`], which keeps the indexes right.
@@ -19,11 +22,15 @@ pub(super) struct State {
     arrivals: HashMap<JobId, u64>,
     arrived: u64,
     ready: HashMap<String, BTreeSet<(Reverse<i32>, u64, JobId)>>,
+    /// Ready jobs by consumer and coalesce key, in the order of arrival.
+    coalescing: BTreeSet<(String, String, u64, JobId)>,
     scheduled: HashMap<String, BTreeSet<(u64, JobId)>>,
     deadlines: BTreeSet<(u64, JobId)>,
     running: HashSet<JobId>,
     unique: HashMap<(String, String), JobId>,
     ended: BTreeSet<(u64, JobId)>,
+    /// The results that jobs share, each with a job that refers to it.
+    shared: BTreeSet<(ResultKey, JobId)>,
     pending: BTreeSet<(u64, JobId)>,
     waiting: u64,
     waiting_max: u64,
@@ -36,11 +43,13 @@ impl State {
             arrivals: HashMap::new(),
             arrived: 0,
             ready: HashMap::new(),
+            coalescing: BTreeSet::new(),
             scheduled: HashMap::new(),
             deadlines: BTreeSet::new(),
             running: HashSet::new(),
             unique: HashMap::new(),
             ended: BTreeSet::new(),
+            shared: BTreeSet::new(),
             pending: BTreeSet::new(),
             waiting: 0,
             waiting_max,
@@ -93,6 +102,34 @@ impl State {
         let next = self.ready.get(consumer).into_iter().flatten().take(max);
         let ids: Vec<_> = next.map(|(_, _, id)| *id).collect();
         ids.into_iter().filter_map(|id| self.change(id, |row| row.claim(now, lease_until))).collect()
+    }
+
+    /// Hands out ready jobs that ask for the same as one that is executed, or as one of `jobs`.
+    pub(super) fn claim_riders(
+        &mut self,
+        ask: &ClaimAsk,
+        jobs: &[Claimed],
+        now: u64,
+        lease_until: u64,
+    ) -> Vec<Claimed> {
+        let mut riders = Vec::new();
+        for key in riding_keys(&ask.riding, jobs) {
+            let first = (ask.consumer.clone(), key.to_owned(), 0, JobId::from_bytes([0; 16]));
+            let same = self
+                .coalescing
+                .range(first..)
+                .take_while(|(consumer, of, ..)| (consumer, of.as_str()) == (&ask.consumer, key));
+            let ids: Vec<_> = same.take(ask.riders_max - riders.len()).map(|(.., id)| *id).collect();
+            riders.extend(ids.into_iter().filter_map(|id| self.change(id, |row| row.claim(now, lease_until))));
+        }
+        riders
+    }
+
+    /// Whether a job that ended well has this result.
+    pub(super) fn refers_to(&self, key: ResultKey) -> bool {
+        let first = (key, JobId::from_bytes([0; 16]));
+        let is_shared = self.shared.range(first..).next().is_some_and(|(of, _)| *of == key);
+        is_shared || self.row(key.job).is_some_and(|row| row.result_key() == Some(key))
     }
 
     pub(super) fn next_at(&self, consumer: &str) -> Option<u64> {
@@ -206,12 +243,14 @@ impl State {
             }
             JobState::Ready => {
                 self.ready.entry(row.consumer.clone()).or_default().insert((Reverse(row.priority), arrival, row.id));
+                self.coalescing.extend(coalescing_of(row, arrival));
             }
             JobState::Running => {
                 self.running.insert(row.id);
             }
             JobState::Succeeded | JobState::Dead | JobState::Cancelled => {
                 self.ended.insert((row.finished_at.unwrap_or(0), row.id));
+                self.shared.extend(row.shared_result.map(|key| (key, row.id)));
             }
         }
         if row.state.is_waiting() {
@@ -234,6 +273,12 @@ impl State {
         if let Some(set) = self.ready.get_mut(&row.consumer) {
             set.remove(&(Reverse(row.priority), arrival, row.id));
         }
+        if let Some(entry) = coalescing_of(row, arrival) {
+            self.coalescing.remove(&entry);
+        }
+        if let Some(key) = row.shared_result {
+            self.shared.remove(&(key, row.id));
+        }
         self.running.remove(&row.id);
         self.ended.remove(&(row.finished_at.unwrap_or(0), row.id));
         self.pending.remove(&(arrival, row.id));
@@ -245,6 +290,10 @@ impl State {
             self.unique.remove(&key);
         }
     }
+}
+
+fn coalescing_of(row: &Row, arrival: u64) -> Option<(String, String, u64, JobId)> {
+    row.coalesce_key.clone().map(|key| (row.consumer.clone(), key, arrival, row.id))
 }
 
 fn unique_of(row: &Row) -> Option<(String, String)> {

@@ -11,9 +11,10 @@ use crate::jobs::error::JobsError;
 use crate::jobs::new_job::{Enqueued, NewJob};
 use crate::jobs::queue::{
     CancelOutcome, ClaimAsk, ClaimBatch, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Sent,
-    Settled,
+    Settled, riding_keys,
 };
 use crate::jobs::record::{JobRecord, JobState};
+use crate::jobs::results::ResultKey;
 use crate::jobs::row::Row;
 
 /// How many jobs a claim ends or readies on the way, so that no transaction grows without bound.
@@ -23,11 +24,14 @@ const DUE: &str = "select id from job where state = 0 and consumer = ?1 and run_
 const LATE: &str = "select id from job where state < 2 and deadline_at is not null and deadline_at <= ?1 limit ?2";
 const LOST: &str = "select id from job where state = 2 and lease_until <= ?1 limit ?2";
 const READY: &str = "select id from job where state = 1 and consumer = ?1 order by priority desc, rowid limit ?2";
+const RIDERS: &str = "select id from job where state = 1 and consumer = ?1 and coalesce_key = ?2
+    and coalesce_key is not null order by rowid limit ?3";
+const SHARED: &str = "select 1 from job where shared_result = ?1 and shared_result is not null limit 1";
 const NEXT: &str = "select min(run_at) from job where state = 0 and consumer = ?1";
 
-/// What every claim asks.
+/// What every claim asks, and every sweep of results.
 #[cfg(test)]
-pub(super) const CLAIM_QUERIES: [&str; 5] = [DUE, LATE, LOST, READY, NEXT];
+pub(super) const CLAIM_QUERIES: [&str; 7] = [DUE, LATE, LOST, READY, RIDERS, SHARED, NEXT];
 
 /// What the writing thread keeps in memory: a count over the file would be slow.
 #[derive(Debug, Clone)]
@@ -115,8 +119,14 @@ pub(super) fn claim(
     let ready = ids(conn, READY, params![ask.consumer, ask.max as i64])?;
     let lease_until = mono.saturating_add(u64::try_from(ask.lease.as_millis()).unwrap_or(u64::MAX));
     let jobs = change_all(conn, waiting, &ready, |row| row.claim(now, lease_until))?;
+    let mut riders = Vec::new();
+    for key in riding_keys(&ask.riding, &jobs) {
+        let room = (ask.riders_max - riders.len()) as i64;
+        let same = ids(conn, RIDERS, params![ask.consumer, key, room])?;
+        riders.extend(change_all(conn, waiting, &same, |row| row.claim(now, lease_until))?);
+    }
     let next_at: Option<i64> = conn.prepare_cached(NEXT)?.query_row([&ask.consumer], |row| row.get(0))?;
-    Ok(ClaimBatch { jobs, next_at: next_at.map(uint), ended })
+    Ok(ClaimBatch { jobs, riders, next_at: next_at.map(uint), ended })
 }
 
 /// Releases the running jobs of a process that died; answers how many.
@@ -236,6 +246,12 @@ pub(super) fn event_sent(conn: &Connection, sent: &[Sent]) -> rusqlite::Result<(
     let mut statement = conn.prepare_cached(sql)?;
     let mut clear = |one: &Sent| statement.execute(params![one.id.to_bytes(), one.attempt, state_code(one.state)]);
     sent.iter().try_for_each(|one| clear(one).map(drop))
+}
+
+/// Whether a job that ended well has this result.
+pub(super) fn refers_to(conn: &Connection, key: ResultKey) -> rusqlite::Result<bool> {
+    let is_shared = conn.prepare_cached(SHARED)?.exists([key.to_bytes()])?;
+    Ok(is_shared || load(conn, key.job)?.and_then(|row| row.result_key()) == Some(key))
 }
 
 /// Ended jobs whose event was not sent.

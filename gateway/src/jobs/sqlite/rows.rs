@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row as SqlRow, named_params};
 use crate::config::consumer::Durability;
 use crate::jobs::new_job::ReplyTo;
 use crate::jobs::record::{ErrorClass, JobError, JobState};
+use crate::jobs::results::ResultKey;
 use crate::jobs::row::Row;
 
 /// Reads one job.
@@ -25,7 +26,7 @@ pub(super) fn insert(conn: &Connection, row: &Row) -> rusqlite::Result<()> {
     conn.prepare_cached(
         "insert into job values (:id, :consumer, :kind, :message, :reply_kind, :reply_to, :durability, :priority,
             :run_at, :deadline_at, :tries, :max_attempts, :unique_key, :hops, :state, 0, 0, 0, 0, 0, 0, :enqueued_at,
-            null, null, null, null, null, null, null, 0)",
+            null, null, null, null, null, null, null, 0, :coalesce_key, null)",
     )?
     .execute(named_params! {
         ":id": row.id.to_bytes(),
@@ -41,6 +42,7 @@ pub(super) fn insert(conn: &Connection, row: &Row) -> rusqlite::Result<()> {
         ":tries": row.tries,
         ":max_attempts": row.max_attempts,
         ":unique_key": row.unique_key,
+        ":coalesce_key": row.coalesce_key,
         ":hops": row.hops,
         ":state": state_code(row.state),
         ":enqueued_at": int(row.enqueued_at),
@@ -56,7 +58,7 @@ pub(super) fn save(conn: &Connection, row: &Row) -> rusqlite::Result<()> {
             attempt = :attempt, crashes = :crashes, timeouts = :timeouts, token = :token, lease_until = :lease_until,
             cancel_requested = :cancel_requested, started_at = :started_at, finished_at = :finished_at,
             progress = :progress, error_code = :error_code, error_message = :error_message, error_class = :error_class,
-            result = :result, event_pending = :event_pending where id = :id",
+            result = :result, event_pending = :event_pending, shared_result = :shared_result where id = :id",
     )?
     .execute(named_params! {
         ":id": row.id.to_bytes(),
@@ -78,6 +80,7 @@ pub(super) fn save(conn: &Connection, row: &Row) -> rusqlite::Result<()> {
         ":error_class": error.map(|error| error.class.as_str()),
         ":result": row.result.as_ref().map(json),
         ":event_pending": row.event_pending,
+        ":shared_result": row.shared_result.map(ResultKey::to_bytes),
     })?;
     Ok(())
 }
@@ -96,6 +99,7 @@ pub(super) fn read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         tries: row.get("tries")?,
         max_attempts: row.get("max_attempts")?,
         unique_key: row.get("unique_key")?,
+        coalesce_key: row.get("coalesce_key")?,
         hops: row.get("hops")?,
         state: state(row.get("state")?)?,
         attempt: row.get("attempt")?,
@@ -110,6 +114,7 @@ pub(super) fn read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         progress: from_json(row, "progress")?,
         error: error(row)?,
         result: from_json(row, "result")?,
+        shared_result: shared_result(row)?,
         event_pending: row.get("event_pending")?,
     })
 }
@@ -185,6 +190,11 @@ fn error(row: &SqlRow<'_>) -> rusqlite::Result<Option<JobError>> {
     let class = ErrorClass::ALL.into_iter().find(|known| known.as_str() == class);
     let class = class.ok_or_else(|| strange("error_class", Type::Text))?;
     Ok(Some(JobError { code, message: row.get("error_message")?, class }))
+}
+
+fn shared_result(row: &SqlRow<'_>) -> rusqlite::Result<Option<ResultKey>> {
+    let Some(bytes) = row.get::<_, Option<Vec<u8>>>("shared_result")? else { return Ok(None) };
+    ResultKey::from_bytes(&bytes).map(Some).ok_or_else(|| strange("shared_result", Type::Blob))
 }
 
 fn json<T: serde::Serialize>(value: &T) -> String {

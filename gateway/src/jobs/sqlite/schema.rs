@@ -52,4 +52,10 @@ create index job_ended_state on job (state, id) where state > 2;
 create index job_consumer on job (consumer, id);
 ",
     "create index job_live_state on job (state, id) where state < 3;",
+    "
+alter table job add column coalesce_key text;
+alter table job add column shared_result blob;
+create index job_coalesce on job (consumer, coalesce_key) where state = 1 and coalesce_key is not null;
+create index job_shared_result on job (shared_result) where shared_result is not null;
+",
 ];

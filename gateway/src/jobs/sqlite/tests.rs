@@ -257,7 +257,8 @@ async fn damaged_results_are_not_served() {
     let id = jobs.enqueue(vec![job(Durability::Os)]).await.expect("stored")[0].id;
     let claimed = jobs.claim(ask(1)).await.expect("a batch").jobs.remove(0);
     let content = Arc::new(Content::Json(Bytes::from_static(b"[1,2,3]")));
-    let info = jobs.store_result(&claimed, content).await.expect("stored");
+    let info = content.info(id);
+    jobs.store_result(&claimed, content).await.expect("stored");
     jobs.finish(claimed.lease, How::Succeeded(info)).await.expect("told");
     jobs.read_result(id, 0, 9).await.expect("whole");
     let conn = rusqlite::Connection::open(home.path().join("results.db")).expect("open");
@@ -275,7 +276,8 @@ async fn results_that_nobody_refers_to_are_swept() {
     jobs.enqueue(vec![job(Durability::Os), job(Durability::Os)]).await.expect("stored");
     let claimed = jobs.claim(ask(2)).await.expect("a batch").jobs;
     let content = Arc::new(Content::Json(Bytes::from_static(b"1")));
-    let info = jobs.store_result(&claimed[0], Arc::clone(&content)).await.expect("stored");
+    let info = content.info(claimed[0].lease.id);
+    jobs.store_result(&claimed[0], Arc::clone(&content)).await.expect("stored");
     jobs.finish(claimed[0].lease, How::Succeeded(info)).await.expect("told");
     jobs.store_result(&claimed[1], content).await.expect("stored");
     let written = clock.wall_ms();
@@ -331,7 +333,7 @@ async fn enqueue(queue: &SqliteQueue, n: usize, durability: Durability) -> Vec<J
 }
 
 fn ask(max: usize) -> ClaimAsk {
-    ClaimAsk { consumer: "workers".into(), max, lease: Duration::from_secs(15), held: Vec::new() }
+    ClaimAsk { consumer: "workers".into(), max, lease: Duration::from_secs(15), ..ClaimAsk::default() }
 }
 
 async fn synchronous(queue: &SqliteQueue) -> i64 {
