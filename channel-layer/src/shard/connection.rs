@@ -18,6 +18,9 @@ use crate::mailbox::Mailbox;
 const OUTBOX_FRAMES_MAX: usize = 128;
 /// The same in bytes: large answers (a page of members) count for what they are.
 const OUTBOX_BYTES_MAX: usize = 256 << 10;
+/// Frames in an outbox at which what others do to a connection ends it: they do it however full it is. Some hundred
+/// bytes each.
+pub(super) const OUTBOX_FRAMES_CUT: usize = 1024;
 /// Direct messages are taken out of the mailbox while the outbox has fewer frames than this.
 const MAIL_FRAMES: usize = 16;
 

@@ -1,10 +1,12 @@
 //! What others do to a connection: add it to a group, take it out, look at it.
 
+use std::io;
 use std::sync::Arc;
 
 use groupcast_protocol::ChannelName;
 use groupcast_protocol::frame::ServerFrame;
 
+use super::connection::OUTBOX_FRAMES_CUT;
 use super::lane::Start;
 use super::{Address, ConnectionInfo, Shard, Signal, Slot};
 use crate::group::Group;
@@ -48,6 +50,7 @@ impl Shard {
         self.push(Slot(to.slot()), format.subscribed(&told.encode(), group.at(from_seq - 1)));
         self.add_cursor(to.slot(), group, Start { number, from_seq, replay_from, asked: false });
         self.connections[to.slot()].sink.signal(Signal::Added(name));
+        self.cut_if_swamped(to.slot());
     }
 
     pub(super) fn detach(&mut self, to: Address, group: &Group, number: u64) {
@@ -64,6 +67,17 @@ impl Shard {
         self.drop_cursor(cursor);
         self.push_server_frame(to.slot(), &ServerFrame::Unsubscribed { id: None, group: group.name.clone() });
         self.connections[to.slot()].sink.signal(Signal::Removed(group.name.clone()));
+        self.cut_if_swamped(to.slot());
+    }
+
+    /// What others do to a connection is told whether its socket takes anything or not, so it needs a bound of its own:
+    /// beyond it the connection is as good as gone.
+    fn cut_if_swamped(&mut self, slot: usize) {
+        let connection = &self.connections[slot];
+        if connection.outbox.len() >= OUTBOX_FRAMES_CUT {
+            let why = "its client reads nothing while others add it to groups and take it out";
+            connection.sink.signal(Signal::Failed(io::Error::other(why)));
+        }
     }
 
     pub(super) fn inspect(&mut self, to: Address) -> Option<ConnectionInfo> {

@@ -299,6 +299,21 @@ async fn a_removal_that_comes_late_does_not_end_a_newer_subscription() {
 }
 
 #[tokio::test]
+async fn what_others_do_to_a_socket_that_takes_nothing_is_bounded() {
+    let mut node = Node::new(|_| ());
+    let (room, socket) = (group("room"), node.connect());
+    node.let_in(&socket, 0);
+    for _ in 0..connection::OUTBOX_FRAMES_CUT / 2 {
+        assert!(!socket.sink.failed.get());
+        node.layer.group_add(&room, &socket.channel).await.expect("it lives");
+        node.turn();
+        node.layer.group_discard(&room, &socket.channel).await.expect("it lives");
+        node.turn();
+    }
+    assert!(socket.sink.failed.get(), "its driver is told to give it up");
+}
+
+#[tokio::test]
 async fn an_ended_connection_gets_its_outbox_and_nothing_else() {
     let mut node = Node::new(|_| ());
     let (room, socket) = (group("room"), node.connect());

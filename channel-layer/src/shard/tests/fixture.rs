@@ -110,6 +110,8 @@ pub(super) struct Memory {
     pub(super) room: Cell<usize>,
     pub(super) writes: Cell<usize>,
     written: RefCell<Vec<u8>>,
+    /// Whether its driver was told that it is broken.
+    pub(super) failed: Cell<bool>,
 }
 
 impl Sink for Memory {
@@ -128,7 +130,11 @@ impl Sink for Memory {
         Ok(took)
     }
 
-    fn signal(&self, _: Signal) {}
+    fn signal(&self, signal: Signal) {
+        if matches!(signal, Signal::Failed(_)) {
+            self.failed.set(true);
+        }
+    }
 }
 
 impl Socket {
