@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod check;
 pub mod client;
+mod delays;
 pub mod error;
 pub mod jobs;
 pub mod output;
@@ -14,6 +15,7 @@ pub mod send;
 pub mod serve;
 pub mod subscribe;
 pub mod table;
+pub mod torture;
 
 use clap::{Parser, Subcommand};
 
@@ -56,6 +58,8 @@ pub enum Command {
     Jobs(jobs::JobsArgs),
     /// Loads a gateway, checks every delivery, and prints what it costs.
     Bench(bench::BenchArgs),
+    /// Kills a gateway again and again, and checks that nothing it accepted is lost.
+    Torture(torture::TortureArgs),
 }
 
 impl Command {
@@ -75,6 +79,7 @@ impl Command {
             Self::Query(args) => block_on(query::query(args)),
             Self::Jobs(args) => block_on(jobs::jobs(args)),
             Self::Bench(args) => bench::bench(args),
+            Self::Torture(args) => torture::torture(args),
         }
     }
 }
@@ -113,6 +118,8 @@ mod tests {
             "groupcast jobs redrive --consumer queries --dry-run",
             "groupcast bench",
             "groupcast bench --connections 10 --groups 2 --publishers 2 --in-flight 1 --duration 1s --json --url http://x",
+            "groupcast torture",
+            "groupcast torture --kills 20 --jobs 1000 --durability os --data-dir . --seconds-max 60 --seed 7 --keep --json",
             "groupcast bench --spawn --rate 100 --size 1024 --warmup 0s --group-prefix room",
         ] {
             Cli::try_parse_from(line.split(' ')).expect(line);

@@ -28,4 +28,5 @@ mod results;
 mod shutdown;
 mod stalled;
 mod tls;
+mod torture;
 mod wire;

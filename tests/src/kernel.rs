@@ -34,6 +34,14 @@ pub fn usage(pid: Pid) -> Usage {
     Usage { resident_bytes: resident << 10, cpu: Duration::from_millis(ticks * 10), open_files }
 }
 
+/// The command lines of all processes.
+pub fn commands() -> Vec<String> {
+    let entries = fs::read_dir("/proc").expect("Linux has this folder").flatten();
+    // One that has ended meanwhile has none.
+    let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).collect()
+}
+
 /// The server's end of a TCP connection, as long as its process holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerEnd {
@@ -104,6 +112,12 @@ mod tests {
         assert!(!closed.open, "{closed:?}");
         drop(accepted);
         assert_eq!(look(), None, "what was written still waits in the kernel");
+    }
+
+    #[test]
+    fn this_process_is_among_all() {
+        let own = std::env::current_exe().expect("a running program has a path");
+        assert!(commands().iter().any(|line| line.contains(&*own.to_string_lossy())));
     }
 
     #[test]

@@ -18,9 +18,9 @@ use super::answer::{self, Answer};
 use super::connect::Door;
 use super::pace::Schedule;
 use super::receive::Shared;
-use super::report::histogram;
 use super::stamp::Stamp;
 use super::{Pace, Plan};
+use crate::cli::delays::histogram;
 
 pub(super) use sent::{Sent, ToGroup};
 

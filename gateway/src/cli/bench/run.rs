@@ -17,8 +17,9 @@ use super::process::{Server, Usage};
 use super::progress::Progress;
 use super::publish::{Phase, Publisher, ToGroup};
 use super::receive::{Book, Readers, Shared};
-use super::report::{Figures, Percentiles, ServerFigures, histogram, round};
+use super::report::{Figures, ServerFigures, round};
 use crate::cli::CliError;
+use crate::cli::delays::{Percentiles, histogram};
 
 /// How long the last messages may make no progress before they are taken for lost.
 const SILENCE_MAX: Duration = Duration::from_secs(5);

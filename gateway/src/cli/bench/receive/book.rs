@@ -7,9 +7,9 @@ use hdrhistogram::Histogram;
 use serde_json::Value;
 
 use super::super::ledger::{Entry, Ledger, Published, Tally};
-use super::super::report::histogram;
 use super::super::stamp::Stamp;
 use super::Shared;
+use crate::cli::delays::histogram;
 
 /// Reasons that are kept word by word; the others only count.
 const REASONS_MAX: usize = 5;

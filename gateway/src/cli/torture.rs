@@ -1,0 +1,167 @@
+//! `groupcast torture`: kills a gateway again and again while it works, and checks that nothing it accepted is lost.
+//!
+//! Reading order: this file (what may be asked for), `course` (lives and kills), `life` (one life of a gateway), `work`
+//! (the jobs that are asked for, and what has to come of them), `producer` (asks for them), `ledger` (what was
+//! accepted), `witness` (what a subscriber was told), `gather` (what became of it), `judge` (whether that is right),
+//! `report` (what is printed).
+//!
+//! Nothing here trusts the gateway: what a job is and what it must answer follows from its number and the seed alone, and
+//! the ledger is kept by this process, which is never killed.
+
+mod chance;
+mod course;
+mod door;
+mod files;
+mod folder;
+mod gather;
+mod judge;
+mod ledger;
+mod life;
+mod producer;
+mod progress;
+mod report;
+mod witness;
+mod work;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use self::folder::Folder;
+use super::{CliError, block_on, output};
+use crate::config::consumer::Durability;
+use crate::config::units::Time;
+
+/// Arguments of `torture`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  groupcast torture                                  # 200 kills, 10,000 jobs: some minutes
+  groupcast torture --kills 20 --data-dir /mnt/disk  # on another disk
+  groupcast torture --durability os                  # survives kill -9, not the loss of power
+  groupcast torture --durability memory --kills 3    # has to fail: it shows that losses are seen
+
+It starts gateways of this very binary on a free port of the loopback address, with a data directory in a fresh folder,
+and kills each (SIGKILL) 0.2 to 0.7 s after it was ready. Meanwhile four producers ask for jobs whose results are known
+beforehand; each job that is answered with 202 goes into a ledger. In the end everything in the ledger must have ended
+in exactly one state, with the right result, and the store's files must be whole. A running gateway is never touched.
+
+Exit codes: 0 when all of it holds, 1 when not or when it took too long; then the folder is kept and named.")]
+pub struct TortureArgs {
+    /// How often the gateway is killed.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    kills: u32,
+    /// How many jobs have to be accepted, at least. [default: 50 for each kill]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    jobs: Option<u64>,
+    /// What the jobs are to survive: memory, os or disk.
+    #[arg(long, value_name = "LEVEL", default_value = "disk", value_parser = durability)]
+    durability: Durability,
+    /// Where the fresh folder is made; name a place on the disk that is meant.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    data_dir: PathBuf,
+    /// The longest that a gateway may take from its start until it has picked up a job, at the 99th percentile.
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    recovery_max: Time,
+    /// After so many seconds the run is given up, and has failed.
+    #[arg(long, value_name = "N", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    seconds_max: u64,
+    /// Asks for the same jobs and kills at the same moments as the run that printed it.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Keeps the folder, also after a good run.
+    #[arg(long)]
+    keep: bool,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A run that makes sense.
+#[derive(Debug, Clone)]
+struct Plan {
+    kills: u32,
+    jobs: u64,
+    durability: Durability,
+    recovery_max: Duration,
+    time_max: Duration,
+    seed: u64,
+}
+
+/// Tortures, and prints what came of it.
+///
+/// # Errors
+/// When the run cannot be carried through, or the gateway did not keep its word.
+pub fn torture(args: TortureArgs) -> Result<(), CliError> {
+    let plan = args.plan()?;
+    let folder = Folder::new(&args.data_dir, &plan)?;
+    let mut figures = None;
+    let ended = block_on(async {
+        figures = Some(course::run(&plan, &folder).await?);
+        Ok(())
+    });
+    let Some(figures) = figures.filter(|_| ended.is_ok()) else {
+        output::note(&format!("the data are in {}", folder.keep().display()));
+        return ended;
+    };
+    output::line(&if args.json { figures.json() } else { figures.table() })?;
+    let verdict = figures.verdict();
+    if verdict.is_some() || args.keep {
+        output::note(&format!("the data are in {}", folder.keep().display()));
+    }
+    verdict.map_or(Ok(()), |why| Err(CliError::Failed(why)))
+}
+
+impl TortureArgs {
+    fn plan(&self) -> Result<Plan, CliError> {
+        let jobs = self.jobs.unwrap_or(u64::from(self.kills) * 50);
+        if jobs < u64::from(self.kills) {
+            let why = format!("{jobs} jobs are too few for {} kills; name at least as many with --jobs", self.kills);
+            return Err(CliError::Usage(why));
+        }
+        Ok(Plan {
+            kills: self.kills,
+            jobs,
+            durability: self.durability,
+            recovery_max: self.recovery_max.0,
+            time_max: Duration::from_secs(self.seconds_max),
+            // Short enough to be typed.
+            seed: self.seed.unwrap_or_else(|| crate::clock::random() as u64 >> 32),
+        })
+    }
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    let known = [("memory", Durability::Memory), ("os", Durability::Os), ("disk", Durability::Disk)];
+    let found = known.into_iter().find(|(name, _)| *name == text);
+    found.map(|(_, level)| level).ok_or_else(|| "name memory, os or disk".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn plan(line: &str) -> Result<Plan, CliError> {
+        let cli = Cli::try_parse_from(format!("groupcast torture {line}").split_whitespace()).expect(line);
+        match cli.command {
+            Command::Torture(args) => args.plan(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_jobs_follow_from_the_kills_unless_they_are_named() {
+        let plan = |line| plan(line).expect("a good plan");
+        assert_eq!((plan("").kills, plan("").jobs), (200, 10_000));
+        assert_eq!(plan("--kills 3").jobs, 150);
+        assert_eq!(plan("--kills 3 --jobs 7 --seed 5").seed, 5);
+        assert_eq!(plan("--durability os").durability, Durability::Os);
+    }
+
+    #[test]
+    fn a_kill_without_a_job_shows_nothing() {
+        assert!(matches!(plan("--kills 10 --jobs 9"), Err(CliError::Usage(_))));
+    }
+}

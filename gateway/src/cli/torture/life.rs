@@ -1,0 +1,137 @@
+//! `Life`: one process of the gateway, from its start to its end.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::folder::Folder;
+use crate::cli::CliError;
+
+/// How long a gateway may take until it listens.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long it may take to end after SIGTERM: more than its own drain takes.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often is looked whether it has ended.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A running gateway. It is killed with its owner.
+#[derive(Debug)]
+pub(super) struct Life {
+    process: Child,
+    began: Instant,
+    address: SocketAddr,
+}
+
+impl Life {
+    /// Starts a gateway of this very binary and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(super) async fn start(folder: &Folder) -> Result<Self, CliError> {
+        let failed = |why: String| {
+            let log = folder.log().display().to_string();
+            CliError::Failed(format!("a gateway cannot be started: {why}; what it said is in {log}"))
+        };
+        let binary = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+        let log = OpenOptions::new().create(true).append(true).open(folder.log());
+        let log = log.map_err(|error| failed(error.to_string()))?;
+        let mut command = Command::new(binary);
+        command.arg("serve").arg("--config").arg(folder.config()).current_dir(folder.path());
+        // Settings are those of the folder alone.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GROUPCAST_")) {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        // Ctrl-C in a terminal ends the run, and that ends the gateway; not the other way round.
+        command.process_group(0);
+        let began = Instant::now();
+        let mut process = command.spawn().map_err(|error| failed(error.to_string()))?;
+        let listening = address(&mut process);
+        let mut life = Self { process, began, address: ([127, 0, 0, 1], 0).into() };
+        match timeout(START_DEADLINE, listening).await {
+            Ok(Ok(address)) => life.address = address,
+            Ok(Err(_)) => return Err(failed("it ended before it listened".to_owned())),
+            Err(_) => return Err(failed(format!("it did not listen within {} s", START_DEADLINE.as_secs()))),
+        }
+        Ok(life)
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// When it was started.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(super) async fn ended(&mut self) -> ExitStatus {
+        loop {
+            match self.process.try_wait() {
+                Ok(Some(status)) => return status,
+                Ok(None) => sleep(LOOK).await,
+                // It is our child and has not been waited for: this cannot be, and must not be taken for alive.
+                Err(_) => return ExitStatus::from_raw(-1),
+            }
+        }
+    }
+
+    /// Ends it with no chance to do anything.
+    pub(super) async fn kill(mut self) {
+        // It may have ended by itself.
+        drop(self.process.kill());
+        self.ended().await;
+    }
+
+    /// Asks it to end, and waits: whether it ended well.
+    pub(super) async fn stop(mut self) -> Result<(), String> {
+        let told = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        told.map_err(|error| format!("it cannot be told to stop: {error}"))?;
+        match timeout(STOP_DEADLINE, self.ended()).await {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("it did not end well: {status}")),
+            Err(_) => Err(format!("it did not end within {} s", STOP_DEADLINE.as_secs())),
+        }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        // Both fail when it has ended and was waited for.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn address(process: &mut Child) -> oneshot::Receiver<SocketAddr> {
+    let stdout = process.stdout.take().expect("it is piped");
+    let (found, address) = oneshot::channel();
+    let mut found = Some(found);
+    // Ends with the process: it reads on, so that the gateway never writes to a closed pipe.
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let address =
+                line.split_once("http://").and_then(|(_, rest)| rest.trim().trim_end_matches('/').parse().ok());
+            if let (Some(address), Some(found)) = (address, found.take_if(|_| address.is_some())) {
+                // Who waited may have given up.
+                let _ = found.send(address);
+            }
+        }
+    });
+    address
+}

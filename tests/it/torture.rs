@@ -1,0 +1,94 @@
+//! `groupcast torture`: a gateway that is killed again and again loses nothing it accepted, and who does lose is found out.
+
+use std::fs;
+use std::process::Output;
+use std::time::Duration;
+
+use groupcast_tests::gateway::groupcast;
+use groupcast_tests::home::BARE;
+use groupcast_tests::wait::within_time;
+use groupcast_tests::{Home, kernel};
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+/// The run ends itself before that.
+const DEADLINE: Duration = Duration::from_secs(150);
+
+/// Not what recovery should take, but what it may on a machine that is busy with other tests.
+const PATIENT: &str = "--recovery-max 30s --seconds-max 120 --json";
+
+#[tokio::test]
+async fn nothing_that_was_accepted_is_lost_over_many_kills() {
+    let home = Home::new(BARE);
+    let output = torture(&home, &format!("--kills 12 --jobs 600 {PATIENT}")).await;
+    let figures = figures(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert!(figures["acked"].as_u64() >= Some(600), "{figures}");
+    assert_eq!(figures["kills"], json!({"at random": 12}));
+    for fault in ["lost", "unfinished", "wrong", "contradicted", "half", "excessive"] {
+        assert_eq!(figures[fault], 0, "{fault}: {figures}");
+    }
+    let ended = figures["succeeded"].as_u64().expect("a number") + figures["dead"].as_u64().expect("a number");
+    assert_eq!(Some(ended), figures["acked"].as_u64(), "every job has one end: {figures}");
+    assert!(figures["events"].as_u64() > Some(100), "a subscriber heard of them: {figures}");
+    assert_eq!(figures["integrity_checks"], 2, "after ten kills, and in the end: {figures}");
+    assert!(figures["recovery_ms"]["p50"].as_f64() > Some(0.0), "{figures}");
+    assert_eq!(leftovers(&home), [] as [String; 0], "a good run leaves nothing behind");
+}
+
+#[tokio::test]
+async fn what_memory_loses_is_found_out() {
+    let home = Home::new(BARE);
+    let output = torture(&home, &format!("--kills 3 --jobs 120 --durability memory {PATIENT}")).await;
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    assert!(figures(&output)["lost"].as_u64() > Some(0), "{}", told(&output));
+    let [folder] = &leftovers(&home)[..] else { panic!("a bad run keeps its folder: {:?}", leftovers(&home)) };
+    assert!(told(&output).contains(folder), "and says which it is: {}", told(&output));
+}
+
+#[tokio::test]
+async fn a_run_that_takes_too_long_has_failed_and_leaves_no_gateway() {
+    let home = Home::new(BARE);
+    let output = torture(&home, "--kills 1000 --seconds-max 2").await;
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    assert!(told(&output).contains("longer than 2 s"), "{}", told(&output));
+    let left = kernel::commands().into_iter().filter(|line| line.contains(&*home.path().to_string_lossy()));
+    assert_eq!(left.collect::<Vec<_>>(), [] as [String; 0]);
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused() {
+    let home = Home::new(BARE);
+    for (line, words) in [
+        ("--kills 10 --jobs 9", "at least as many"),
+        ("--durability marble", "memory, os or disk"),
+        ("--data-dir /does/not/exist", "--data-dir"),
+    ] {
+        let output = torture(&home, line).await;
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{}", told(&output));
+        assert!(told(&output).contains(words), "`{words}` is not in: {}", told(&output));
+    }
+    assert_eq!(leftovers(&home), [] as [String; 0]);
+}
+
+async fn torture(home: &Home, line: &str) -> Output {
+    let mut command = groupcast(home, &["torture"]);
+    command.args(line.split_whitespace());
+    let ended = spawn_blocking(move || command.output().expect("the binary can be started"));
+    within_time(DEADLINE, "the run ends", ended).await.expect("the command's thread does not panic")
+}
+
+fn figures(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", told(output)))
+}
+
+fn told(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Folders of runs that are still there.
+fn leftovers(home: &Home) -> Vec<String> {
+    let entries = fs::read_dir(home.path()).expect("the folder can be read");
+    let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("groupcast-torture-")).collect()
+}
