@@ -15,6 +15,7 @@ use crate::clock;
 use crate::config::Mode;
 use crate::consumer::{Claims, EVENT_PREFIX, Outlet, OutletError};
 use crate::jobs::{CancelOutcome, Jobs, NewJob, ReplyTo};
+use crate::kill_point::{self, KillPoint};
 
 /// Sends messages and asks queries. A cheap handle.
 #[derive(Clone)]
@@ -115,6 +116,7 @@ impl Dispatch {
 
     async fn store(&self, jobs: Vec<NewJob>) -> Result<Vec<AcceptedJob>, Refusal> {
         let stored = self.jobs.enqueue(jobs).await?;
+        kill_point::hit(KillPoint::AfterSyncBefore202);
         let accepted = |job: crate::jobs::Enqueued| AcceptedJob {
             id: job.id,
             consumer: job.consumer,

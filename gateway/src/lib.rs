@@ -16,6 +16,7 @@ mod history;
 pub mod http;
 pub mod idempotency;
 pub mod jobs;
+pub mod kill_point;
 pub mod metrics;
 mod origin;
 pub mod server;

@@ -1,10 +1,10 @@
 //! `groupcast torture`: a gateway that is killed again and again loses nothing it accepted, and who does lose is found out.
 
 use std::fs;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::Duration;
 
-use groupcast_tests::gateway::groupcast;
+use groupcast_tests::gateway::{groupcast, groupcast_with_kill_points};
 use groupcast_tests::home::BARE;
 use groupcast_tests::wait::within_time;
 use groupcast_tests::{Home, kernel};
@@ -34,6 +34,40 @@ async fn nothing_that_was_accepted_is_lost_over_many_kills() {
     assert_eq!(figures["integrity_checks"], 2, "after ten kills, and in the end: {figures}");
     assert!(figures["recovery_ms"]["p50"].as_f64() > Some(0.0), "{figures}");
     assert_eq!(leftovers(&home), [] as [String; 0], "a good run leaves nothing behind");
+}
+
+#[tokio::test]
+async fn no_window_between_two_steps_loses_anything() {
+    const POINTS: [&str; 7] = [
+        "after_insert_before_sync",
+        "after_sync_before_202",
+        "after_claim",
+        "mid_rows",
+        "after_result_before_ack",
+        "after_ack_before_publish",
+        "mid_checkpoint",
+    ];
+    let home = Home::new(BARE);
+    let command = groupcast_with_kill_points(&home, &["torture"]);
+    let output = run(command, &format!("--kills 14 --jobs 700 --kill-point all {PATIENT}")).await;
+    let figures = figures(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    for point in POINTS {
+        assert_eq!(figures["kills"][point], 1, "{point} was hit: {figures}");
+    }
+    assert_eq!((&figures["kills"]["at random"], &figures["lost"]), (&json!(7), &json!(0)), "{figures}");
+    // Two of the points leave stored what nobody was told of, or would but for the transaction.
+    assert_eq!(figures["half"], 0, "{figures}");
+}
+
+#[tokio::test]
+async fn a_kill_point_that_cannot_be_is_refused() {
+    let home = Home::new(BARE);
+    let mut command = groupcast(&home, &["serve"]);
+    command.env("GROUPCAST_KILL_POINT", "after_lunch");
+    let output = run(command, "").await;
+    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert!(told(&output).contains("GROUPCAST_KILL_POINT"), "{}", told(&output));
 }
 
 #[tokio::test]
@@ -72,7 +106,10 @@ async fn what_makes_no_sense_is_refused() {
 }
 
 async fn torture(home: &Home, line: &str) -> Output {
-    let mut command = groupcast(home, &["torture"]);
+    run(groupcast(home, &["torture"]), line).await
+}
+
+async fn run(mut command: Command, line: &str) -> Output {
     command.args(line.split_whitespace());
     let ended = spawn_blocking(move || command.output().expect("the binary can be started"));
     within_time(DEADLINE, "the run ends", ended).await.expect("the command's thread does not panic")

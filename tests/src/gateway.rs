@@ -19,6 +19,9 @@ use crate::http::Http;
 use crate::kernel::{self, Usage};
 use crate::wait::{eventually, within};
 
+/// Names a binary that is built with the feature `kill-points`; otherwise the debug build beside the tests is taken.
+pub const KILL_POINTS_VARIABLE: &str = "GROUPCAST_BIN_KILL_POINTS";
+
 /// Names the binary under test; otherwise the newest one beside the test's own is taken.
 pub const BINARY_VARIABLE: &str = "GROUPCAST_BIN";
 
@@ -101,6 +104,11 @@ impl Gateway {
         &self.home
     }
 
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        pid(&self.process.child)
+    }
+
     /// What it has used so far.
     pub fn usage(&self) -> Usage {
         kernel::usage(pid(&self.process.child))
@@ -153,18 +161,35 @@ pub fn binary() -> PathBuf {
         assert!(path.is_file(), "{BINARY_VARIABLE} is {}, and there is no file; build it or unset it", path.display());
         return path;
     }
-    // target/debug/deps/it-0123456789abcdef
-    let own = env::current_exe().expect("a running program has a path");
-    let target = own.ancestors().nth(3).expect("a test lies in target/PROFILE/deps");
-    let built = ["debug", "release"].map(|profile| target.join(profile).join("groupcast"));
+    let built = ["debug", "release"].map(built);
     let newest = built.into_iter().filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path))).max();
     let missing = "no `groupcast` beside the tests; run `cargo build` or name one with GROUPCAST_BIN";
     newest.expect(missing).1
 }
 
+/// The binary of a profile, which lies beside the tests.
+fn built(profile: &str) -> PathBuf {
+    // target/debug/deps/it-0123456789abcdef
+    let own = env::current_exe().expect("a running program has a path");
+    let target = own.ancestors().nth(3).expect("a test lies in target/PROFILE/deps");
+    target.join(profile).join("groupcast")
+}
+
+/// A binary that can kill itself at named places, as a command in a folder.
+pub fn groupcast_with_kill_points(home: &Home, arguments: &[&str]) -> Command {
+    let path = env::var_os(KILL_POINTS_VARIABLE).map_or_else(|| built("debug"), PathBuf::from);
+    let missing = "build one with `cargo build --workspace --all-features --bins`";
+    assert!(path.is_file(), "no file {} for {KILL_POINTS_VARIABLE}; {missing}", path.display());
+    command(path, home, arguments)
+}
+
 /// The binary as a command in a folder, free of settings from the environment of the test.
 pub fn groupcast(home: &Home, arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary());
+    command(binary(), home, arguments)
+}
+
+fn command(binary: PathBuf, home: &Home, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary);
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GROUPCAST_")) {
         command.env_remove(name);
     }

@@ -12,6 +12,7 @@ use super::{CliError, block_on, output};
 use crate::config::server::parse_address;
 use crate::config::{Role, Setting};
 use crate::demo::{self, data};
+use crate::kill_point;
 use crate::server::{Drained, Groupcast, Running, StartError};
 
 /// Arguments of `serve`.
@@ -70,6 +71,9 @@ impl ServeArgs {
 /// # Errors
 /// When the configuration is wrong, or the gateway cannot start.
 pub fn serve(args: ServeArgs, environment: Vec<(String, String)>) -> Result<(), CliError> {
+    if let Some((_, point)) = environment.iter().find(|(name, _)| name == kill_point::VARIABLE) {
+        kill_point::arm(point).map_err(|why| CliError::Usage(format!("{}: {why}", kill_point::VARIABLE)))?;
+    }
     let flags = args.flags();
     let config = args.file.load(environment, flags)?.config;
     start_log(&config.server.log)?;

@@ -30,6 +30,7 @@ use self::folder::Folder;
 use super::{CliError, block_on, output};
 use crate::config::consumer::Durability;
 use crate::config::units::Time;
+use crate::kill_point::KillPoint;
 
 /// Arguments of `torture`.
 #[derive(Debug, clap::Args)]
@@ -59,6 +60,10 @@ pub struct TortureArgs {
     /// Where the fresh folder is made; name a place on the disk that is meant.
     #[arg(long, value_name = "DIR", default_value = ".")]
     data_dir: PathBuf,
+    /// Half of the kills come at this named place, in place of a random moment; `all` takes each in turn. Needs a build
+    /// with the feature `kill-points`.
+    #[arg(long, value_name = "NAME")]
+    kill_point: Vec<String>,
     /// The longest that a gateway may take from its start until it has picked up a job, at the 99th percentile.
     #[arg(long, value_name = "TIME", default_value = "1s")]
     recovery_max: Time,
@@ -82,6 +87,7 @@ struct Plan {
     kills: u32,
     jobs: u64,
     durability: Durability,
+    kill_points: Vec<KillPoint>,
     recovery_max: Duration,
     time_max: Duration,
     seed: u64,
@@ -122,12 +128,28 @@ impl TortureArgs {
             kills: self.kills,
             jobs,
             durability: self.durability,
+            kill_points: kill_points(&self.kill_point)?,
             recovery_max: self.recovery_max.0,
             time_max: Duration::from_secs(self.seconds_max),
             // Short enough to be typed.
             seed: self.seed.unwrap_or_else(|| crate::clock::random() as u64 >> 32),
         })
     }
+}
+
+fn kill_points(names: &[String]) -> Result<Vec<KillPoint>, CliError> {
+    if !names.is_empty() && !cfg!(feature = "kill-points") {
+        let why = "--kill-point: this program is built without the feature `kill-points`, which is for tests of it";
+        return Err(CliError::Usage(why.to_owned()));
+    }
+    let mut points = Vec::new();
+    for name in names {
+        match name.as_str() {
+            "all" => points.extend(KillPoint::ALL),
+            name => points.push(name.parse().map_err(CliError::Usage)?),
+        }
+    }
+    Ok(points)
 }
 
 fn durability(text: &str) -> Result<Durability, String> {
@@ -158,6 +180,16 @@ mod tests {
         assert_eq!(plan("--kills 3").jobs, 150);
         assert_eq!(plan("--kills 3 --jobs 7 --seed 5").seed, 5);
         assert_eq!(plan("--durability os").durability, Durability::Os);
+    }
+
+    #[test]
+    fn kill_points_are_named_and_need_their_feature() {
+        match (plan("--kill-point all --kill-point after_claim"), cfg!(feature = "kill-points")) {
+            (Ok(plan), true) => assert_eq!(plan.kill_points.len(), KillPoint::ALL.len() + 1),
+            (Err(CliError::Usage(why)), false) => assert!(why.contains("kill-points"), "{why}"),
+            (outcome, _) => panic!("{outcome:?}"),
+        }
+        assert!(matches!(plan("--kill-point after_lunch"), Err(CliError::Usage(_))));
     }
 
     #[test]

@@ -33,6 +33,7 @@ use super::work::Consumer;
 use crate::config::consumer::{ConsumerConfig, JobsConfig, Run};
 use crate::jobs::Jobs;
 use crate::jobs::queue::{ClaimAsk, ClaimBatch, Claimed, Lease};
+use crate::kill_point::{self, KillPoint};
 
 /// How long a claim holds without a heartbeat. A heartbeat comes three times as often.
 const LEASE: Duration = Duration::from_secs(15);
@@ -260,6 +261,9 @@ impl Shared {
             };
             is_idle = batch.jobs.is_empty() && batch.riders.is_empty();
             let (next_at, had_slots) = (batch.next_at, !slots.is_empty());
+            if !is_idle {
+                kill_point::hit(KillPoint::AfterClaim);
+            }
             self.begin(&seat, batch, slots, aboard);
             if is_idle && had_slots {
                 let pause = self.pause_until(next_at);

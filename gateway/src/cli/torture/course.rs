@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -30,9 +31,16 @@ use super::work::Work;
 use super::{Plan, files, gather};
 use crate::cli::CliError;
 use crate::cli::delays::{Percentiles, histogram};
+use crate::kill_point::KillPoint;
 
 /// How long a gateway lives after it was ready.
 const LIFE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(700));
+
+/// How long a gateway may take to come to its kill point; then it is killed there and then.
+const POINT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a process ends by that is killed or kills itself.
+const SIGKILL: i32 = 9;
 
 /// In which time of a life the asks are made that belong to it.
 const ASKING: Duration = Duration::from_millis(450);
@@ -97,9 +105,7 @@ struct Course<'a> {
     hearing: CancellationToken,
     progress: Progress,
     kills: BTreeMap<String, u64>,
-    ready: Histogram<u64>,
-    recovery: Histogram<u64>,
-    unseen: u64,
+    samples: Samples,
     fenced: u64,
     integrity_checks: u64,
     faults: Vec<String>,
@@ -136,9 +142,7 @@ impl<'a> Course<'a> {
             hearing,
             progress: Progress::stderr(plan.kills),
             kills: BTreeMap::new(),
-            ready: histogram(),
-            recovery: histogram(),
-            unseen: 0,
+            samples: Samples { ready: histogram(), recovery: histogram() },
             fenced: 0,
             integrity_checks: 0,
             faults: Vec::new(),
@@ -148,16 +152,21 @@ impl<'a> Course<'a> {
     /// Life after life, each killed at work.
     async fn kill_all(&mut self) -> Result<(), CliError> {
         for kill in 0..self.plan.kills {
-            let mut life = Life::start(self.folder).await?;
-            self.gateway.send_replace(Some(life.address()));
-            let (address, began) = (life.address(), life.began());
-            tokio::select! {
-                lived = self.live(address, began, kill) => lived?,
-                status = life.ended() => return Err(ended_by_itself(self.folder, status)),
-            }
+            let point = self.point(kill);
+            let mut life = Life::start(self.folder, point)?;
+            let (listening, began) = (life.listening(), life.began());
+            let end = tokio::select! {
+                lived = self.live(listening, began, kill, point) => lived.map(|()| None)?,
+                status = life.ended() => Some(status),
+            };
+            let place = match (end, point) {
+                (None, _) => "at random",
+                (Some(status), Some((point, _))) if status.signal() == Some(SIGKILL) => point.as_str(),
+                (Some(status), _) => return Err(ended_by_itself(self.folder, status)),
+            };
             life.kill().await;
             self.gateway.send_replace(None);
-            *self.kills.entry("at random".to_owned()).or_default() += 1;
+            *self.kills.entry(place.to_owned()).or_default() += 1;
             if (kill + 1).is_multiple_of(CHECK_EVERY) {
                 self.check_files();
             }
@@ -166,22 +175,48 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
+    /// Where the next life ends by itself, if every second one has to: each point in turn.
+    fn point(&mut self, kill: u32) -> Option<(KillPoint, u32)> {
+        let points = &self.plan.kill_points;
+        if points.is_empty() || kill.is_multiple_of(2) {
+            return None;
+        }
+        let point = points[(kill / 2) as usize % points.len()];
+        // Not always the first time: the job that comes first would soon be dead of it.
+        let times = match point {
+            KillPoint::MidRows => 200,
+            KillPoint::MidCheckpoint => 2,
+            KillPoint::AfterInsertBeforeSync
+            | KillPoint::AfterSyncBefore202
+            | KillPoint::AfterClaim
+            | KillPoint::AfterResultBeforeAck
+            | KillPoint::AfterAckBeforePublish => 8,
+        };
+        Some((point, 1 + self.chance.below(times) as u32))
+    }
+
     /// One life, up to the moment at which it is to be killed.
-    async fn live(&mut self, gateway: SocketAddr, began: Instant, kill: u32) -> Result<(), CliError> {
-        let lifetime = self.chance.between(LIFE.0, LIFE.1);
-        let seen = tokio::select! {
-            seen = observe(&self.door, gateway, began, lifetime) => seen,
+    async fn live(
+        &mut self,
+        listening: impl Future<Output = Result<SocketAddr, CliError>>,
+        began: Instant,
+        kill: u32,
+        point: Option<(KillPoint, u32)>,
+    ) -> Result<(), CliError> {
+        let lifetime = match point {
+            None => self.chance.between(LIFE.0, LIFE.1),
+            Some(_) => POINT_DEADLINE,
+        };
+        let gateway = listening.await?;
+        self.gateway.send_replace(Some(gateway));
+        let is_ready = tokio::select! {
+            is_ready = self.samples.observe(&self.door, gateway, began, lifetime) => is_ready,
             never = allow_evenly(&self.allowed, self.plan, kill) => never,
         };
-        let Some(seen) = seen else {
+        if !is_ready {
             let log = self.folder.log().display().to_string();
             let why = format!("a gateway was not ready within {} s; see {log}", READY_DEADLINE.as_secs());
             return Err(CliError::Failed(why));
-        };
-        self.ready.saturating_record(nanos(seen.ready));
-        match seen.picked_up {
-            Some(time) => self.recovery.saturating_record(nanos(time)),
-            None => self.unseen += 1,
         }
         self.fenced += self.door.metric(gateway, FENCED).await.unwrap_or(0);
         Ok(())
@@ -190,14 +225,12 @@ impl<'a> Course<'a> {
     /// The last life, in which everything may end; then everything is looked at.
     async fn finish(mut self) -> Result<Figures, CliError> {
         self.progress.step("finishing");
-        let mut life = Life::start(self.folder).await?;
-        let address = life.address();
-        self.gateway.send_replace(Some(address));
+        let mut life = Life::start(self.folder, None)?;
+        let listening = life.listening();
         let (accepted, fates) = tokio::select! {
-            gathered = self.gather(address) => gathered,
+            gathered = self.gather(listening) => gathered?,
             status = life.ended() => return Err(ended_by_itself(self.folder, status)),
         };
-        self.fenced += self.door.metric(address, FENCED).await.unwrap_or(0);
         self.hearing.cancel();
         let testimony = (&mut self.witness).await;
         let testimony = testimony.map_err(|_| CliError::Failed("the subscriber panicked".to_owned()))?;
@@ -215,7 +248,12 @@ impl<'a> Course<'a> {
     }
 
     /// Lets the producers ask for the rest, waits until all has ended, and reads what came of it.
-    async fn gather(&mut self, gateway: SocketAddr) -> (HashMap<String, Work>, HashMap<String, Fate>) {
+    async fn gather(
+        &mut self,
+        listening: impl Future<Output = Result<SocketAddr, CliError>>,
+    ) -> Result<(HashMap<String, Work>, HashMap<String, Fate>), CliError> {
+        let gateway = listening.await?;
+        self.gateway.send_replace(Some(gateway));
         let ledger = Arc::clone(&self.counter.ledger);
         loop {
             let (answers, allowed) = (ledger.answers.load(Relaxed), *self.allowed.borrow());
@@ -233,7 +271,8 @@ impl<'a> Course<'a> {
         gather::all_ended(&self.door, gateway).await;
         let accepted = ledger.jobs();
         let fates = gather::fates(&self.door, gateway, accepted.keys().cloned()).await;
-        (accepted, fates)
+        self.fenced += self.door.metric(gateway, FENCED).await.unwrap_or(0);
+        Ok((accepted, fates))
     }
 
     fn check_files(&mut self) {
@@ -249,12 +288,13 @@ impl<'a> Course<'a> {
         let mut faults = self.faults;
         faults.extend(ledger.contradictions.lock().iter().cloned());
         let recovery_max = nanos(self.plan.recovery_max);
+        let lives = self.kills.values().sum::<u64>();
         Figures {
             store: "sqlite",
             durability: self.plan.durability,
             seed: self.plan.seed,
             seconds: in_ms(self.began.elapsed()).round() / 1e3,
-            re_executions_max: self.kills.values().sum::<u64>() * CONCURRENCY,
+            re_executions_max: lives * CONCURRENCY,
             kills: self.kills,
             acked: ledger.len(),
             repeated_asks: ledger.repeated.load(Relaxed),
@@ -265,11 +305,11 @@ impl<'a> Course<'a> {
             events: testimony.told.len() as u64,
             events_repeated: testimony.repeated,
             events_missed: testimony.missed,
-            ready_ms: Percentiles::of(&self.ready),
-            recovery_ms: Percentiles::of(&self.recovery),
-            recoveries_unseen: self.unseen,
+            ready_ms: Percentiles::of(&self.samples.ready),
+            recovery_ms: Percentiles::of(&self.samples.recovery),
+            recoveries_unseen: lives - self.samples.recovery.len(),
             recovery_max_ms: in_ms(self.plan.recovery_max),
-            recovery_is_late: self.recovery.value_at_quantile(0.99) > recovery_max,
+            recovery_is_late: self.samples.recovery.value_at_quantile(0.99) > recovery_max,
             integrity_checks: self.integrity_checks,
             faults,
         }
@@ -281,23 +321,33 @@ fn ended_by_itself(folder: &Folder, status: ExitStatus) -> CliError {
     CliError::Failed(format!("a gateway ended by itself ({status}); what it said is in {log}"))
 }
 
-/// What was seen of a life.
-struct Seen {
-    /// From its start.
-    ready: Duration,
-    /// From its start until the first job was picked up.
-    picked_up: Option<Duration>,
+/// How long lives took to begin.
+struct Samples {
+    /// From the start until ready.
+    ready: Histogram<u64>,
+    /// From the start until the first job was picked up.
+    recovery: Histogram<u64>,
 }
 
-/// Watches a life up to its end; `None` when it is not ready in time.
-async fn observe(door: &Door, gateway: SocketAddr, began: Instant, lifetime: Duration) -> Option<Seen> {
-    let is_ready = async || door.get(gateway, "/readyz").await.is_some_and(|reply| reply.status == 200);
-    timeout(READY_DEADLINE, until(is_ready)).await.ok()?;
-    let (ready, end) = (began.elapsed(), Instant::now() + lifetime);
-    let has_claimed = async || door.metric(gateway, CLAIMED).await.is_some_and(|claimed| claimed > 0);
-    let picked_up = timeout(PICK_UP_DEADLINE, until(has_claimed)).await.is_ok().then(|| began.elapsed());
-    sleep_until(end).await;
-    Some(Seen { ready, picked_up })
+impl Samples {
+    /// Watches a life up to the end of its time: whether it was ready in time.
+    ///
+    /// # Cancel safety
+    /// What was seen is kept.
+    async fn observe(&mut self, door: &Door, gateway: SocketAddr, began: Instant, lifetime: Duration) -> bool {
+        let is_ready = async || door.get(gateway, "/readyz").await.is_some_and(|reply| reply.status == 200);
+        if timeout(READY_DEADLINE, until(is_ready)).await.is_err() {
+            return false;
+        }
+        self.ready.saturating_record(nanos(began.elapsed()));
+        let end = Instant::now() + lifetime;
+        let has_claimed = async || door.metric(gateway, CLAIMED).await.is_some_and(|claimed| claimed > 0);
+        if timeout(PICK_UP_DEADLINE, until(has_claimed)).await.is_ok() {
+            self.recovery.saturating_record(nanos(began.elapsed()));
+        }
+        sleep_until(end).await;
+        true
+    }
 }
 
 async fn until(look: impl AsyncFn() -> bool) {

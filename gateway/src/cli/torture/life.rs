@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::folder::Folder;
 use crate::cli::CliError;
+use crate::kill_point::{self, KillPoint};
 
 /// How long a gateway may take until it listens.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -29,46 +30,59 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(super) struct Life {
     process: Child,
     began: Instant,
-    address: SocketAddr,
+    /// Where it listens, until somebody has taken it.
+    address: Option<oneshot::Receiver<SocketAddr>>,
 }
 
 impl Life {
-    /// Starts a gateway of this very binary and waits until it listens.
+    /// Starts a gateway of this very binary, with a kill point that is come to so often before it kills.
     ///
     /// # Errors
-    /// When it does not.
-    pub(super) async fn start(folder: &Folder) -> Result<Self, CliError> {
-        let failed = |why: String| {
-            let log = folder.log().display().to_string();
-            CliError::Failed(format!("a gateway cannot be started: {why}; what it said is in {log}"))
-        };
-        let binary = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-        let log = OpenOptions::new().create(true).append(true).open(folder.log());
-        let log = log.map_err(|error| failed(error.to_string()))?;
+    /// When the system gives no process.
+    pub(super) fn start(folder: &Folder, point: Option<(KillPoint, u32)>) -> Result<Self, CliError> {
+        let failed = |error: std::io::Error| CliError::Failed(format!("a gateway cannot be started: {error}"));
+        let binary = std::env::current_exe().map_err(failed)?;
+        let log = OpenOptions::new().create(true).append(true).open(folder.log()).map_err(failed)?;
         let mut command = Command::new(binary);
         command.arg("serve").arg("--config").arg(folder.config()).current_dir(folder.path());
         // Settings are those of the folder alone.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GROUPCAST_")) {
             command.env_remove(name);
         }
+        if let Some((point, nth)) = point {
+            command.env(kill_point::VARIABLE, format!("{point}:{nth}"));
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         // Ctrl-C in a terminal ends the run, and that ends the gateway; not the other way round.
         command.process_group(0);
         let began = Instant::now();
-        let mut process = command.spawn().map_err(|error| failed(error.to_string()))?;
-        let listening = address(&mut process);
-        let mut life = Self { process, began, address: ([127, 0, 0, 1], 0).into() };
-        match timeout(START_DEADLINE, listening).await {
-            Ok(Ok(address)) => life.address = address,
-            Ok(Err(_)) => return Err(failed("it ended before it listened".to_owned())),
-            Err(_) => return Err(failed(format!("it did not listen within {} s", START_DEADLINE.as_secs()))),
-        }
-        Ok(life)
+        let mut process = command.spawn().map_err(failed)?;
+        let address = Some(address(&mut process));
+        Ok(Self { process, began, address })
     }
 
-    /// Where it listens.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    /// Waits until it listens; for ever, if it ends before. To be asked once.
+    ///
+    /// # Errors
+    /// When it takes too long.
+    pub(super) fn listening(&mut self) -> impl Future<Output = Result<SocketAddr, CliError>> + use<> {
+        let address = self.address.take();
+        async move {
+            let listening = async {
+                match address {
+                    Some(address) => address.await.ok(),
+                    None => None,
+                }
+            };
+            match timeout(START_DEADLINE, listening).await {
+                Ok(Some(address)) => Ok(address),
+                Ok(None) => std::future::pending().await,
+                Err(_) => {
+                    let why = format!("a gateway did not listen within {} s", START_DEADLINE.as_secs());
+                    Err(CliError::Failed(why))
+                }
+            }
+        }
     }
 
     /// When it was started.

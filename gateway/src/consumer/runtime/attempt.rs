@@ -21,6 +21,7 @@ use crate::consumer::work::Failure;
 use crate::jobs::queue::{Claimed, Finished, How, Lease};
 use crate::jobs::results::Content;
 use crate::jobs::{ErrorClass, JobState, JobsError, Progress};
+use crate::kill_point::{self, KillPoint};
 
 /// Progress is sent this often, or when so much more of the whole is done.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
@@ -178,7 +179,10 @@ impl Shared {
             End::Cancelled => return (How::Cancelled, None),
             End::Interrupted => return (How::Released, None),
             End::Returned(Ok(product)) => match product.store(&self.jobs, claimed).await {
-                Ok(how) => return (how, Some(product)),
+                Ok(how) => {
+                    kill_point::hit(KillPoint::AfterResultBeforeAck);
+                    return (how, Some(product));
+                }
                 Err(error) => Failure::transient(error.code().as_str(), error.to_string()),
             },
             End::Returned(Err(failure)) => failure,
@@ -212,6 +216,7 @@ impl Shared {
                 return;
             }
         };
+        kill_point::hit(KillPoint::AfterAckBeforePublish);
         if settled.record.state == JobState::Scheduled {
             // Its consumer may be asleep for longer than until the retry.
             self.jobs.watch().wake(&settled.record.consumer);

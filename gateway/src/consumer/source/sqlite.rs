@@ -12,6 +12,7 @@ use super::{Execution, SourceError};
 use crate::consumer::context::Stop;
 use crate::consumer::params::SqlValue;
 use crate::jobs::results::RowSet;
+use crate::kill_point::{self, KillPoint};
 use crate::threads::{Pool, PoolError};
 
 /// Queries that wait for a thread. More wait where they come from, which is bounded by the consumers' concurrency.
@@ -153,6 +154,7 @@ fn read(conn: &Connection, execution: &Execution) -> Result<RowSet, ReadError> {
     let mut found = statement.raw_query();
     let mut truncated = false;
     while let Some(row) = found.next()? {
+        kill_point::hit(KillPoint::MidRows);
         let values = (0..width).map(|at| row.get_ref(at).unwrap_or(rusqlite::types::ValueRef::Null));
         if rows.len() == execution.max_rows || !rows.push(values) {
             truncated = true;

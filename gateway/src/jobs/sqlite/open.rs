@@ -34,7 +34,24 @@ pub(crate) fn open_writer(path: &Path, migrations: Migrations) -> Result<Connect
     conn.pragma_update(None, "journal_size_limit", 64 << 20).map_err(failed)?;
     conn.set_prepared_statement_cache_capacity(64);
     migrate(&mut conn, path, migrations)?;
+    #[cfg(feature = "kill-points")]
+    die_in_checkpoints(&mut conn).map_err(failed)?;
     Ok(conn)
+}
+
+/// Has the process end in the middle of a checkpoint, if that is armed. Checkpoints come more often than SQLite's own, so
+/// that a short life has some.
+#[cfg(feature = "kill-points")]
+fn die_in_checkpoints(conn: &mut Connection) -> rusqlite::Result<()> {
+    use crate::kill_point::{KillPoint, hit_soon};
+    const PAGES: std::ffi::c_int = 200;
+    conn.wal_hook(Some(|wal: &mut rusqlite::hooks::Wal, pages| {
+        if pages < PAGES {
+            return Ok(());
+        }
+        hit_soon(KillPoint::MidCheckpoint);
+        wal.checkpoint()
+    }))
 }
 
 /// Opens a file that exists for reading.

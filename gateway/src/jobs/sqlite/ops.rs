@@ -16,6 +16,7 @@ use crate::jobs::queue::{
 use crate::jobs::record::{JobRecord, JobState};
 use crate::jobs::results::ResultKey;
 use crate::jobs::row::Row;
+use crate::kill_point::{self, KillPoint};
 
 /// How many jobs a claim ends or readies on the way, so that no transaction grows without bound.
 const TIDY_MAX: usize = 500;
@@ -70,7 +71,9 @@ pub(super) fn enqueue(
     now: u64,
 ) -> Result<Vec<Enqueued>, Failed> {
     waiting.has_room(jobs.len())?;
-    jobs.iter().map(|job| enqueue_one(conn, waiting, job, now).map_err(Failed::from)).collect()
+    let told = jobs.iter().map(|job| enqueue_one(conn, waiting, job, now).map_err(Failed::from)).collect();
+    kill_point::hit(KillPoint::AfterInsertBeforeSync);
+    told
 }
 
 fn enqueue_one(conn: &Connection, waiting: &mut Waiting, job: &NewJob, now: u64) -> rusqlite::Result<Enqueued> {
