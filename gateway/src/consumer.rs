@@ -5,6 +5,7 @@
 //! `query` and `report`.
 
 mod ask;
+mod cache;
 mod check;
 mod claims;
 mod context;
@@ -26,6 +27,7 @@ mod source;
 mod testing;
 mod work;
 
+pub use self::cache::QueryCache;
 pub use self::check::check;
 pub use self::claims::{Claimed, Claims, EVENT_PREFIX, HOPS_MAX};
 pub use self::context::JobContext;

@@ -41,7 +41,7 @@ pub(crate) use self::watch::Busy;
 use crate::app::{App, Parts};
 use crate::clock;
 use crate::config::{Config, Durability, GroupConfig, Problems};
-use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, Setup, Sources};
+use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, QueryCache, Setup, Sources};
 use crate::dispatch::Dispatch;
 use crate::health::Health;
 use crate::http::Api;
@@ -179,12 +179,15 @@ impl Groupcast {
         let claims = Claims::new(&config.consumer, queries.clone()).map_err(StartError::consumers)?;
         let (layer, inboxes) = ChannelLayer::new(layer_config(&config));
         let dispatch = Dispatch::new(layer.clone(), Arc::new(claims), jobs.clone());
+        let limits = &config.limits;
+        let cache = Arc::new(QueryCache::new(queries.clone(), limits.cache_bytes.0, limits.cache_results));
         let setup = Setup {
             consumers: config.consumer.clone(),
             config: config.jobs.clone(),
             jobs: jobs.clone(),
             queries,
             sources: sources.clone(),
+            cache,
             outlet: Arc::new(dispatch.clone()),
             embedded: consumers,
         };

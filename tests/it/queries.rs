@@ -100,6 +100,31 @@ async fn who_leaves_cancels_what_he_asked_for_himself() {
 }
 
 #[tokio::test]
+async fn identical_queries_share_an_execution_until_the_last_asker_has_left() {
+    let gateway = Gateway::start(JOBS).await;
+    let http = gateway.http();
+    let (mut askers, mut jobs) = (Vec::new(), Vec::new());
+    // One more than the consumer has slots.
+    for _ in 0..3 {
+        let mut asker = Socket::open(&gateway).await;
+        let accepted = asker.command(json!({"type": "query", "name": "endless"})).await;
+        jobs.push(accepted["jobs"][0]["id"].as_str().expect("one job").to_owned());
+        asker.skip_to("job.started").await;
+        askers.push(asker);
+    }
+    let state = async |job: &str| http.get(&format!("/v1/jobs/{job}")).await.expect(200)["state"].clone();
+    for (asker, job) in askers.into_iter().zip(&jobs) {
+        assert_eq!(state(job).await, "running");
+        asker.close().await;
+        assert_eq!(http.ended(job).await["state"], "cancelled");
+    }
+    let metrics = http.get("/metrics").await.text();
+    assert!(metrics.contains("groupcast_jobs_coalesced_total 2\n"), "{metrics}");
+    let next = http.job("my_group", &json!({"type": "execute_query", "query": "numbers"})).await;
+    assert_eq!(http.ended(&next).await["state"], "succeeded", "the slot is free again");
+}
+
+#[tokio::test]
 async fn a_query_that_fails_is_dead_and_its_error_is_told() {
     let gateway = Gateway::start(JOBS).await;
     for query in ["broken", "hurried"] {

@@ -31,6 +31,34 @@ async fn one_result_has_three_faces() {
 }
 
 #[tokio::test]
+async fn a_result_from_the_cache_says_how_old_it_is() {
+    let gateway = Gateway::start(JOBS).await;
+    let http = gateway.http();
+    let draw = async |message: Value| {
+        let job = http.job("my_group", &message).await;
+        let record = http.ended(&job).await;
+        let reply = http.get(&format!("/v1/jobs/{job}/result")).await;
+        let age = reply.header("age").map(str::to_owned);
+        (record["result"]["age_ms"].as_u64(), age, reply.expect(200)["rows"][0][0].clone())
+    };
+    let ask =
+        |max_stale_ms: Option<u64>| json!({"type": "execute_query", "query": "drawn", "max_stale_ms": max_stale_ms});
+    let (age_ms, age, lot) = draw(ask(None)).await;
+    assert_eq!((age_ms, age), (None, None), "made for this ask");
+    let (age_ms, age, again) = draw(ask(None)).await;
+    assert!(age_ms.is_some() && age.is_some_and(|age| age.parse::<u64>().is_ok()), "not made for this one");
+    assert_eq!(again, lot);
+    let (age_ms, _, fresh) = draw(ask(Some(0))).await;
+    assert!(age_ms.is_none() && fresh != lot, "a fresh one was asked for");
+
+    let mut asker = Socket::open(&gateway).await;
+    asker.command(json!({"type": "query", "name": "drawn", "params": {"max_stale_ms": 600_000}})).await;
+    let event = asker.skip_to("job.result").await;
+    assert!(event["age_ms"].is_u64(), "{event}");
+    assert_eq!(event["result"]["rows"], json!([[fresh]]));
+}
+
+#[tokio::test]
 async fn a_result_is_read_in_pages() {
     let (gateway, path) = result_of(json!({"query": "numbers", "params": {"count": 25}})).await;
     let http = gateway.http();

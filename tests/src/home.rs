@@ -82,6 +82,13 @@ sql = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 
 params.count = { type = "integer", min = 1, max = 1000000000 }
 timeout = "60s"
 
+[[query]]
+id = 9
+name = "drawn"
+source = "shop"
+sql = "select random() as lot"
+cache = "10m"
+
 [[consumer]]
 name = "queries"
 group = "my_group"

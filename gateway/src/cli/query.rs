@@ -20,6 +20,7 @@ Examples:
   groupcast query worst_routes
   groupcast query worst_routes origin=JFK at_least=10
   groupcast query worst_routes --csv > routes.csv
+  groupcast query worst_routes max_stale_ms=0   # not from the cache of a query that has one
 
 Values that look like JSON numbers, true, false or null are sent as such; quote a text of digits: code='\"007\"'.")]
 pub struct QueryArgs {
@@ -59,7 +60,10 @@ pub async fn query(args: QueryArgs) -> Result<(), CliError> {
     let record = wait_for_end(&client, record, deadline).await?;
     let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str);
     match (text("/state"), text("/result/url")) {
-        (Some("succeeded"), Some(url)) => print_result(&client, url, &args).await,
+        (Some("succeeded"), Some(url)) => {
+            print_result(&client, url, &args).await?;
+            note_age(record.pointer("/result/age_ms").and_then(Value::as_u64))
+        }
         (Some(state), _) => {
             let why = text("/error/message").unwrap_or("no more is known");
             Err(CliError::Failed(format!("the query's job is {state}: {why}")))
@@ -112,6 +116,15 @@ async fn print_result(client: &Client, url: &str, args: &QueryArgs) -> Result<()
     output::line(&table::render(&result.columns, &result.rows))?;
     let cut = if result.truncated { ", cut at a limit of the query" } else { "" };
     output::note(&format!("{} rows{cut}", result.rows.len()));
+    Ok(())
+}
+
+/// Says that the rows were made for an earlier ask.
+fn note_age(age_ms: Option<u64>) -> Result<(), CliError> {
+    if let Some(age_ms) = age_ms {
+        let seconds = age_ms as f64 / 1000.0;
+        output::note(&format!("made {seconds:.1} s before; `max_stale_ms=0` asks for fresh ones"));
+    }
     Ok(())
 }
 

@@ -86,6 +86,7 @@ fn check_limits(limits: &LimitsConfig, found: &mut Vec<Found>) {
     least("log_bytes_per_shard", limits.log_bytes_per_shard.0, limits.log_bytes.0);
     least("history_bytes", limits.history_bytes.0, limits.message_bytes.0);
     least("channels", limits.channels, limits.connections);
+    least("cache_results", limits.cache_results, 1);
     least("shard_queue", limits.shard_queue, 1);
     // hyper panics below 8 KiB.
     least("header_bytes", limits.header_bytes.0, 8192);

@@ -38,6 +38,11 @@ pub struct LimitsConfig {
     pub channels: usize,
     /// Bytes of all unread messages in channels; at the bound a `send` is refused. Default 256 MiB.
     pub channel_bytes: Size,
+    /// Bytes of the results that are kept for `[[query]] cache`; at the bound those go that were used longest ago. Default
+    /// 64 MiB.
+    pub cache_bytes: Size,
+    /// How many results are kept for `[[query]] cache`, as above. Default 10,000.
+    pub cache_results: usize,
     /// Publications on their way to one shard; at the bound publishers wait. Default 4096.
     pub shard_queue: usize,
     /// How long a publisher waits for room before it is refused with 503. Default 5 s.
@@ -86,6 +91,8 @@ impl Default for LimitsConfig {
             history_bytes: Size(256 << 20),
             channels: 1_000_000,
             channel_bytes: Size(256 << 20),
+            cache_bytes: Size(64 << 20),
+            cache_results: 10_000,
             shard_queue: 4096,
             publish_timeout: seconds(5),
             header_bytes: Size(16 << 10),

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Message, Refusal};
 use serde::de::DeserializeOwned;
@@ -20,6 +21,9 @@ const ATTEMPTS_MAX: u32 = 100;
 
 /// The longest `unique_key`, as of an `Idempotency-Key`.
 const UNIQUE_KEY_MAX: usize = 255;
+
+/// The field that says how old what is answered may be; no parameter of a query has this name.
+pub(crate) const MAX_STALE: &str = "max_stale_ms";
 
 /// The top level of a message, unread.
 pub(crate) struct Ask<'a> {
@@ -59,6 +63,8 @@ pub(crate) struct Question {
     pub(crate) query: Arc<Query>,
     pub(crate) params: Given,
     pub(crate) limit: Option<u64>,
+    /// How old what is answered may be; `None`: as old as the query's `cache` allows.
+    pub(crate) max_stale: Option<Duration>,
 }
 
 /// What a report is read as by default.
@@ -108,9 +114,15 @@ impl<'a> Ask<'a> {
             }
             (None, None) => return Err(bad("query", "is missing, and so is `queryset_id`; name a query with one")),
         };
-        let params = self.field("params", "an object of parameters by name")?.unwrap_or_default();
+        let mut params: Given = self.field("params", "an object of parameters by name")?.unwrap_or_default();
         let limit = self.within("limit", 1, u64::MAX)?;
-        Ok(Question { query: Arc::clone(query), params, limit })
+        // Where the parameters are all that can be sent, it is among them.
+        let given = params.remove(MAX_STALE);
+        let max_stale = match given.as_deref().or(self.fields.get(MAX_STALE).copied()) {
+            Some(raw) => within(MAX_STALE, raw, 0, MS_MAX)?,
+            None => None,
+        };
+        Ok(Question { query: Arc::clone(query), params, limit, max_stale: max_stale.map(Duration::from_millis) })
     }
 
     /// What a report is read as.
@@ -125,19 +137,27 @@ impl<'a> Ask<'a> {
 
     /// A field that may be missing; `null` is missing.
     fn field<T: DeserializeOwned>(&self, name: &str, expected: &str) -> Result<Option<T>, Refusal> {
-        match self.fields.get(name).map(|raw| raw.get()) {
-            None | Some("null") => Ok(None),
-            Some(json) => serde_json::from_str(json).map(Some).map_err(|_| bad(name, &format!("must be {expected}"))),
-        }
+        self.fields.get(name).map_or(Ok(None), |raw| read(name, raw, expected))
     }
 
     fn within(&self, name: &str, min: u64, max: u64) -> Result<Option<u64>, Refusal> {
-        let value = self.field::<u64>(name, "a whole number, not negative")?;
-        match value {
-            Some(n) if n < min => Err(bad(name, &format!("is {n}, but must be at least {min}"))),
-            Some(n) if n > max => Err(bad(name, &format!("is {n}, but must be at most {max}"))),
-            _ => Ok(value),
-        }
+        self.fields.get(name).map_or(Ok(None), |raw| within(name, raw, min, max))
+    }
+}
+
+fn read<T: DeserializeOwned>(name: &str, raw: &RawValue, expected: &str) -> Result<Option<T>, Refusal> {
+    match raw.get() {
+        "null" => Ok(None),
+        json => serde_json::from_str(json).map(Some).map_err(|_| bad(name, &format!("must be {expected}"))),
+    }
+}
+
+fn within(name: &str, raw: &RawValue, min: u64, max: u64) -> Result<Option<u64>, Refusal> {
+    let value = read::<u64>(name, raw, "a whole number, not negative")?;
+    match value {
+        Some(n) if n < min => Err(bad(name, &format!("is {n}, but must be at least {min}"))),
+        Some(n) if n > max => Err(bad(name, &format!("is {n}, but must be at most {max}"))),
+        _ => Ok(value),
     }
 }
 

@@ -10,10 +10,10 @@ use groupcast_protocol::message::same_kind;
 use groupcast_protocol::{ErrorCode, GroupName, Message, Pattern, Refusal};
 use serde_json::value::RawValue;
 
-use super::ask::{Ask, Format, Wishes};
+use super::ask::{Ask, Wishes};
+use super::cache::Asked;
 use super::problem::Problem;
 use super::queries::Queries;
-use super::share_key::{Scope, ShareKey, Use};
 use crate::clock;
 use crate::config::consumer::{ConsumerConfig, Mode, Run};
 use crate::jobs::{NewJob, ReplyTo};
@@ -138,7 +138,8 @@ impl Claims {
         let ask = Ask::parse(&message)?;
         let job = self.job(listener, &ask, message.clone(), reply, 0)?.job;
         // Who asks a query for himself always shares.
-        Ok(NewJob { coalesce_key: self.share_key(listener, &ask)?.map(ShareKey::into_string), ..job })
+        let asked = Asked::new(&listener.config, &ask, &self.queries)?;
+        Ok(NewJob { coalesce_key: asked.map(Asked::into_key), ..job })
     }
 
     fn job(
@@ -159,27 +160,14 @@ impl Claims {
             }
             Run::Embedded => {}
         }
-        let share_key = if config.coalesce { self.share_key(listener, ask)? } else { None };
+        let asked = if config.coalesce { Asked::new(config, ask, &self.queries)? } else { None };
         let job = new_job(config, wishes, message, default_reply, hops);
-        Ok(Claimed { job: NewJob { coalesce_key: share_key.map(ShareKey::into_string), ..job }, mode: config.mode })
+        Ok(Claimed { job: NewJob { coalesce_key: asked.map(Asked::into_key), ..job }, mode: config.mode })
     }
 
     fn check_question(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
         let question = ask.question(&self.queries)?;
         question.query.bind(&question.params).map(drop)
-    }
-
-    /// What identical asks of a consumer have in common; `None` where it cannot be known.
-    fn share_key(&self, listener: &Listener, ask: &Ask<'_>) -> Result<Option<ShareKey>, Refusal> {
-        let ConsumerConfig { run, durability, .. } = listener.config;
-        let format = match run {
-            Run::Query => Format::default(),
-            Run::Report => ask.format()?,
-            Run::Embedded => return Ok(None),
-        };
-        let question = ask.question(&self.queries)?;
-        let bound = question.query.bind(&question.params)?;
-        Ok(Some(ShareKey::new(&question, &bound, Use { run, format, durability }, Scope::Everybody)))
     }
 }
 

@@ -5,6 +5,7 @@
 //! {"type":"job.progress",…,"done":10,"total":100,"unit":"rows"}
 //! {"type":"job.result",…,"result":{"columns":[…],"rows":[[…]],"row_count":1,"truncated":false},"elapsed_ms":12}
 //! {"type":"job.result",…,"url":"/v1/jobs/01J…/result","elapsed_ms":12}
+//! {"type":"job.result",…,"elapsed_ms":0,"age_ms":1830}        from the cache
 //! {"type":"job.retry",…,"error":{"code","message","class"},"retry_at":"2026-…Z"}
 //! {"type":"job.failed",…,"error":{"code","message","class"}}
 //! {"type":"job.cancelled",…}
@@ -47,7 +48,11 @@ pub(crate) fn settled(settled: &Settled, inline: Option<&str>) -> Result<Option<
                 None => event.field("url", &record.result.as_ref().map(|result| &result.url)),
             };
             let elapsed_ms = record.elapsed_ms();
-            let inlined = with_result(event("job.result")).field("elapsed_ms", &elapsed_ms).message();
+            let aged = |event: Event| match record.result.as_ref().and_then(|result| result.age_ms) {
+                Some(age_ms) => event.field("age_ms", &age_ms),
+                None => event,
+            };
+            let inlined = aged(with_result(event("job.result")).field("elapsed_ms", &elapsed_ms)).message();
             match inlined {
                 Ok(message) => message,
                 // A result that nests too deeply for a message is read by its address.

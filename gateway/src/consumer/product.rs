@@ -1,10 +1,13 @@
 //! `Product`: what came of an execution, for one job or for many.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::work::{Failure, Outcome};
+use crate::config::consumer::Durability;
 use crate::jobs::queue::{Claimed, How};
 use crate::jobs::results::{Content, ResultKey};
 use crate::jobs::{Jobs, JobsError, ResultInfo};
@@ -13,8 +16,11 @@ use crate::jobs::{Jobs, JobsError, ResultInfo};
 pub(crate) struct Product {
     content: Arc<Content>,
     info: ResultInfo,
-    stored: OnceCell<ResultKey>,
+    stored: OnceCell<(ResultKey, Instant)>,
 }
+
+/// What was stored longer ago may be about to be swept, if no job refers to it any more: that spares an hour.
+const SHARED_FOR: Duration = Duration::from_secs(1800);
 
 impl Product {
     /// Checks an outcome.
@@ -29,17 +35,28 @@ impl Product {
         &self.content
     }
 
-    /// Stores it for an attempt, unless that is done; answers how the attempt ends.
+    /// How large it is.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.info.bytes
+    }
+
+    /// Stores it for an attempt, unless that is done; answers how the attempt ends. `age` is that of an answer from the
+    /// cache.
     ///
     /// # Cancel safety
     /// Dropped, the next who asks stores it.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub(crate) async fn store(&self, jobs: &Jobs, claimed: &Claimed) -> Result<How, JobsError> {
+    pub(crate) async fn store(&self, jobs: &Jobs, claimed: &Claimed, age: Option<Duration>) -> Result<How, JobsError> {
         let store = || jobs.store_result(claimed, Arc::clone(&self.content));
-        let stored = *self.stored.get_or_try_init(store).await?;
-        let info = ResultInfo { url: self.content.url(claimed.lease.id), ..self.info.clone() };
+        let first = async || Ok::<_, JobsError>((store().await?, Instant::now()));
+        let (stored, at) = *self.stored.get_or_try_init(first).await?;
+        // In memory the store may have given it up meanwhile.
+        let is_kept = age.is_none() || (at.elapsed() < SHARED_FOR && claimed.lease.durability != Durability::Memory);
+        let stored = if is_kept { stored } else { store().await? };
+        let age_ms = age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let info = ResultInfo { url: self.content.url(claimed.lease.id), age_ms, ..self.info.clone() };
         let is_own = stored == claimed.result_key();
         Ok(if is_own { How::Succeeded(info) } else { How::Shared { info, stored } })
     }

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use groupcast_protocol::{ErrorCode, GroupName, Refusal};
 
+use super::ask::MAX_STALE;
 use super::nearest::known;
 use super::params::{Bound, Given, Param, bind};
 use super::problem::Problem;
@@ -17,6 +19,8 @@ pub struct Query {
     pub config: QueryConfig,
     pub(crate) sql: Arc<str>,
     pub(crate) params: Vec<Param>,
+    /// How often it was invalidated. Clones share it.
+    pub(crate) changes: Arc<AtomicU64>,
 }
 
 impl Query {
@@ -108,6 +112,12 @@ impl Queries {
             problem("source", format!("there is no `[source.{}]`; {known}", config.source));
         }
         let mut params = Vec::new();
+        if config.params.contains_key(MAX_STALE) {
+            problem(
+                &format!("params.{MAX_STALE}"),
+                "is what an ask says about the age of its answer; rename it".to_owned(),
+            );
+        }
         for (name, param) in &config.params {
             match Param::new(name, param) {
                 Ok(param) => params.push(param),
@@ -115,7 +125,12 @@ impl Queries {
             }
         }
         if problems.is_empty() {
-            let query = Arc::new(Query { config: config.clone(), sql: config.sql.as_str().into(), params });
+            let query = Arc::new(Query {
+                config: config.clone(),
+                sql: config.sql.as_str().into(),
+                params,
+                changes: Arc::default(),
+            });
             self.by_name.insert(config.name.clone(), Arc::clone(&query));
             self.by_id.insert(config.id, query);
             return Ok(());

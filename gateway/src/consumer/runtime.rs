@@ -21,6 +21,8 @@ use tokio_util::task::TaskTracker;
 use self::attempt::Held;
 use self::courier::Courier;
 use self::flight::{Asker, Flights};
+use super::ask::Ask;
+use super::cache::{Asked, Cached, QueryCache};
 use super::cpu::CpuPool;
 use super::outlet::Outlet;
 use super::problem::Problem;
@@ -66,6 +68,8 @@ pub struct Setup {
     pub queries: Arc<Queries>,
     /// What they read from.
     pub sources: Arc<Sources>,
+    /// What they gave lately.
+    pub cache: Arc<QueryCache>,
     /// Where events go.
     pub outlet: Arc<dyn Outlet>,
     /// For each `run = "embedded"`, by the consumer's name, what runs its jobs.
@@ -98,6 +102,8 @@ pub(super) struct Shared {
     jobs: Jobs,
     courier: Courier,
     cpu: Arc<CpuPool>,
+    queries: Arc<Queries>,
+    cache: Arc<QueryCache>,
     policy: Policy,
     attempts: TaskTracker,
     /// Claim no more.
@@ -124,6 +130,8 @@ enum Place {
     Alone,
     /// One that serves every job with its key.
     Aboard(Asker),
+    /// Nothing: an identical ask was answered shortly before.
+    Answered(Cached),
 }
 
 impl Consumers {
@@ -144,6 +152,8 @@ impl Consumers {
             courier: Courier::new(setup.jobs.clone(), setup.outlet, inline_bytes),
             jobs: setup.jobs,
             cpu: Arc::new(cpu),
+            queries: setup.queries,
+            cache: setup.cache,
             policy: Policy { base: setup.config.retry_base.0, max: setup.config.retry_max.0 },
             attempts: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -306,26 +316,46 @@ impl Shared {
     ) {
         let mut slots = slots.into_iter();
         for claimed in batch.jobs.into_iter().chain(batch.riders) {
-            let key = claimed.coalesce_key.as_deref();
-            let held_flight = || aboard.iter().find(|asker| Some(asker.key()) == key).map(Asker::another);
-            let (place, room) = match key.and_then(|key| seat.flights.join(key)).or_else(held_flight) {
-                Some(asker) => {
-                    self.jobs.counters().coalesced.add(1);
+            let (place, room) = match self.without_slot(seat, &claimed, &aboard) {
+                Some(place) => {
                     let room = Arc::clone(&seat.riders).try_acquire_owned().ok().or_else(|| slots.next());
-                    (Place::Aboard(asker), room.map(Arc::new))
+                    (place, room.map(Arc::new))
                 }
                 None => {
                     let room = slots.next().map(Arc::new);
-                    (key.map_or(Place::Alone, |key| self.take_off(seat, key, &claimed, room.clone())), room)
+                    (self.with_slot(seat, &claimed, room.clone()), room)
                 }
             };
             self.spawn_attempt(seat, claimed, place, room);
         }
     }
 
-    /// Begins an execution for all jobs with a key. It keeps its slot to its end, whoever goes.
-    fn take_off(self: &Arc<Self>, seat: &Arc<Seat>, key: &str, claimed: &Claimed, room: Option<Room>) -> Place {
-        let (pilot, asker) = seat.flights.begin(key);
+    /// What can be answered by what others have made or begun.
+    fn without_slot(&self, seat: &Seat, claimed: &Claimed, aboard: &[Asker]) -> Option<Place> {
+        let asked = self.asked(seat, claimed);
+        if let Some(cached) = asked.and_then(|asked| self.cache.get(&asked)) {
+            self.jobs.counters().cached.add(1);
+            return Some(Place::Answered(cached));
+        }
+        let key = claimed.coalesce_key.as_deref()?;
+        let held_flight = || aboard.iter().find(|asker| asker.key() == key && asker.is_fresh()).map(Asker::another);
+        let asker = seat.flights.join(key).or_else(held_flight)?;
+        self.jobs.counters().coalesced.add(1);
+        Some(Place::Aboard(asker))
+    }
+
+    /// What a job asks for, if it is a question whose answer may be another's, too.
+    fn asked(&self, seat: &Seat, claimed: &Claimed) -> Option<Asked> {
+        let ask = Ask::parse(&claimed.message).ok()?;
+        // What is wrong with it is told when it is run.
+        Asked::new(&seat.config, &ask, &self.queries).ok().flatten()
+    }
+
+    /// What is to be executed: with a key for all jobs that have it, and it keeps its slot to its end, whoever goes.
+    fn with_slot(self: &Arc<Self>, seat: &Arc<Seat>, claimed: &Claimed, room: Option<Room>) -> Place {
+        let Some(key) = claimed.coalesce_key.as_deref() else { return Place::Alone };
+        let freshness = self.asked(seat, claimed).map(|asked| asked.freshness());
+        let (pilot, asker) = seat.flights.begin(key, freshness);
         let (shared, seat, claimed) = (Arc::clone(self), Arc::clone(seat), claimed.clone());
         self.attempts.spawn(async move {
             shared.fly(&seat, claimed, pilot).await;

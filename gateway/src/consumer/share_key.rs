@@ -125,6 +125,6 @@ mod tests {
         let params: Given = serde_json::from_str(params).expect("parameters");
         let query = Arc::clone(queries.by_name("q").expect("there"));
         let bound = query.bind(&params).expect("good parameters");
-        ShareKey::new(&Question { query, params, limit }, &bound, usage, Scope::Everybody)
+        ShareKey::new(&Question { query, params, limit, max_stale: None }, &bound, usage, Scope::Everybody)
     }
 }

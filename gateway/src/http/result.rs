@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use groupcast_protocol::{ErrorCode, JobId, Refusal};
-use http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
+use http::header::{AGE, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Uri};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -16,6 +16,7 @@ use super::path::OfJob;
 use super::problem::Problem;
 use super::rows::Rows;
 use crate::app::App;
+use crate::clock;
 use crate::jobs::{FileInfo, ResultFile, StoredResult, StoredRows};
 
 /// The forms of rows: the name for `?format=`, and the media type. The first is the default.
@@ -59,7 +60,7 @@ pub(super) struct ResultRows {
             (String = "application/x-ndjson"),
             (String = "text/csv"),
             (String = "text/html"),
-        )),
+        ), headers(("Age" = u64, description = "Seconds since it was made, if it came from the cache (`[[query]] cache`)"))),
         (status = 400, description = "`bad_request`"),
         (status = 404, description = "`not_found`: no such job, or it ended without a result"),
         (status = 406, description = "`not_acceptable`"),
@@ -78,19 +79,33 @@ pub(super) async fn read(
     let offset = params.whole("offset", 0..=u64::MAX)?.unwrap_or(0);
     let limit = params.whole("limit", 1..=u64::MAX)?.unwrap_or(u64::MAX);
     let format = params.text("format");
-    match app.jobs.read_result(id, offset, limit).await.map_err(Refusal::from)? {
-        StoredResult::Rows(rows) => render_rows(id, &rows, choose(format, &headers, ROW_FORMATS)?),
+    let mut response = match app.jobs.read_result(id, offset, limit).await.map_err(Refusal::from)? {
+        StoredResult::Rows(rows) => render_rows(id, &rows, choose(format, &headers, ROW_FORMATS)?)?,
         StoredResult::Json(json) => {
             choose(format, &headers, JSON_FORMATS)?;
-            Ok(answer("application/json", json))
+            answer("application/json", json)
         }
         StoredResult::Files(files) => {
             let chosen = choose(format, &headers, &formats(&files))?.to_owned();
             let file = app.jobs.file(id, &chosen).await.map_err(Refusal::from)?;
             let gone = || Problem::new(ErrorCode::Expired, format!("the result of job {id} is no longer kept"));
-            Ok(render_file(id, file.ok_or_else(gone)?))
+            render_file(id, file.ok_or_else(gone)?)
         }
+    };
+    if let Some(seconds) = age(&app, id).await? {
+        response.headers_mut().insert(AGE, HeaderValue::from(seconds));
     }
+    Ok(response)
+}
+
+/// Seconds since a result was made that came from the cache (RFC 9111, section 5.1). One that was made for its job is not
+/// an old answer to a new question, however long it is kept.
+async fn age(app: &App, id: JobId) -> Result<Option<u64>, Problem> {
+    let record = app.jobs.get(id).await.map_err(Refusal::from)?;
+    Ok(record.and_then(|record| {
+        let made_at = record.finished_at?.saturating_sub(record.result?.age_ms?);
+        Some(clock::now_ms().saturating_sub(made_at) / 1000)
+    }))
 }
 
 fn formats(files: &[FileInfo]) -> Vec<(&str, &str)> {

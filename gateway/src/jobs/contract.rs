@@ -618,7 +618,7 @@ fn error(code: &str, class: ErrorClass) -> JobError {
 }
 
 fn info() -> ResultInfo {
-    ResultInfo { rows: Some(1), bytes: 4, truncated: false, digest: "d".into(), url: "/u".into() }
+    ResultInfo { rows: Some(1), bytes: 4, truncated: false, digest: "d".into(), url: "/u".into(), age_ms: None }
 }
 
 fn key() -> ResultKey {

@@ -29,6 +29,8 @@ pub struct Counters {
     pub claimed: Count,
     /// Attempts that shared the execution of another job.
     pub coalesced: Count,
+    /// Jobs answered by the result of an earlier one.
+    pub cached: Count,
     /// Jobs that ended well.
     pub succeeded: Count,
     /// Attempts that failed and will be repeated.

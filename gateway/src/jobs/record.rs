@@ -148,6 +148,9 @@ pub struct ResultInfo {
     pub digest: String,
     /// Where it can be read.
     pub url: String,
+    /// How old it was when it answered the job, in milliseconds, if it was made for an earlier one (`[[query]] cache`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
 }
 
 /// A job as callers see it; serialises to exactly the contract's job record.
@@ -235,6 +238,7 @@ mod tests {
                 truncated: false,
                 digest: "ab".into(),
                 url: "/u".into(),
+                age_ms: None,
             }),
             durability: Durability::Disk,
         };
@@ -246,6 +250,15 @@ mod tests {
                 record.id
             )
         );
+    }
+
+    #[test]
+    fn a_result_is_as_old_as_it_was() {
+        let old = r#"{"rows":null,"bytes":9,"truncated":false,"digest":"ab","url":"/u"}"#;
+        let info: ResultInfo = serde_json::from_str(old).expect("as it was written before there was an age");
+        assert_eq!(info.age_ms, None);
+        let text = serde_json::to_string(&ResultInfo { age_ms: Some(7), ..info }).expect("a result is JSON");
+        assert_eq!(text, r#"{"rows":null,"bytes":9,"truncated":false,"digest":"ab","url":"/u","age_ms":7}"#);
     }
 
     #[test]

@@ -183,16 +183,23 @@ impl Content {
                 let mut hash = Sha256::new();
                 set.chunks.iter().for_each(|chunk| hash.update(&chunk.ndjson));
                 let digest = hex(&hash.finalize());
-                ResultInfo { rows: Some(set.row_count()), bytes: set.bytes(), truncated: set.truncated, digest, url }
+                ResultInfo {
+                    rows: Some(set.row_count()),
+                    bytes: set.bytes(),
+                    truncated: set.truncated,
+                    digest,
+                    url,
+                    age_ms: None,
+                }
             }
             Self::Json(text) => {
                 let digest = hex(&Sha256::digest(text));
-                ResultInfo { rows: None, bytes: text.len() as u64, truncated: false, digest, url }
+                ResultInfo { rows: None, bytes: text.len() as u64, truncated: false, digest, url, age_ms: None }
             }
             Self::Files(set) => {
                 let digest = set.files.first().map(|file| hex(&Sha256::digest(&file.body))).unwrap_or_default();
                 let bytes = set.files.iter().map(|file| file.body.len() as u64).sum();
-                ResultInfo { rows: set.rows, bytes, truncated: set.truncated, digest, url }
+                ResultInfo { rows: set.rows, bytes, truncated: set.truncated, digest, url, age_ms: None }
             }
         }
     }

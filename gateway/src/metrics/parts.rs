@@ -65,6 +65,7 @@ impl Collector for JobsPart {
             ("jobs_enqueued", "Jobs stored", &counters.enqueued),
             ("jobs_claimed", "Attempts begun", &counters.claimed),
             ("jobs_coalesced", "Attempts that shared the execution of another job", &counters.coalesced),
+            ("jobs_cached", "Jobs answered by the result of an earlier one", &counters.cached),
             ("jobs_succeeded", "Jobs that ended well", &counters.succeeded),
             ("jobs_retried", "Attempts that failed and are repeated", &counters.retried),
             ("jobs_dead", "Jobs that failed for good", &counters.dead),

@@ -14,6 +14,7 @@ use super::flight::{Asker, Landed, Pilot};
 
 use super::{Place, Seat, Shared};
 use crate::clock;
+use crate::consumer::cache::{Asked, Cached};
 use crate::consumer::context::{JobContext, Stop};
 use crate::consumer::event;
 use crate::consumer::product::Product;
@@ -36,6 +37,7 @@ const TIME_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// How an attempt ended.
 enum End {
     Returned(Landed),
+    Cached(Cached),
     TimedOut,
     Cancelled,
     Interrupted,
@@ -50,6 +52,7 @@ impl Shared {
         self.courier.tell(&claimed, event::started(&claimed)).await;
         let (end, _turn) = match place {
             Place::Alone => (self.run(seat, &claimed, &cancel).await, None),
+            Place::Answered(cached) => (End::Cached(cached), None),
             Place::Aboard(asker) => {
                 let end = self.wait_for(seat, &claimed, &cancel, asker).await;
                 // What lands for thousands is not to fill the queue of the store.
@@ -70,7 +73,7 @@ impl Shared {
         let job = JobContext::new(claimed.clone(), stop, pilot.progress(), Arc::clone(&self.cpu));
         let landed = tokio::select! {
             biased;
-            landed = execute(seat, &claimed, &job) => landed,
+            landed = self.execute(seat, &claimed, &job) => landed,
             () = pilot.stop().cancelled() => return self.watch_for_lost_threads(job, time),
             () = sleep(time) => {
                 self.watch_for_lost_threads(job, time);
@@ -113,7 +116,7 @@ impl Shared {
         let work = async {
             let end = tokio::select! {
                 biased;
-                returned = execute(seat, claimed, &job) => End::Returned(returned),
+                returned = self.execute(seat, claimed, &job) => End::Returned(returned),
                 () = cancel.cancelled() => End::Cancelled,
                 () = self.interrupt.cancelled() => End::Interrupted,
                 () = sleep(time) => End::TimedOut,
@@ -173,22 +176,43 @@ impl Shared {
         }
     }
 
+    /// Runs the consumer; a panic of it is a failure. What may answer others later is kept for them.
+    async fn execute(&self, seat: &Seat, claimed: &Claimed, job: &JobContext) -> Landed {
+        let asked = self.asked(seat, claimed);
+        let freshness = asked.as_ref().map(Asked::freshness);
+        let returned = AssertUnwindSafe(seat.consumer.run(job)).catch_unwind().await;
+        let outcome = returned.unwrap_or_else(|panic| Err(panicked(&*panic)))?;
+        let product = Arc::new(Product::new(outcome, claimed)?);
+        if let (Some(asked), Some(freshness)) = (asked, freshness) {
+            self.cache.put(asked, Arc::clone(&product), freshness);
+        }
+        Ok(product)
+    }
+
     /// What the end means for the job; a good result is stored first.
     async fn judge(&self, claimed: &Claimed, end: End) -> (How, Option<Arc<Product>>) {
         let failure = match end {
             End::Cancelled => return (How::Cancelled, None),
             End::Interrupted => return (How::Released, None),
-            End::Returned(Ok(product)) => match product.store(&self.jobs, claimed).await {
-                Ok(how) => {
-                    kill_point::hit(KillPoint::AfterResultBeforeAck);
-                    return (how, Some(product));
-                }
-                Err(error) => Failure::transient(error.code().as_str(), error.to_string()),
+            End::Returned(Ok(product)) => match self.keep(claimed, &product, None).await {
+                Ok(how) => return (how, Some(product)),
+                Err(failure) => failure,
+            },
+            End::Cached(Cached { product, age }) => match self.keep(claimed, &product, Some(age)).await {
+                Ok(how) => return (how, Some(product)),
+                Err(failure) => failure,
             },
             End::Returned(Err(failure)) => failure,
             End::TimedOut => timed_out(),
         };
         (self.policy.decide(claimed, &failure, self.jobs.now_ms(), clock::random_fraction()), None)
+    }
+
+    async fn keep(&self, claimed: &Claimed, product: &Product, age: Option<Duration>) -> Result<How, Failure> {
+        let stored = product.store(&self.jobs, claimed, age).await;
+        let how = stored.map_err(|error| Failure::transient(error.code().as_str(), error.to_string()))?;
+        kill_point::hit(KillPoint::AfterResultBeforeAck);
+        Ok(how)
     }
 
     /// Commits the end. `None`: the store took it neither at once nor later.
@@ -245,13 +269,6 @@ impl Shared {
 fn log_unreported(claimed: &Claimed, error: &JobsError) {
     let (job, attempt) = (claimed.lease.id, claimed.attempt);
     tracing::error!(%error, %job, attempt, "the end of an attempt could not be stored; the job will be run again");
-}
-
-/// Runs the consumer; a panic of it is a failure.
-async fn execute(seat: &Seat, claimed: &Claimed, job: &JobContext) -> Landed {
-    let returned = AssertUnwindSafe(seat.consumer.run(job)).catch_unwind().await;
-    let outcome = returned.unwrap_or_else(|panic| Err(panicked(&*panic)))?;
-    Product::new(outcome, claimed).map(Arc::new)
 }
 
 fn timed_out() -> Failure {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::consumer::cache::Freshness;
 use crate::consumer::product::Product;
 use crate::consumer::work::Failure;
 use crate::jobs::Progress;
@@ -27,6 +28,8 @@ pub(super) struct Flights {
 /// One execution.
 struct Flight {
     key: String,
+    /// Of its query, if it is one.
+    freshness: Option<Freshness>,
     /// Changed under the lock of the map alone: at 0 it is stopped, and is not joined any more.
     askers: AtomicUsize,
     landed: watch::Sender<Option<Landed>>,
@@ -52,7 +55,7 @@ impl Flights {
     /// has landed meanwhile can still be told.
     pub(super) fn hold_all(&self) -> Vec<Asker> {
         let by_key = self.by_key.lock();
-        by_key.values().map(|flight| self.asker_of(flight)).collect()
+        by_key.values().filter(|flight| flight.is_fresh()).map(|flight| self.asker_of(flight)).collect()
     }
 
     /// Whether there are any.
@@ -60,20 +63,23 @@ impl Flights {
         self.by_key.lock().is_empty()
     }
 
-    /// Joins the flight of a key, if there is one.
+    /// Joins the flight of a key, if there is one that began after its query was last invalidated.
     pub(super) fn join(&self, key: &str) -> Option<Asker> {
-        self.by_key.lock().get(key).map(|flight| self.asker_of(flight))
+        let by_key = self.by_key.lock();
+        by_key.get(key).filter(|flight| flight.is_fresh()).map(|flight| self.asker_of(flight))
     }
 
     /// Begins a flight, whose first asker is the one who began it.
-    pub(super) fn begin(&self, key: &str) -> (Pilot, Asker) {
+    pub(super) fn begin(&self, key: &str, freshness: Option<Freshness>) -> (Pilot, Asker) {
         let flight = Arc::new(Flight {
             key: key.to_owned(),
+            freshness,
             askers: AtomicUsize::new(1),
             landed: watch::Sender::new(None),
             progress: watch::Sender::new(None),
             stop: CancellationToken::new(),
         });
+        // One whose query was invalidated goes on for those who have it.
         self.by_key.lock().insert(key.to_owned(), Arc::clone(&flight));
         let pilot = Pilot { flights: self.clone(), flight: Arc::clone(&flight) };
         (pilot, Asker { flights: self.clone(), flight })
@@ -93,7 +99,19 @@ impl Flights {
     }
 }
 
+impl Flight {
+    /// Whether it may serve who asks from here on: its query was not invalidated since it began.
+    fn is_fresh(&self) -> bool {
+        self.freshness.as_ref().is_none_or(Freshness::is_fresh)
+    }
+}
+
 impl Asker {
+    /// Whether the flight may serve who asks from here on.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.flight.is_fresh()
+    }
+
     /// The key of the flight.
     pub(super) fn key(&self) -> &str {
         &self.flight.key
@@ -183,7 +201,7 @@ mod tests {
     #[test]
     fn everybody_gets_what_landed_and_who_comes_later_begins_anew() {
         let flights = Flights::default();
-        let (pilot, first) = flights.begin("a");
+        let (pilot, first) = flights.begin("a", None);
         let second = flights.join("a").expect("in flight");
         let third = second.another();
         assert!(first.landed().now_or_never().is_none() && flights.join("b").is_none());
@@ -197,7 +215,7 @@ mod tests {
     #[test]
     fn the_last_who_goes_stops_it() {
         let flights = Flights::default();
-        let (pilot, first) = flights.begin("a");
+        let (pilot, first) = flights.begin("a", None);
         let second = flights.join("a").expect("in flight");
         let held = flights.hold_all();
         drop(first);
@@ -212,11 +230,11 @@ mod tests {
     #[test]
     fn what_is_held_is_told_although_it_landed() {
         let flights = Flights::default();
-        let (pilot, first) = flights.begin("a");
+        let (pilot, first) = flights.begin("a", None);
         let held = flights.hold_all();
         pilot.land(Err(failure()));
         drop(first);
-        let (_next, _asker) = flights.begin("a");
+        let (_next, _asker) = flights.begin("a", None);
         let late = held[0].another();
         drop(held);
         assert_eq!(late.landed().now_or_never().and_then(Result::err), Some(failure()));
@@ -226,7 +244,7 @@ mod tests {
     #[test]
     fn a_pilot_who_is_gone_leaves_nobody_waiting() {
         let flights = Flights::default();
-        let (pilot, asker) = flights.begin("a");
+        let (pilot, asker) = flights.begin("a", None);
         drop(pilot);
         assert_eq!(asker.landed().now_or_never().and_then(Result::err), Some(lost()));
     }

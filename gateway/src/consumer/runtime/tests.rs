@@ -1,5 +1,6 @@
 //! Jobs from enqueue to event, with an outlet that remembers and consumers that misbehave.
 
+mod caching;
 mod sharing;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,7 +22,7 @@ use crate::config::query::{QueryConfig, SourceConfig};
 use crate::config::units::Time;
 use crate::consumer::testing::message;
 use crate::consumer::{
-    BoxFuture, Claims, Consumer, Failure, JobContext, Outcome, Outlet, OutletError, Queries, Sources,
+    BoxFuture, Claims, Consumer, Failure, JobContext, Outcome, Outlet, OutletError, Queries, QueryCache, Sources,
 };
 use crate::jobs::queue::How;
 use crate::jobs::results::{Content, StoredResult};
@@ -405,6 +406,7 @@ async fn an_embedded_consumer_must_be_registered() {
         config: JobsConfig::default(),
         jobs: rig.jobs.clone(),
         queries: Arc::default(),
+        cache: Arc::new(QueryCache::new(Arc::default(), 0, 1)),
         sources: Arc::clone(&rig.sources),
         outlet: Arc::clone(&rig.outlet) as Arc<dyn Outlet>,
         embedded: HashMap::new(),
@@ -420,6 +422,7 @@ struct Rig {
     jobs: Jobs,
     claims: Claims,
     sources: Arc<Sources>,
+    cache: Arc<QueryCache>,
     consumers: Consumers,
     outlet: Arc<Remembers>,
     act: Arc<Act>,
@@ -443,18 +446,20 @@ impl Rig {
             JobsConfig { retry_base: Time(Duration::from_millis(5)), cpu_threads: Some(1), ..JobsConfig::default() };
         let jobs = Jobs::open(&config, home.path()).expect("free");
         let (outlet, act) = (Arc::new(Remembers::default()), Arc::new(Act::default()));
+        let cache = Arc::new(QueryCache::new(Arc::clone(&queries), 1 << 20, 100));
         let setup = Setup {
             consumers: consumers.clone(),
             config,
             jobs: jobs.clone(),
             queries: Arc::clone(&queries),
+            cache: Arc::clone(&cache),
             sources: Arc::clone(&sources),
             outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,
             embedded: [("act".to_owned(), Arc::clone(&act) as Arc<dyn Consumer>)].into(),
         };
         let claims = Claims::new(&consumers, queries).expect("valid");
         let consumers = Consumers::start(setup).expect("started");
-        Self { jobs, claims, sources, consumers, outlet, act, home }
+        Self { jobs, claims, sources, cache, consumers, outlet, act, home }
     }
 
     async fn send(&self, json: &str) -> JobId {
@@ -529,7 +534,12 @@ fn demo(dir: &Path) -> (Arc<Sources>, Arc<Queries>) {
             params.origin = { type = 'text' }"
             .to_owned(),
         format!("id = 1\nname = 'many'\nsource = 'demo'\nsql = '{counting} where x < 50000) select x from c'"),
-        format!("id = 2\nname = 'endless'\nsource = 'demo'\ntimeout = '60s'\nsql = '{counting}) select max(x) from c'"),
+        format!(
+            "id = 2\nname = 'endless'\nsource = 'demo'\ntags = ['slow']\ntimeout = '60s'\nsql = '{counting}) select max(x) from c'"
+        ),
+        "id = 4\nname = 'cached'\nsource = 'demo'\nsql = 'select count(*) as n from flights'\ncache = '1h'\n\
+            tags = ['flights']"
+            .to_owned(),
         "id = 3\nname = 'evil'\ntitle = 'Evil & good'\nsource = 'demo'\nsql = 'select name, n from evil'".to_owned(),
     ];
     let queries: Vec<QueryConfig> = queries.iter().map(|one| toml::from_str(one).expect("a query")).collect();
