@@ -8,10 +8,12 @@ use groupcast_protocol::frame::Accepted;
 use groupcast_protocol::{GroupName, JobId, Message, Refusal};
 
 use crate::config::Config;
+use crate::consumer::QueryCache;
 use crate::dispatch::Dispatch;
 use crate::health::Health;
 use crate::idempotency::Idempotency;
 use crate::jobs::{JobRecord, Jobs, JobsError};
+use crate::live::Live;
 use crate::metrics::Metrics;
 
 /// The gateway, as its front doors see it: one pointer, because every request takes several.
@@ -28,6 +30,10 @@ pub struct Parts {
     pub jobs: Jobs,
     /// Takes messages in: to the layer, to the consumers that claim them, or both.
     pub dispatch: Dispatch,
+    /// Results that identical asks are answered with.
+    pub cache: Arc<QueryCache>,
+    /// Queries that are followed.
+    pub live: Live,
     /// Answers to requests that may be repeated.
     pub idempotency: Idempotency,
     /// What is counted.

@@ -34,10 +34,13 @@ impl Dispatch {
     /// `group_send` of a client or service: stored as jobs where consumers claim it, otherwise sent to the group.
     ///
     /// # Errors
-    /// `forbidden` for a type that only consumers send, `unknown_query` and `bad_params` for work that cannot be done,
+    /// `forbidden` for a type that only consumers send and for the group of a live query, `unknown_query` and `bad_params` for work that cannot be done,
     /// `overloaded`, `storage_full` and `unavailable` when it could not be taken. Nobody has got anything then.
     pub async fn group_send(&self, group: &GroupName, message: Message) -> Result<Accepted, Refusal> {
         refuse_job_events(&message)?;
+        if group.is_of_live_query() {
+            return Err(Refusal::group_of_live_query(group));
+        }
         self.route(group, message).await
     }
 

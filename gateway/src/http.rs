@@ -15,6 +15,7 @@ mod groups;
 pub(crate) mod head;
 mod history;
 mod idempotency;
+mod invalidate;
 mod jobs;
 mod openapi;
 mod operations;
@@ -80,6 +81,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(batch::send))
         .routes(routes!(channels::send))
         .routes(routes!(queries::run))
+        .routes(routes!(invalidate::invalidate))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::one, jobs::cancel))
         .routes(routes!(jobs::redrive))

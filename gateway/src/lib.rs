@@ -2,7 +2,7 @@
 //!
 //! A program that embeds it starts with [`Groupcast`]: a configuration, consumers and routes of its own, `start`, `stop`.
 //! Reading order: [`server`] (how the parts are put together), [`app`] (what handlers reach), [`dispatch`] (where a
-//! message goes), [`http`] and `websocket` (the front doors), [`jobs`] and [`consumer`] (deferred work), [`config`].
+//! message goes), [`http`] and `websocket` (the front doors), [`jobs`] and [`consumer`] (deferred work), [`live`] (queries that are followed), [`config`].
 
 pub mod app;
 pub mod cli;
@@ -17,6 +17,7 @@ pub mod http;
 pub mod idempotency;
 pub mod jobs;
 pub mod kill_point;
+pub mod live;
 pub mod metrics;
 mod origin;
 pub mod server;

@@ -17,7 +17,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::jobs::Jobs;
-use parts::{JobsPart, LayerPart};
+use crate::live::Live;
+use parts::{JobsPart, LayerPart, LivePart};
 
 /// The media type of the text.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -59,10 +60,12 @@ pub struct CloseLabels {
 
 impl Metrics {
     /// Makes the handles, and reads from these parts at each scrape.
-    pub fn new(layer: ChannelLayer, jobs: Jobs) -> Self {
+    pub fn new(layer: ChannelLayer, jobs: Jobs, live: Live) -> Self {
         let mut registry = Registry::with_prefix("groupcast");
         registry.register_collector(Box::new(LayerPart(layer)));
         registry.register_collector(Box::new(JobsPart(jobs.clone())));
+        registry.register("live_run_seconds", "Time of a run of a live query", live.counters().seconds.clone());
+        registry.register_collector(Box::new(LivePart(live)));
         let depths = parts::Depths::register(&mut registry);
         // 1 ms to 8 s.
         let seconds: fn() -> Histogram = || Histogram::new(exponential_buckets(0.001, 2.0, 14));

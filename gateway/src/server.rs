@@ -47,6 +47,7 @@ use crate::health::Health;
 use crate::http::Api;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::websocket;
 
@@ -181,21 +182,22 @@ impl Groupcast {
         let dispatch = Dispatch::new(layer.clone(), Arc::new(claims), jobs.clone());
         let limits = &config.limits;
         let cache = Arc::new(QueryCache::new(queries.clone(), limits.cache_bytes.0, limits.cache_results));
+        let live = Live::new(&config, queries.clone(), sources.clone(), layer.clone());
         let setup = Setup {
             consumers: config.consumer.clone(),
             config: config.jobs.clone(),
             jobs: jobs.clone(),
             queries,
             sources: sources.clone(),
-            cache,
+            cache: cache.clone(),
             outlet: Arc::new(dispatch.clone()),
             embedded: consumers,
         };
         let consumers = Consumers::start(setup).map_err(StartError::consumers)?;
-        let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone()));
+        let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone(), live.clone()));
         let health = health(&jobs, &sources);
         let idempotency = Idempotency::default();
-        let app = App::new(Parts { config, layer, jobs, dispatch, idempotency, metrics, health });
+        let app = App::new(Parts { config, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
         let mut sockets = Router::new().route(websocket::PATH, any(websocket::upgrade));
         if let Some(path) = echo_at {
             sockets = sockets.route(&path, any(websocket::upgrade_to_echo));
@@ -210,6 +212,8 @@ impl Groupcast {
         }
         let tasks = TaskTracker::new();
         tasks.spawn(sweep(app.layer.clone(), stop.accepting.clone()));
+        let (live, stop_live) = (app.live.clone(), stop.accepting.clone());
+        tasks.spawn(async move { live.run(stop_live).await });
         let reload = Arc::new(Notify::new());
         let scheme = if tls.is_some() { "https" } else { "http" };
         if let Some(tls) = tls {
@@ -396,9 +400,15 @@ fn layer_config(config: &Config) -> LayerConfig {
         history_bytes: config.limits.history_bytes.0,
         // 40 bits: that two runs have the same is less likely than any other cause of loss.
         epoch_seed: (clock::random() as u64) >> 24,
-        groups: config.group.iter().map(group_rule).collect(),
+        groups: std::iter::once(live_rule()).chain(config.group.iter().map(group_rule)).collect(),
         ..LayerConfig::new(node)
     }
+}
+
+/// Groups of live queries keep nothing, whatever the patterns of the configuration say: who comes is told the state.
+fn live_rule() -> GroupRule {
+    let pattern = Pattern::parse("query.*").expect("a prefix and a star are a pattern");
+    GroupRule { pattern, history: None, presence: false }
 }
 
 fn group_rule(group: &GroupConfig) -> GroupRule {

@@ -117,6 +117,12 @@ impl Refusal {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+
+    /// The group carries a live query, and requests may not name it.
+    pub fn group_of_live_query(group: &crate::names::GroupName) -> Self {
+        let message = format!("group `{group}` carries a live query: subscribe to the query by its name instead");
+        Self::new(ErrorCode::Forbidden, message)
+    }
 }
 
 impl From<crate::names::NameError> for Refusal {

@@ -7,8 +7,14 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::id::Id;
+
 /// The most characters a group or channel name may have (Django Channels: "length < 100").
 pub const NAME_LEN_MAX: usize = 99;
+
+/// How the names of groups begin that carry live queries. Only the gateway sends to those, and nobody is in them but who
+/// subscribed to the query.
+const LIVE_PREFIX: &str = "query.";
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,6 +122,16 @@ impl GroupName {
     /// When it is empty, too long or has a character outside of the allowed set.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check("group name", text, Bang::Never).map(Self)
+    }
+
+    /// The group of the live query that has this id.
+    pub fn of_live_query(id: Id) -> Self {
+        Self(format!("{LIVE_PREFIX}{id}").into())
+    }
+
+    /// Whether groups of this name carry live queries, and so are nobody's to name in a request.
+    pub fn is_of_live_query(&self) -> bool {
+        self.0.starts_with(LIVE_PREFIX)
     }
 }
 
@@ -236,6 +252,16 @@ mod tests {
         for name in ["a", "my_group", "room.1", "A-b_c.9", &"x".repeat(99)] {
             assert_eq!(GroupName::parse(name).map(|n| n.as_str().to_owned()), Ok(name.to_owned()));
         }
+    }
+
+    #[test]
+    fn the_group_of_a_live_query_is_known_by_its_name() {
+        let group = GroupName::of_live_query(Id::from_bytes([255; 16]));
+        assert_eq!(group.as_str(), "query.7ZZZZZZZZZZZZZZZZZZZZZZZZZ");
+        assert_eq!(GroupName::parse(group.as_str()), Ok(group.clone()));
+        let is_one = |name: &str| GroupName::parse(name).expect("a valid name").is_of_live_query();
+        assert!(group.is_of_live_query() && is_one("query.x"));
+        assert!(!is_one("query") && !is_one("queries.x") && !is_one("my.query.x"));
     }
 
     #[test]

@@ -31,7 +31,7 @@
 //!         Output::Execute(ticket, _) => {
 //!             session.complete(ticket, Ok(Answer::Subscribed { position: None, recovery: None }));
 //!         }
-//!         Output::Ping | Output::Close(..) => {}
+//!         Output::Forward(_) | Output::Ping | Output::Close(..) => {}
 //!     }
 //! }
 //! assert_eq!(sent[1], r#"{"type":"subscribed","id":1,"group":"my_group"}"#);
@@ -104,6 +104,8 @@ impl Default for Limits {
 pub enum Output {
     /// Sends this JSON text as one text message.
     Send(Bytes),
+    /// Sends this, which whoever gave it to [`Session::forward`] has framed.
+    Forward(Bytes),
     /// Executes the command and hands the answer to [`Session::complete`] with this ticket.
     Execute(Ticket, Command),
     /// Sends a WebSocket ping.
@@ -217,6 +219,26 @@ impl Session {
         self.note(&reply);
         self.commands.answer(ticket, reply.encode());
         self.advance();
+    }
+
+    /// Whether the connection may be added to a group, of which only the driver knows that a command means it.
+    ///
+    /// # Errors
+    /// `already_subscribed`.
+    pub fn check_new(&self, group: &GroupName) -> Result<(), Refusal> {
+        if !self.subscriptions.contains(group) {
+            return Ok(());
+        }
+        let message = format!("this connection is subscribed to `{group}` already; unsubscribe first to start anew");
+        Err(Refusal::new(ErrorCode::AlreadySubscribed, message))
+    }
+
+    /// Queues what many connections are sent behind what this one has been answered so far: the state of a query behind
+    /// its `subscribed`.
+    pub fn forward(&mut self, frame: Bytes) {
+        if self.state != State::Closed {
+            self.outputs.push_back(Output::Forward(frame));
+        }
     }
 
     /// Takes notice that the server side has added the connection to a group. The client has been told already:
@@ -349,21 +371,16 @@ impl Session {
     fn check(&self, command: &Command) -> Result<(), Refusal> {
         let subscribed = |group: &GroupName| self.subscriptions.contains(group);
         match command {
-            Command::Subscribe { group, .. } if subscribed(group) => Err(Refusal::new(
-                ErrorCode::AlreadySubscribed,
-                format!("this connection is subscribed to `{group}` already; unsubscribe first to start anew"),
-            )),
-            Command::Subscribe { .. } if self.subscriptions.len() >= self.limits.subscriptions_max => {
-                let max = self.limits.subscriptions_max;
-                let message = format!("this connection has {max} subscriptions, the most allowed; leave a group first");
-                Err(Refusal::new(ErrorCode::LimitExceeded, message))
+            Command::Subscribe { group, .. } | Command::GroupSend { group, .. } if group.is_of_live_query() => {
+                Err(Refusal::group_of_live_query(group))
             }
+            Command::Subscribe { group, .. } => self.check_new(group).and_then(|()| self.check_room()),
+            Command::SubscribeQuery { .. } => self.check_room(),
             Command::Unsubscribe { group } if !subscribed(group) => Err(Refusal::new(
                 ErrorCode::NotSubscribed,
                 format!("this connection is not subscribed to `{group}`; nothing to do"),
             )),
-            Command::Subscribe { .. }
-            | Command::Unsubscribe { .. }
+            Command::Unsubscribe { .. }
             | Command::GroupSend { .. }
             | Command::Query { .. }
             | Command::Cancel { .. }
@@ -373,10 +390,19 @@ impl Session {
         }
     }
 
+    fn check_room(&self) -> Result<(), Refusal> {
+        let max = self.limits.subscriptions_max;
+        if self.subscriptions.len() < max {
+            return Ok(());
+        }
+        let message = format!("this connection has {max} subscriptions, the most allowed; leave a group first");
+        Err(Refusal::new(ErrorCode::LimitExceeded, message))
+    }
+
     /// Keeps what the session knows in step with what the client is told.
     fn note(&mut self, reply: &ServerFrame) {
         match reply {
-            ServerFrame::Subscribed { group, .. } => {
+            ServerFrame::Subscribed { group, .. } | ServerFrame::SubscribedQuery { group, .. } => {
                 self.subscriptions.insert(group.clone());
             }
             ServerFrame::Unsubscribed { group, .. } => {

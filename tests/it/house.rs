@@ -52,15 +52,15 @@ fn arrows_point_one_way_and_nothing_points_at_the_tests() {
 }
 
 #[test]
-fn handlers_and_sockets_know_no_database() {
-    for module in ["http", "websocket"] {
+fn handlers_sockets_and_live_queries_know_no_database() {
+    for module in ["http", "websocket", "live"] {
         check(module, &DATABASES);
     }
 }
 
 #[test]
-fn jobs_and_consumers_know_no_http() {
-    for module in ["jobs", "consumer"] {
+fn jobs_consumers_and_live_queries_know_no_http() {
+    for module in ["jobs", "consumer", "live"] {
         check(module, &HTTP_STACK);
         check(module, &["crate::http", "crate::websocket", "crate::server", "crate::cli", "crate::app"]);
     }

@@ -17,6 +17,7 @@ mod history;
 mod house;
 mod http;
 mod http2;
+mod live;
 mod main_job;
 mod overload;
 mod postgres;

@@ -1,7 +1,9 @@
 //! What a configuration means: names used once, references that lead somewhere, bounds that can hold.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
+use groupcast_protocol::names::NAME_LEN_MAX;
 use groupcast_protocol::{GroupName, NodeId, Pattern};
 
 use super::check_params::check_params;
@@ -9,6 +11,12 @@ use super::{Config, ConsumerConfig, GroupConfig, LimitsConfig, QueryConfig, Role
 
 /// More messages than this are no history but a database: each costs its bytes in memory, and some 100 beside.
 const HISTORY_MESSAGES_MAX: usize = 1_000_000;
+
+/// More often is a load and no use: nobody reads faster.
+const REFRESH_MIN: Duration = Duration::from_millis(250);
+
+/// Tags of one query, as of one `POST /v1/invalidate`.
+const TAGS_MAX: usize = 100;
 
 /// A key and what is wrong with it.
 pub(super) type Found = (String, String);
@@ -78,6 +86,7 @@ fn check_limits(limits: &LimitsConfig, found: &mut Vec<Found>) {
     least("publish_bytes", limits.publish_bytes.0, limits.message_bytes.0);
     least("connections", limits.connections, 1);
     least("connections_per_address", limits.connections_per_address, 1);
+    least("live_queries", limits.live_queries, 1);
     least("subscriptions_per_connection", limits.subscriptions_per_connection, 1);
     least("commands_in_flight", limits.commands_in_flight, 1);
     least("commands_per_second", limits.commands_per_second as usize, 1);
@@ -202,6 +211,7 @@ fn check_queries(config: &Config, found: &mut Vec<Found>) {
         check_name(key("name"), &query.name, found);
         once(&mut names, &query.name, key("name"), found);
         check_query(config, query, &key, found);
+        check_live(query, &key, found);
         check_params(query, &key, found);
     }
 }
@@ -221,11 +231,29 @@ fn check_query(config: &Config, query: &QueryConfig, key: &dyn Fn(&str) -> Strin
         ("max_rows", query.max_rows == 0),
         ("max_bytes", query.max_bytes.0 == 0),
         ("cache", query.cache.is_some_and(|cache| cache.0.is_zero())),
-        ("tags", query.tags.iter().any(String::is_empty)),
-        ("key", query.key.iter().any(String::is_empty)),
     ] {
         if is_zero {
             found.push((key(last), "must not be empty or 0".to_owned()));
+        }
+    }
+}
+
+fn check_live(query: &QueryConfig, key: &dyn Fn(&str) -> String, found: &mut Vec<Found>) {
+    if query.refresh.is_some_and(|refresh| refresh.0 < REFRESH_MIN) {
+        found.push((key("refresh"), format!("must be {} ms or more", REFRESH_MIN.as_millis())));
+    }
+    if query.tags.len() > TAGS_MAX {
+        found.push((key("tags"), format!("has {} tags, at most {TAGS_MAX} are allowed", query.tags.len())));
+    }
+    for (last, names) in [("tags", &query.tags), ("key", &query.key)] {
+        let mut seen = HashSet::new();
+        for (at, name) in names.iter().enumerate() {
+            let key = key(&format!("{last}[{at}]"));
+            if name.is_empty() || name.chars().count() > NAME_LEN_MAX {
+                found.push((key, format!("must have 1 to {NAME_LEN_MAX} characters")));
+            } else if !seen.insert(name) {
+                found.push((key, format!("`{name}` is there twice; name it once")));
+            }
         }
     }
 }
@@ -278,8 +306,13 @@ fn check_group_pattern(key: &str, text: &str, found: &mut Vec<Found>) {
     if stem.is_empty() && !text.is_empty() {
         return;
     }
-    if let Err(error) = GroupName::parse(stem) {
-        found.push((key.to_owned(), error.to_string()));
+    match GroupName::parse(stem) {
+        Err(error) => found.push((key.to_owned(), error.to_string())),
+        Ok(name) if name.is_of_live_query() => {
+            let message = "groups whose names begin with `query.` carry live queries; choose another name";
+            found.push((key.to_owned(), message.to_owned()));
+        }
+        Ok(_) => {}
     }
 }
 

@@ -20,6 +20,9 @@ pub struct LimitsConfig {
     ///
     /// As many as `connections`: behind a proxy, and on loopback, everybody has the same address.
     pub connections_per_address: usize,
+    /// Live queries at once, each with its parameters counted once however many subscribe; more are refused with
+    /// `overloaded`. Default 1000.
+    pub live_queries: usize,
     /// Groups that one connection may be subscribed to; more get `limit_exceeded`. Default 100.
     pub subscriptions_per_connection: usize,
     /// Commands of one connection that are worked on at once; then reading from it stops. Default 64.
@@ -82,6 +85,7 @@ impl Default for LimitsConfig {
             publish_bytes: Size(1 << 20),
             connections: 10_000,
             connections_per_address: 10_000,
+            live_queries: 1000,
             subscriptions_per_connection: 100,
             commands_in_flight: 64,
             commands_per_second: 100,

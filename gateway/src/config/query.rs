@@ -66,6 +66,10 @@ pub struct QueryConfig {
     /// How long a result answers identical asks, too. Default: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<Time>,
+    /// How often a live query is asked again while somebody is subscribed to it; at least 250 ms. Without it only when
+    /// one of its `tags` is invalidated. Default never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Time>,
     /// What its rows are about; `POST /v1/invalidate` names tags whose queries have changed.
     #[serde(default)]
     pub tags: Vec<String>,

@@ -74,6 +74,26 @@ fn a_complete_file() {
 }
 
 #[test]
+fn what_makes_a_query_live() {
+    let live = |more: &str| {
+        format!("{COMPLETE}\n[[query]]\nid = 8\nname = \"live\"\nsource = \"demo\"\nsql = \"select 1\"\n{more}")
+    };
+    let config =
+        load(&live("refresh = \"250ms\"\ntags = [\"flights\"]\nkey = [\"dest\"]"), &[], vec![]).expect("valid");
+    assert_eq!(config.query[1].refresh, Some(Time(Duration::from_millis(250))));
+    assert_eq!((config.query[0].refresh, config.limits.live_queries), (None, 1000));
+    refused(&live("refresh = \"249ms\""), &[("query[1].refresh", "250 ms")]);
+    let names = "tags = [\"a\", \"\", \"a\"]\nkey = [\"\"]";
+    let expected = [("query[1].tags[1]", "1 to 99"), ("query[1].tags[2]", "twice"), ("query[1].key[0]", "1 to 99")];
+    refused(&live(names), &expected);
+}
+
+#[test]
+fn groups_of_live_queries_are_not_configured() {
+    refused("[[group]]\nname = \"query.*\"", &[("group[0].name", "live queries")]);
+}
+
+#[test]
 fn flags_win_over_environment_over_file() {
     let file = "[server]\nlisten = \"127.0.0.1:1\"\nnode = \"file\"\n[limits]\nconnections = 5";
     let flag = Setting { flag: "--listen", key: "server.listen", value: "127.0.0.1:3".to_owned() };

@@ -172,7 +172,11 @@ fn reply_to(target: Target) -> Result<ReplyTo, Refusal> {
         Kind::Channel(name) => ChannelName::parse(&name).map(ReplyTo::Channel),
         Kind::Group(name) => GroupName::parse(&name).map(ReplyTo::Group),
     };
-    parsed.map_err(|error| bad("reply_to", &format!("is not a name: {error}")))
+    let target = parsed.map_err(|error| bad("reply_to", &format!("is not a name: {error}")))?;
+    match &target {
+        ReplyTo::Group(group) if group.is_of_live_query() => Err(Refusal::group_of_live_query(group)),
+        ReplyTo::Group(_) | ReplyTo::Channel(_) | ReplyTo::Nobody => Ok(target),
+    }
 }
 
 fn unique_key(key: String) -> Result<String, Refusal> {
@@ -203,6 +207,7 @@ mod tests {
         assert_eq!(told(r#""specific.a!b""#).expect("valid"), channel("specific.a!b"));
         assert_eq!(told(r#"{"channel":"chan"}"#).expect("valid"), channel("chan"));
         assert_eq!(told(r#"{"group":"chan"}"#).expect("valid"), group("chan"));
+        assert_eq!(told(r#""query.x""#).expect_err("a live query's").code, ErrorCode::Forbidden);
         for bad in ["7", "{}", r#"{"user":"x"}"#, r#"{"group":"a","channel":"b"}"#, r#"{"group":"a!b"}"#] {
             assert!(told(bad).is_err(), "{bad}");
         }

@@ -55,6 +55,14 @@ impl Param {
         Ok(param)
     }
 
+    /// A value that came as words, as in the query string of an address.
+    fn read_words(&self, words: &str) -> Option<Box<RawValue>> {
+        match self.kind {
+            ParamKind::Text => None,
+            ParamKind::Integer | ParamKind::Real | ParamKind::Boolean => RawValue::from_string(words.to_owned()).ok(),
+        }
+    }
+
     /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -114,6 +122,32 @@ pub(crate) fn bind(params: &[Param], given: &Given) -> Result<Bound, Refusal> {
     }
     let bind = |param: &Param| Ok((param.name.clone(), param.bind(given.get(&param.name).map(|raw| &**raw))?));
     params.iter().map(bind).collect()
+}
+
+/// The values as one JSON object, by name: the same text for the same values, however they were given.
+pub(crate) fn canonical(params: &[Param], bound: &Bound) -> String {
+    let show = |(param, (name, value)): (&Param, &(String, SqlValue))| {
+        let value = match value {
+            SqlValue::Integer(yes) if param.kind == ParamKind::Boolean => serde_json::Value::from(*yes != 0),
+            SqlValue::Integer(n) => (*n).into(),
+            SqlValue::Real(n) => (*n).into(),
+            SqlValue::Text(text) => text.as_str().into(),
+        };
+        format!("{}:{value}", serde_json::Value::from(name.as_str()))
+    };
+    // As `bind` gives them: one value for each parameter, in the same order.
+    format!("{{{}}}", params.iter().zip(bound).map(show).collect::<Vec<_>>().join(","))
+}
+
+/// Parameters that came as words, each as JSON of its type. What is of no type of theirs is a text, which `bind` refuses
+/// with the reason.
+pub(crate) fn read_words(params: &[Param], words: &[(String, String)]) -> Given {
+    let read = |(name, words): &(String, String)| {
+        let param = params.iter().find(|param| param.name == *name);
+        let as_text = || serde_json::value::to_raw_value(words).expect("a text is JSON");
+        (name.clone(), param.and_then(|param| param.read_words(words)).unwrap_or_else(as_text))
+    };
+    words.iter().map(read).collect()
 }
 
 fn from_json(kind: ParamKind, json: &str) -> Option<SqlValue> {
@@ -218,6 +252,40 @@ mod tests {
         let unknown = check(r#"type = "text""#, r#"{"q":"x"}"#);
         assert_eq!(unknown, Err("there is no parameter `q`; did you mean `p`? known are `p`".into()));
         assert!(check(r#"type = "text""#, "{}").is_err_and(|text| text.contains("missing")));
+    }
+
+    #[test]
+    fn the_same_values_are_the_same_text() {
+        let param =
+            |name: &str, config: &str| Param::new(name, &toml::from_str(config).expect("valid")).expect("valid");
+        let params = [
+            param("a", "type = \"boolean\""),
+            param("b", "type = \"integer\"\ndefault = 7"),
+            param("c", "type = \"real\""),
+            param("d", "type = \"text\""),
+        ];
+        for given in [r#"{"a":true,"b":7,"c":1,"d":"\u0041\n"}"#, r#"{ "d": "A\n", "c": 1.0, "a": true }"#] {
+            let bound = bind(&params, &serde_json::from_str(given).expect("an object")).expect("good values");
+            assert_eq!(canonical(&params, &bound), r#"{"a":true,"b":7,"c":1.0,"d":"A\n"}"#);
+        }
+    }
+
+    #[test]
+    fn words_are_read_by_the_type_of_their_parameter() {
+        let read = |kind: &str, words: &str| {
+            let param = Param::new("p", &toml::from_str(&format!("type = {kind:?}")).expect("valid")).expect("valid");
+            let params = [param];
+            let given = read_words(&params, &[("p".to_owned(), words.to_owned())]);
+            bind(&params, &given).map(|mut all| all.remove(0).1).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(read("text", "7"), Ok(SqlValue::Text("7".into())));
+        assert_eq!(read("text", "\"quoted\""), Ok(SqlValue::Text("\"quoted\"".into())));
+        assert_eq!(read("integer", "7"), Ok(SqlValue::Integer(7)));
+        assert_eq!(read("real", "1.5"), Ok(SqlValue::Real(1.5)));
+        assert_eq!(read("boolean", "true"), Ok(SqlValue::Integer(1)));
+        for (kind, words) in [("integer", "seven"), ("integer", ""), ("real", "[1]"), ("boolean", "1")] {
+            assert_eq!(read(kind, words), Err(ErrorCode::BadParams), "{kind} {words}");
+        }
     }
 
     #[test]

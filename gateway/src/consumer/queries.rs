@@ -8,7 +8,7 @@ use groupcast_protocol::{ErrorCode, GroupName, Refusal};
 
 use super::ask::MAX_STALE;
 use super::nearest::known;
-use super::params::{Bound, Given, Param, bind};
+use super::params::{Bound, Given, Param, bind, canonical, read_words};
 use super::problem::Problem;
 use crate::config::query::{QueryConfig, SourceConfig};
 
@@ -28,6 +28,16 @@ impl Query {
     pub(crate) fn bind(&self, given: &Given) -> Result<Bound, Refusal> {
         bind(&self.params, given)
             .map_err(|refusal| Refusal::new(refusal.code, format!("query `{}`: {}", self.config.name, refusal.message)))
+    }
+
+    /// Parameters that came as words, as JSON.
+    pub(crate) fn read_words(&self, words: &[(String, String)]) -> Given {
+        read_words(&self.params, words)
+    }
+
+    /// The values as one JSON object: the same text for the same values.
+    pub(crate) fn canonical(&self, bound: &Bound) -> String {
+        canonical(&self.params, bound)
     }
 }
 

@@ -8,6 +8,8 @@ mod ask;
 mod driver;
 mod pipe;
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
@@ -21,9 +23,10 @@ use tokio::time::timeout;
 use super::accept;
 use super::problem::Problem;
 use crate::app::App;
-use crate::dispatch;
+use crate::live::Question;
 use crate::server::Peer;
 use crate::server::shard::Arrival;
+use ask::{InWords, Wanted};
 use driver::Opened;
 pub(crate) use driver::{Opening, drive};
 
@@ -36,23 +39,25 @@ const CHANNEL: HeaderName = HeaderName::from_static("groupcast-channel");
 ///
 /// First `event: subscribed` for each group, with `recovered` when a position was given; then the same JSON as the
 /// WebSocket pushes. `id` is opaque: a client that comes back gives it as `Last-Event-ID`, and in groups that keep
-/// history goes on where it was.
+/// history goes on where it was. A `query` is followed live: its rows as they are, then what changes.
 #[utoipa::path(
     get,
     path = "/v1/events",
     tag = "events",
     operation_id = "events",
     params(
-        ("group" = String, Query, description = "A group; once or more", example = "my_group"),
+        ("group" = Option<String>, Query, description = "A group; once or more, unless there is a `query`", example = "my_group"),
         ("after" = Option<String>, Query, description = "Where to go on in the `group` before it: `EPOCH:OFFSET`"),
+        ("query" = Option<String>, Query, description = "A live query; once or more. Its parameters follow it, each as `param.NAME=VALUE`"),
         ("Last-Event-ID" = Option<String>, Header, description = "The `id` that the stream told last; wins over `after`"),
     ),
     responses(
         (status = 200, description = "The stream; `Groupcast-Channel` names its channel", body = String, content_type = "text/event-stream"),
-        (status = 400, description = "`bad_request`"),
-        (status = 403, description = "`forbidden`: the page's origin"),
+        (status = 400, description = "`bad_request`; also a query that is not live"),
+        (status = 403, description = "`forbidden`: the page's origin, or the group of a live query"),
         (status = 406, description = "`not_acceptable`: `Accept` without `text/event-stream`"),
-        (status = 422, description = "`invalid_name`: no group, or not the name of one"),
+        (status = 413, description = "`too_large`: the parameters of a query"),
+        (status = 422, description = "`invalid_name`: no group, or not the name of one; `unknown_query`, `bad_params`"),
         (status = 429, description = "`rate_limited`: too many connections from one address"),
         (status = 503, description = "`overloaded` or `unavailable`, with `Retry-After`"),
     )
@@ -68,7 +73,8 @@ pub(super) async fn stream(
         let detail = format!("events are only sent as `{}`; accept that", sse::MEDIA_TYPE);
         return Err(Problem::new(ErrorCode::NotAcceptable, detail));
     }
-    let groups = ask::read(&uri, &headers, app.config.limits.subscriptions_per_connection)?;
+    let Wanted { groups, queries } = ask::read(&uri, &headers, app.config.limits.subscriptions_per_connection)?;
+    let questions = questions(&app, queries)?;
     if app.health.is_draining() {
         return Err(unavailable("the gateway is about to restart; connect again in a moment"));
     }
@@ -77,7 +83,7 @@ pub(super) async fn stream(
     };
     let place = peer.place.of_stream(version)?;
     let (answer, opened) = oneshot::channel();
-    let opening = Opening { groups, peer: peer.address.ip().to_string(), place, answer };
+    let opening = Opening { groups, questions, peer: peer.address.ip().to_string(), place, answer };
     if peer.shard.try_send(Arrival::Events(opening)).is_err() {
         let detail = "too many connections are being opened; connect again in a moment";
         return Err(Problem::new(ErrorCode::Overloaded, detail));
@@ -86,7 +92,19 @@ pub(super) async fn stream(
     let Ok(Ok(opened)) = opened else {
         return Err(unavailable("the stream could not be opened in time; connect again in a moment"));
     };
-    Ok(answer_with(opened.map_err(dispatch::refusal)?, headers.get(ORIGIN)))
+    Ok(answer_with(opened?, headers.get(ORIGIN)))
+}
+
+/// Each question once, however often and in whatever words it is asked.
+fn questions(app: &App, queries: Vec<InWords>) -> Result<Vec<Arc<Question>>, Problem> {
+    let mut questions: Vec<Arc<Question>> = Vec::new();
+    for InWords { name, params } in queries {
+        let question = app.live.ask_in_words(&name, &params)?;
+        if questions.iter().all(|other| other.group() != question.group()) {
+            questions.push(question);
+        }
+    }
+    Ok(questions)
 }
 
 fn answer_with(opened: Opened, origin: Option<&HeaderValue>) -> Response {

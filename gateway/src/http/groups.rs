@@ -199,6 +199,7 @@ pub(super) async fn members(
     ),
     responses(
         (status = 204, description = "It is a member"),
+        (status = 403, description = "`forbidden`: the group of a live query"),
         (status = 404, description = "`not_found`: a connection's channel that is gone"),
         (status = 422, description = "`invalid_name`"),
         (status = 503, description = "`overloaded`, with `Retry-After`"),
@@ -209,6 +210,9 @@ pub(super) async fn add(
     InGroup(group): InGroup,
     OnChannel(channel): OnChannel,
 ) -> Result<StatusCode, Problem> {
+    if group.is_of_live_query() {
+        return Err(Refusal::group_of_live_query(&group).into());
+    }
     app.layer.group_add(&group, &channel).await.map_err(dispatch::refusal)?;
     Ok(StatusCode::NO_CONTENT)
 }

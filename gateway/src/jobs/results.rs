@@ -168,6 +168,13 @@ impl RowSet {
         self.chunks.iter().map(|chunk| chunk.rows).sum()
     }
 
+    /// SHA-256 of the rows as text, in hexadecimal.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        self.chunks.iter().for_each(|chunk| hash.update(&chunk.ndjson));
+        hex(&hash.finalize())
+    }
+
     /// How many bytes the rows have as text.
     pub fn bytes(&self) -> u64 {
         self.chunks.iter().map(|chunk| chunk.ndjson.len() as u64).sum()
@@ -180,17 +187,8 @@ impl Content {
         let url = self.url(job);
         match self {
             Self::Rows(set) => {
-                let mut hash = Sha256::new();
-                set.chunks.iter().for_each(|chunk| hash.update(&chunk.ndjson));
-                let digest = hex(&hash.finalize());
-                ResultInfo {
-                    rows: Some(set.row_count()),
-                    bytes: set.bytes(),
-                    truncated: set.truncated,
-                    digest,
-                    url,
-                    age_ms: None,
-                }
+                let (rows, digest) = (Some(set.row_count()), set.digest());
+                ResultInfo { rows, bytes: set.bytes(), truncated: set.truncated, digest, url, age_ms: None }
             }
             Self::Json(text) => {
                 let digest = hex(&Sha256::digest(text));

@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::jobs::{Depth, Jobs};
+use crate::live::Live;
 
 /// The counters of the layer.
 #[derive(Debug)]
@@ -78,6 +79,37 @@ impl Collector for JobsPart {
             ("jobs_syncs", "Transactions that were synced to disk", &counters.syncs),
             ("jobs_events_failed", "Events that were not taken in time and are sent again", &counters.events_failed),
             ("jobs_threads_lost", "CPU threads given up because their work did not end", &counters.threads_lost),
+        ] {
+            count(&mut out, name, help, value.get())?;
+        }
+        Ok(())
+    }
+}
+
+/// The counters of live queries.
+pub(super) struct LivePart(pub(super) Live);
+
+impl fmt::Debug for LivePart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LivePart")
+    }
+}
+
+impl Collector for LivePart {
+    fn encode(&self, mut out: DescriptorEncoder) -> fmt::Result {
+        let (sets, subscribers) = self.0.load();
+        gauge(&mut out, "live_queries", "Live queries, each with its parameters counted once", sets)?;
+        gauge(&mut out, "live_subscribers", "Subscriptions to live queries", subscribers)?;
+        let counters = self.0.counters();
+        for (name, help, value) in [
+            ("live_runs", "Times that live queries were asked", &counters.runs),
+            ("live_failures", "Runs of live queries that failed", &counters.failures),
+            (
+                "live_changes",
+                "Changes of live queries that were sent, each once for all subscribers",
+                &counters.changes,
+            ),
+            ("live_invalidations", "Requests to ask live queries again", &counters.invalidations),
         ] {
             count(&mut out, name, help, value.get())?;
         }

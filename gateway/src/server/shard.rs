@@ -6,10 +6,13 @@
 use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
-use groupcast_channel_layer::{Event, Shard, ShardInbox};
+use groupcast_channel_layer::{Event, Shard, ShardInbox, Slot};
+use groupcast_protocol::Refusal;
 use http::{Method, StatusCode};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -21,6 +24,7 @@ use super::tls::Tls;
 use super::{StartError, Stop, spread};
 use crate::app::App;
 use crate::http::{Api, events};
+use crate::live::Question;
 use crate::websocket::{self, Upgrade};
 
 /// Requests that are answered and not yet driven. At the bound they are refused.
@@ -59,6 +63,17 @@ impl Local {
     pub(crate) fn new(app: App, shard: Shard) -> Self {
         let websockets = websocket::Shared::new(&app.config.limits);
         Self { app, shard: RefCell::new(shard), websockets, tasks: TaskTracker::new() }
+    }
+
+    /// Puts a connection into the group of a live query, and says what its client has to be told in this turn. The
+    /// cursor is set before the state is looked at, so no change lies between the two.
+    ///
+    /// # Errors
+    /// `overloaded` when there are too many live queries; the connection is not in the group then.
+    pub(crate) fn follow(&self, slot: Slot, question: &Arc<Question>) -> Result<Vec<Bytes>, Refusal> {
+        self.shard.borrow_mut().subscribe(slot, question.group(), None);
+        let leave = |_: &Refusal| self.shard.borrow_mut().unsubscribe(slot, question.group());
+        self.app.live.join(question).inspect_err(leave)
     }
 
     /// Runs something that has to be done though its connection is over.

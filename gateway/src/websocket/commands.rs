@@ -152,7 +152,7 @@ async fn execute(app: &App, channel: ChannelName, command: Command) -> Result<An
             Err(Refusal::new(ErrorCode::BadRequest, why))
         }
         // The driver has the shard and does these itself.
-        Command::Subscribe { .. } | Command::Unsubscribe { .. } => {
+        Command::Subscribe { .. } | Command::SubscribeQuery { .. } | Command::Unsubscribe { .. } => {
             Err(Refusal::new(ErrorCode::Internal, "a subscription did not reach its shard"))
         }
     }

@@ -20,7 +20,7 @@ use groupcast_protocol::close::CloseCode;
 use groupcast_protocol::frame::Command;
 use groupcast_protocol::session::{Answer, Output, Session, Ticket};
 use groupcast_protocol::websocket::reader::Reader;
-use groupcast_protocol::{ChannelName, Format, GroupName, Position, websocket};
+use groupcast_protocol::{ChannelName, Format, GroupName, Position, RawObject, Refusal, websocket};
 use tokio::time::{Instant, timeout};
 
 use self::input::Unread;
@@ -259,11 +259,15 @@ impl Connection {
     fn act(&mut self, output: Output) {
         match output {
             // Nothing may follow a close frame, ours or the answer to the peer's.
-            Output::Send(_) | Output::Ping if self.has_closed() => {}
+            Output::Send(_) | Output::Forward(_) | Output::Ping if self.has_closed() => {}
             Output::Send(text) => self.push(websocket::text(&text)),
+            Output::Forward(frame) => self.push(frame),
             Output::Ping => self.push(websocket::ping(b"")),
             Output::Execute(ticket, Command::Subscribe { group, after }) => {
                 self.subscribe(ticket, &group, after.as_ref());
+            }
+            Output::Execute(ticket, Command::SubscribeQuery { query, params }) => {
+                self.subscribe_query(ticket, &query, &params);
             }
             Output::Execute(ticket, Command::Unsubscribe { group }) => {
                 self.local.shard.borrow_mut().unsubscribe(self.slot, &group);
@@ -291,6 +295,24 @@ impl Connection {
     fn subscribe(&mut self, ticket: Ticket, group: &GroupName, after: Option<&Position>) {
         let Subscribed { position, recovery } = self.local.shard.borrow_mut().subscribe(self.slot, group, after);
         self.session.complete(ticket, Ok(Answer::Subscribed { position, recovery }));
+    }
+
+    /// As [`Connection::subscribe`]; behind `subscribed`, what is known of the query's rows.
+    fn subscribe_query(&mut self, ticket: Ticket, query: &str, params: &RawObject) {
+        match self.follow(query, params) {
+            Ok((group, state)) => {
+                self.session.complete(ticket, Ok(Answer::SubscribedQuery { group }));
+                state.into_iter().for_each(|frame| self.session.forward(frame));
+            }
+            Err(refusal) => self.session.complete(ticket, Err(refusal)),
+        }
+    }
+
+    fn follow(&self, query: &str, params: &RawObject) -> Result<(GroupName, Vec<Bytes>), Refusal> {
+        let question = self.local.app.live.ask(query, params)?;
+        self.session.check_new(question.group())?;
+        let state = self.local.follow(self.slot, &question)?;
+        Ok((question.group().clone(), state))
     }
 
     /// Whether the socket has to be waited for before anything else is written.

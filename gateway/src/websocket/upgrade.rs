@@ -284,6 +284,9 @@ fn groups(uri: &Uri, limit: usize) -> Result<Vec<(GroupName, Option<Position>)>,
         match (key.as_str(), groups.last_mut()) {
             ("group", _) => {
                 let name = GroupName::parse(&value).map_err(Refusal::from)?;
+                if name.is_of_live_query() {
+                    return Err(Refusal::group_of_live_query(&name).into());
+                }
                 if groups.iter().all(|(group, _)| *group != name) {
                     groups.push((name, None));
                 }

@@ -3,6 +3,7 @@
 //! ```text
 //! {"type":"subscribe","id":1,"group":"my_group"}
 //! {"type":"subscribe","id":1,"group":"my_group","after":{"epoch":"x7","offset":40}}
+//! {"type":"subscribe","id":1,"query":"worst_routes","params":{…}}
 //! {"type":"unsubscribe","id":2,"group":"my_group"}
 //! {"type":"group_send","id":3,"group":"g","message":{…},"idempotency_key":"k"}
 //! {"type":"query","id":4,"name":"worst_routes","params":{…}}
@@ -58,6 +59,13 @@ pub enum Command {
         group: GroupName,
         /// Where the client left off, to get what it missed.
         after: Option<Position>,
+    },
+    /// Subscribes the connection to the rows of a named query: as they are, and then as they change.
+    SubscribeQuery {
+        /// The name of the query.
+        query: Box<str>,
+        /// Its parameters; empty when the frame has none.
+        params: RawObject,
     },
     /// Removes the connection from a group.
     Unsubscribe {
@@ -170,6 +178,10 @@ impl ClientFrame {
             Command::Subscribe { group, after } => {
                 object("subscribe").field("group", group).optional("after", after.as_ref())
             }
+            Command::SubscribeQuery { query, params } if params.is_empty() => object("subscribe").field("query", query),
+            Command::SubscribeQuery { query, params } => {
+                object("subscribe").field("query", query).json("params", params.raw())
+            }
             Command::Unsubscribe { group } => object("unsubscribe").field("group", group),
             Command::GroupSend { group, message, idempotency_key } => object("group_send")
                 .field("group", group)
@@ -191,7 +203,7 @@ impl ClientFrame {
 
 fn decode_request(fields: &Fields<'_>, message_bytes_max: usize) -> Result<Request, Refusal> {
     let command = match &*fields.string("type")? {
-        "subscribe" => Command::Subscribe { group: group(fields)?, after: fields.optional_position("after")? },
+        "subscribe" => subscribe(fields)?,
         "unsubscribe" => Command::Unsubscribe { group: group(fields)? },
         "group_send" => Command::GroupSend {
             group: group(fields)?,
@@ -209,6 +221,22 @@ fn decode_request(fields: &Fields<'_>, message_bytes_max: usize) -> Result<Reque
         unknown => return Err(unknown_type(unknown)),
     };
     Ok(Request::Command(command))
+}
+
+/// To a group, or to a query.
+fn subscribe(fields: &Fields<'_>) -> Result<Command, Refusal> {
+    let after = fields.optional_position("after")?;
+    let Some(query) = fields.optional_string("query")? else {
+        return Ok(Command::Subscribe { group: group(fields)?, after });
+    };
+    let invalid = |why: &str| FieldError::Invalid { field: "query", why: why.to_owned() };
+    if fields.raw("group")?.is_some() {
+        return Err(invalid("there is a `group`, too; subscribe to one of them at a time").into());
+    }
+    if after.is_some() {
+        return Err(invalid("its rows have no history to go on in; leave `after` out").into());
+    }
+    Ok(Command::SubscribeQuery { query: query.into(), params: params(fields)? })
 }
 
 fn unknown_type(kind: &str) -> Refusal {

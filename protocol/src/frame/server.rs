@@ -38,6 +38,15 @@ pub enum ServerFrame {
         /// What became of `after`, when the command had one.
         recovery: Option<Recovery>,
     },
+    /// `{"type":"subscribed","id":1,"query":"worst_routes","group":"query.01JD…"}`
+    SubscribedQuery {
+        /// The command's.
+        id: Option<RequestId>,
+        /// The name of the query.
+        query: Box<str>,
+        /// The group that its rows come by.
+        group: GroupName,
+    },
     /// `{"type":"unsubscribed","id":2,"group":"g"}`
     Unsubscribed {
         /// The command's; none when the server removed the connection.

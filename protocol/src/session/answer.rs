@@ -16,6 +16,11 @@ pub enum Answer {
         /// What became of `after`, when the command had one.
         recovery: Option<Recovery>,
     },
+    /// To `subscribe` to a query: its rows come by this group.
+    SubscribedQuery {
+        /// The group.
+        group: GroupName,
+    },
     /// To `unsubscribe`: nothing of the group comes any more.
     Unsubscribed,
     /// To `group_send` and `query`.
@@ -42,6 +47,7 @@ pub enum Answer {
 #[derive(Debug, Clone)]
 pub(super) enum Asked {
     Subscribe(GroupName),
+    SubscribeQuery(Box<str>),
     Unsubscribe(GroupName),
     Accept,
     Cancel(JobId),
@@ -54,6 +60,7 @@ impl Asked {
     pub(super) fn of(command: &Command) -> Self {
         match command {
             Command::Subscribe { group, .. } => Self::Subscribe(group.clone()),
+            Command::SubscribeQuery { query, .. } => Self::SubscribeQuery(query.clone()),
             Command::Unsubscribe { group } => Self::Unsubscribe(group.clone()),
             Command::GroupSend { .. } | Command::Query { .. } => Self::Accept,
             Command::Cancel { job } => Self::Cancel(*job),
@@ -66,7 +73,7 @@ impl Asked {
     /// Whether the command starts alone: after everything before is answered, before anything later starts.
     pub(super) fn is_barrier(&self) -> bool {
         match self {
-            Self::Subscribe(_) | Self::Unsubscribe(_) | Self::Authenticate => true,
+            Self::Subscribe(_) | Self::SubscribeQuery(_) | Self::Unsubscribe(_) | Self::Authenticate => true,
             Self::Accept | Self::Cancel(_) | Self::Members(_) | Self::History(_) => false,
         }
     }
@@ -81,6 +88,9 @@ impl Answer {
         let frame = match (asked, self) {
             (Asked::Subscribe(group), Self::Subscribed { position, recovery }) => {
                 ServerFrame::Subscribed { id, group, position, recovery }
+            }
+            (Asked::SubscribeQuery(query), Self::SubscribedQuery { group }) => {
+                ServerFrame::SubscribedQuery { id, query, group }
             }
             (Asked::Unsubscribe(group), Self::Unsubscribed) => ServerFrame::Unsubscribed { id, group },
             (Asked::Accept, Self::Accepted(accepted)) => ServerFrame::Accepted { id, accepted },

@@ -32,6 +32,37 @@ fn a_subscription_begins_and_ends() {
 }
 
 #[test]
+fn a_query_is_subscribed_to_by_name_and_left_by_its_group() {
+    let group = group("query.01JD8ZJ4M5E8RAX0V4C9QW2N7K");
+    let mut it = Open::new();
+    let ask = r#"{"type":"subscribe","id":1,"query":"worst_routes"}"#;
+    it.says(ask).says(MEMBERS).gives(["execute 0 SubscribeQuery"]);
+    assert!(it.session.check_new(&group).is_ok());
+    let told = format!(r#"{{"type":"subscribed","id":1,"query":"worst_routes","group":"{group}"}}"#);
+    it.session.complete(it.asked[0].0, Ok(Answer::SubscribedQuery { group: group.clone() }));
+    it.session.forward("state".into());
+    it.gives([told.as_str(), "execute 1 Members", "forward state"]);
+    assert_eq!(it.session.check_new(&group).expect_err("it is in").code, ErrorCode::AlreadySubscribed);
+    it.completes(1, Ok(nobody())).gives([NOBODY]);
+    it.says(&format!(r#"{{"type":"unsubscribe","id":2,"group":"{group}"}}"#)).gives(["execute 2 Unsubscribe"]);
+}
+
+#[test]
+fn the_group_of_a_query_is_nobodys_to_name() {
+    let mut it = Open::new();
+    it.says(r#"{"type":"subscribe","id":1,"group":"query.x"}"#).gives_error("forbidden", "1");
+    let send = r#"{"type":"group_send","id":2,"group":"query.x","message":{"type":"m"}}"#;
+    it.says(send).gives_error("forbidden", "2");
+}
+
+#[test]
+fn queries_count_as_subscriptions() {
+    let mut it = Open::with(Limits { subscriptions_max: 1, ..Limits::default() });
+    it.subscribes();
+    it.says(r#"{"type":"subscribe","id":9,"query":"q"}"#).gives_error("limit_exceeded", "9");
+}
+
+#[test]
 fn position_and_recovery_are_told() {
     let position = Some(Position::new("x7", 40).expect("valid"));
     let cases = [
@@ -377,6 +408,7 @@ impl Open {
                     format!("execute {} {name}", ticket.0)
                 }
                 Output::Ping => "ping".to_owned(),
+                Output::Forward(frame) => format!("forward {}", String::from_utf8_lossy(&frame)),
                 Output::Close(code, _) => format!("close {}", code.as_u16()),
             });
         }

@@ -248,7 +248,7 @@ impl Driver {
                     self.barrier = barrier;
                     self.running.push((ticket, frames::answer_to(&command)));
                 }
-                Output::Ping => {}
+                Output::Ping | Output::Forward(_) => {}
                 Output::Close(_, _) => self.closed = true,
             }
         }
@@ -285,6 +285,7 @@ fn answered(frame: ServerFrame) -> Option<Option<RequestId>> {
             (!frames::is_few(&group)).then_some(None)
         }
         ServerFrame::Subscribed { id, .. }
+        | ServerFrame::SubscribedQuery { id, .. }
         | ServerFrame::Unsubscribed { id, .. }
         | ServerFrame::Accepted { id, .. }
         | ServerFrame::Cancelled { id, .. }

@@ -9,16 +9,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use groupcast_channel_layer::{LayerError, Origin, Signal, Sink, Slot, Subscribed, Wrote};
+use groupcast_channel_layer::{Origin, Signal, Sink, Slot, Subscribed, Wrote};
 use groupcast_protocol::format::At;
 use groupcast_protocol::frame::{Recovery, ServerFrame};
-use groupcast_protocol::{ChannelName, Format, GroupName, Position, sse};
+use groupcast_protocol::{ChannelName, Format, GroupName, Position, Refusal, sse};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::ask::Groups;
 use super::pipe::{self, Reader, Writer};
 use crate::clock;
+use crate::dispatch;
+use crate::live::Question;
 use crate::server::Place;
 use crate::server::shard::Local;
 
@@ -35,12 +37,14 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Opening {
     /// Groups to subscribe to, and where to go on in each.
     pub(super) groups: Groups,
+    /// Queries to follow.
+    pub(super) questions: Vec<Arc<Question>>,
     /// The other end's address.
     pub(super) peer: String,
     /// Its place among the connections that there may be.
     pub(super) place: Place,
     /// Who waits to answer the request.
-    pub(super) answer: oneshot::Sender<Result<Opened, LayerError>>,
+    pub(super) answer: oneshot::Sender<Result<Opened, Refusal>>,
 }
 
 /// A stream that has begun.
@@ -55,19 +59,23 @@ pub(super) struct Opened {
 /// Opens a stream, and drives it until it ends.
 pub(crate) async fn drive(local: Rc<Local>, opening: Opening) {
     let (outlet, body) = Outlet::new();
-    let format = if opening.groups.len() == 1 { Format::Events } else { Format::EventsOfMany };
+    let format =
+        if opening.groups.len() + opening.questions.len() == 1 { Format::Events } else { Format::EventsOfMany };
     let origin = Origin { peer: opening.peer, user: None, connected_at: clock::now_ms() };
     let connected = local.shard.borrow_mut().connect(outlet.clone(), format, origin);
     let (slot, channel) = match connected {
         Ok(connected) => connected,
         // Whoever waits for it hears of it, or has gone.
-        Err(error) => return drop(opening.answer.send(Err(error))),
+        Err(error) => return drop(opening.answer.send(Err(dispatch::refusal(error)))),
     };
     let beat = Instant::now() + local.app.config.limits.ping_interval.0;
     let state = State::Open;
     let stream =
         Stream { local, outlet, format, slot, state, beat, told: false, stalled_since: None, _place: opening.place };
-    stream.begin(&opening.groups);
+    if let Err(refusal) = stream.begin(&opening.groups, &opening.questions) {
+        stream.local.shard.borrow_mut().disconnect(slot);
+        return drop(opening.answer.send(Err(refusal)));
+    }
     // When nobody waits any more the body is dropped here, and the first turn finds its reader gone.
     drop(opening.answer.send(Ok(Opened { channel, body })));
     stream.run().await;
@@ -102,7 +110,27 @@ enum State {
 
 impl Stream {
     /// Subscribes and tells so. All of it is queued in this turn, so no message can come before it.
-    fn begin(&self, groups: &[(GroupName, Option<Position>)]) {
+    ///
+    /// # Errors
+    /// When a query cannot be followed; what has been begun is the caller's to end.
+    fn begin(&self, groups: &[(GroupName, Option<Position>)], questions: &[Arc<Question>]) -> Result<(), Refusal> {
+        self.begin_groups(groups);
+        questions.iter().try_for_each(|question| self.begin_query(question))
+    }
+
+    fn begin_query(&self, question: &Arc<Question>) -> Result<(), Refusal> {
+        let state = self.local.follow(self.slot, question)?;
+        let (query, group) = (question.name().into(), question.group().clone());
+        let told = ServerFrame::SubscribedQuery { id: None, query, group }.encode();
+        let mut shard = self.local.shard.borrow_mut();
+        shard.push(self.slot, self.format.subscribed(&told, None));
+        for frame in state {
+            shard.push(self.slot, self.format.of_websocket(&frame, None));
+        }
+        Ok(())
+    }
+
+    fn begin_groups(&self, groups: &[(GroupName, Option<Position>)]) {
         let mut shard = self.local.shard.borrow_mut();
         let retry = RETRY + (2 * RETRY).mul_f64(clock::random_fraction());
         shard.push(self.slot, sse::retry(millis(retry)));

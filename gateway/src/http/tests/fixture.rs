@@ -14,12 +14,13 @@ use tower::ServiceExt;
 
 use crate::app::{App, Parts};
 use crate::config::{Config, Sources};
-use crate::consumer::{Claims, Queries};
+use crate::consumer::{self, Claims, Queries};
 use crate::dispatch::Dispatch;
 use crate::health::Health;
 use crate::http::router;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
+use crate::live::Live;
 use crate::metrics::Metrics;
 
 const CONFIG: &str = r#"
@@ -59,10 +60,15 @@ impl Api {
         let config = Arc::new(Config::load(&Sources::file(file)).expect("a good configuration").config);
         let jobs = Jobs::in_memory(&config.jobs);
         let queries = Arc::new(Queries::new(&config.source, &config.query).expect("good queries"));
-        let claims = Arc::new(Claims::new(&config.consumer, queries).expect("good consumers"));
+        let claims = Arc::new(Claims::new(&config.consumer, queries.clone()).expect("good consumers"));
         let (layer, inboxes) = ChannelLayer::new(LayerConfig::new(NodeId::parse("gw1").expect("a good name")));
+        let sources = consumer::Sources::open(&config.source, std::path::Path::new("."))
+            .map_err(|problems| format!("{problems:?}"));
+        let sources = Arc::new(sources.expect("good sources"));
+        let cache = Arc::new(consumer::QueryCache::new(queries.clone(), 1 << 20, 100));
+        let live = Live::new(&config, queries, sources, layer.clone());
         let dispatch = Dispatch::new(layer.clone(), claims, jobs.clone());
-        let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone()));
+        let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone(), live.clone()));
         let checked = jobs.clone();
         let check = move || -> futures_util::future::BoxFuture<'static, Result<(), String>> {
             let jobs = checked.clone();
@@ -70,7 +76,7 @@ impl Api {
         };
         let health = Health::default().with_check("jobs", Arc::new(check));
         let idempotency = Idempotency::default();
-        let app = App::new(Parts { config, layer, jobs, dispatch, idempotency, metrics, health });
+        let app = App::new(Parts { config, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
         Self { router: router(app.clone(), more), app, _inboxes: inboxes }
     }
 

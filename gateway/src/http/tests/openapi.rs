@@ -28,6 +28,7 @@ const CONTRACT: &[&str] = &[
     "GET /v1/jobs/{}/result",
     "POST /v1/channels/{}/send",
     "POST /v1/groups/{}/send",
+    "POST /v1/invalidate",
     "POST /v1/jobs/redrive",
     "POST /v1/queries/{}",
     "POST /v1/send",

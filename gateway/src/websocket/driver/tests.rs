@@ -10,11 +10,12 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::app::{App, Parts};
 use crate::config::Config;
-use crate::consumer::{Claims, Queries};
+use crate::consumer::{Claims, Queries, QueryCache, Sources};
 use crate::dispatch::Dispatch;
 use crate::health::Health;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::server::Admission;
 
@@ -45,12 +46,16 @@ async fn panic_and_look() {
     let admission = Admission::new(&config.limits);
     let jobs = Jobs::in_memory(&config.jobs);
     let queries = Arc::new(Queries::new(&config.source, &config.query).expect("no queries are good queries"));
-    let claims = Arc::new(Claims::new(&config.consumer, queries).expect("no consumers are good consumers"));
+    let claims = Arc::new(Claims::new(&config.consumer, queries.clone()).expect("no consumers are good consumers"));
     let (layer, mut inboxes) = ChannelLayer::new(LayerConfig::new(NodeId::parse("gw1").expect("a good name")));
+    let sources = Sources::open(&config.source, std::path::Path::new(".")).map_err(|problems| format!("{problems:?}"));
+    let sources = Arc::new(sources.expect("good sources"));
+    let cache = Arc::new(QueryCache::new(queries.clone(), 1 << 20, 100));
+    let live = Live::new(&config, queries, sources, layer.clone());
     let dispatch = Dispatch::new(layer.clone(), claims, jobs.clone());
-    let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone()));
+    let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone(), live.clone()));
     let (idempotency, health) = (Idempotency::default(), Health::default());
-    let app = App::new(Parts { config, layer, jobs, dispatch, idempotency, metrics, health });
+    let app = App::new(Parts { config, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
     let (shard, _events) = inboxes.remove(0).open();
     let local = Rc::new(Local::new(app, shard));
 

@@ -41,10 +41,7 @@ impl ServerFrame {
         let id = fields.raw("id")?.map(RequestId::read).transpose()?;
         let frame = match &*fields.string("type")? {
             "welcome" => welcome(fields)?,
-            "subscribed" => {
-                let (position, recovery) = (position(fields)?, recovery(fields)?);
-                Self::Subscribed { id, group: group(fields)?, position, recovery }
-            }
+            "subscribed" => subscribed(fields, id)?,
             "unsubscribed" => Self::Unsubscribed { id, group: group(fields)? },
             "accepted" => Self::Accepted { id, accepted: accepted(text)? },
             "cancelled" => Self::Cancelled { id, job: parsed(fields, "job")? },
@@ -74,6 +71,14 @@ fn welcome(fields: &Fields<'_>) -> Result<ServerFrame, FrameError> {
         return Err(FieldError::Invalid { field: "protocol", why }.into());
     }
     Ok(ServerFrame::Welcome { channel: channel(fields, "channel")?, user: user(fields)? })
+}
+
+fn subscribed(fields: &Fields<'_>, id: Option<RequestId>) -> Result<ServerFrame, FrameError> {
+    let group = group(fields)?;
+    if let Some(query) = fields.optional_string("query")? {
+        return Ok(ServerFrame::SubscribedQuery { id, query: query.into(), group });
+    }
+    Ok(ServerFrame::Subscribed { id, group, position: position(fields)?, recovery: recovery(fields)? })
 }
 
 fn message(fields: &Fields<'_>) -> Result<ServerFrame, FrameError> {

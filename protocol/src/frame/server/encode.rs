@@ -56,6 +56,9 @@ impl ServerFrame {
             Self::Subscribed { id, group, position, recovery } => {
                 subscribed(id.as_ref(), group, position.as_ref(), *recovery)
             }
+            Self::SubscribedQuery { id, query, group } => {
+                answer("subscribed", id).field("query", query).field("group", group).finish()
+            }
             Self::Unsubscribed { id, group } => answer("unsubscribed", id).field("group", group).finish(),
             Self::Accepted { id, accepted } => answer("accepted", id).fields_of(accepted).finish(),
             Self::Cancelled { id, job } => answer("cancelled", id).field("job", job).finish(),

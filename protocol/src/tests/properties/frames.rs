@@ -18,6 +18,7 @@ use crate::session::Answer;
 pub(super) fn client_frame() -> impl Strategy<Value = ClientFrame> {
     let command = prop_oneof![
         (group(), prop::option::of(position())).prop_map(|(group, after)| Command::Subscribe { group, after }),
+        (any::<String>(), params()).prop_map(|(query, params)| Command::SubscribeQuery { query: query.into(), params }),
         group().prop_map(|group| Command::Unsubscribe { group }),
         (group(), message(), prop::option::of("[a-z]{1,9}|\\PC{1,20}")).prop_map(|(group, message, key)| {
             Command::GroupSend { group, message, idempotency_key: key.map(Into::into) }
@@ -39,6 +40,11 @@ pub(super) fn server_frame() -> impl Strategy<Value = ServerFrame> {
         (channel(), user()).prop_map(|(channel, user)| ServerFrame::Welcome { channel, user }),
         (request_id(), group(), prop::option::of(position()), recovery())
             .prop_map(|(id, group, position, recovery)| ServerFrame::Subscribed { id, group, position, recovery }),
+        (request_id(), any::<String>(), group()).prop_map(|(id, query, group)| ServerFrame::SubscribedQuery {
+            id,
+            query: query.into(),
+            group
+        }),
         (request_id(), group()).prop_map(|(id, group)| ServerFrame::Unsubscribed { id, group }),
         (request_id(), accepted()).prop_map(|(id, accepted)| ServerFrame::Accepted { id, accepted }),
         (request_id(), id()).prop_map(|(id, job)| ServerFrame::Cancelled { id, job }),
@@ -100,13 +106,15 @@ pub(super) fn position() -> impl Strategy<Value = Position> {
 
 /// Whether the contract lets nothing run beside the command.
 pub(super) fn is_barrier(command: &Command) -> bool {
-    matches!(command, Command::Subscribe { .. } | Command::Unsubscribe { .. } | Command::Authenticate { .. })
+    use Command::{Authenticate, Subscribe, SubscribeQuery, Unsubscribe};
+    matches!(command, Subscribe { .. } | SubscribeQuery { .. } | Unsubscribe { .. } | Authenticate { .. })
 }
 
 /// Some fitting answer.
 pub(super) fn answer_to(command: &Command) -> Answer {
     match command {
         Command::Subscribe { .. } => Answer::Subscribed { position: None, recovery: None },
+        Command::SubscribeQuery { query, .. } => Answer::SubscribedQuery { group: group_of(query) },
         Command::Unsubscribe { .. } => Answer::Unsubscribed,
         Command::GroupSend { .. } | Command::Query { .. } => Answer::Accepted(Accepted {
             message_id: Id::new(1, 1),
@@ -124,6 +132,12 @@ pub(super) fn answer_to(command: &Command) -> Answer {
         }
         Command::Authenticate { .. } => Answer::Authenticated { user: None },
     }
+}
+
+/// Some group for each query.
+fn group_of(query: &str) -> GroupName {
+    let sum = query.bytes().fold(0u8, u8::wrapping_add);
+    GroupName::of_live_query(Id::from_bytes([sum; 16]))
 }
 
 fn request_id() -> impl Strategy<Value = Option<RequestId>> {
