@@ -8,6 +8,7 @@ pub mod check;
 pub mod client;
 mod delays;
 pub mod error;
+pub mod invalidate;
 pub mod jobs;
 pub mod output;
 pub mod query;
@@ -50,8 +51,10 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Sends a message to a group.
     Send(send::SendArgs),
-    /// Subscribes to groups and prints one line of JSON for each push.
+    /// Subscribes to groups, or to a live query, and prints one line of JSON for each push.
     Subscribe(subscribe::SubscribeArgs),
+    /// Has live queries asked again, because data have changed.
+    Invalidate(invalidate::InvalidateArgs),
     /// Runs a named query, waits, and prints its rows.
     Query(query::QueryArgs),
     /// Lists, shows, cancels and redrives jobs.
@@ -76,6 +79,7 @@ impl Command {
             Self::Check(args) => check::check(args, environment),
             Self::Send(args) => block_on(send::send(args)),
             Self::Subscribe(args) => block_on(subscribe::subscribe(args)),
+            Self::Invalidate(args) => block_on(invalidate::invalidate(args)),
             Self::Query(args) => block_on(query::query(args)),
             Self::Jobs(args) => block_on(jobs::jobs(args)),
             Self::Bench(args) => bench::bench(args),
@@ -110,6 +114,9 @@ mod tests {
             "groupcast check --config groupcast.toml --print",
             "groupcast send my_group {}",
             "groupcast subscribe a b --url http://x --token y",
+            "groupcast subscribe --query worst_routes origin=JFK --count 1",
+            "groupcast subscribe --query worst_routes",
+            "groupcast invalidate flights delays --url http://x",
             "groupcast query worst_routes origin=JFK --csv",
             "groupcast jobs",
             "groupcast jobs list --state dead --json",
@@ -128,6 +135,8 @@ mod tests {
             "groupcast",
             "groupcast send g",
             "groupcast subscribe",
+            "groupcast subscribe --query q --after x:1",
+            "groupcast invalidate",
             "groupcast query x --json --csv",
             "groupcast bench --size 7",
         ] {

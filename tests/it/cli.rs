@@ -118,6 +118,25 @@ async fn send_and_subscribe_meet() {
 }
 
 #[tokio::test]
+async fn a_live_query_is_followed_and_asked_again() {
+    let live = JOBS.replace("name = \"numbers\"", "name = \"numbers\"\ntags = [\"numbers\"]");
+    let gateway = Gateway::start(&live).await;
+    let mut command = groupcast(gateway.home(), &["subscribe", "--query", "numbers", "count=2", "--count", "1"]);
+    command.env("GROUPCAST_URL", format!("http://{}", gateway.address()));
+    let mut subscriber = Process::spawn(command);
+    assert_eq!(subscriber.ended().await.code(), Some(0), "{}", subscriber.printed());
+    let push = subscriber.printed().lines().find(|line| line.starts_with('{')).map(str::to_owned);
+    let push: Value = serde_json::from_str(&push.expect("the push is printed")).expect("JSON");
+    assert_eq!(push["message"]["rows"], json!([[1, 1], [2, 4]]), "{push}");
+
+    let told = answer(&gateway, &["invalidate", "numbers", "others"]).await;
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(told["invalidated"]["queries"], 1, "{told}");
+    let refused = ask(&gateway, &["subscribe", "--query", "kinds"]).await;
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+}
+
+#[tokio::test]
 async fn query_prints_rows_as_a_table_as_json_and_as_csv() {
     let gateway = Gateway::start(JOBS).await;
     let table = answer(&gateway, &["query", "worst_routes", "origin=JFK"]).await;

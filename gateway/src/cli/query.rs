@@ -128,7 +128,8 @@ fn note_age(age_ms: Option<u64>) -> Result<(), CliError> {
     Ok(())
 }
 
-fn params(words: &[String]) -> Result<Map<String, Value>, CliError> {
+/// `name=value` words as parameters.
+pub(super) fn params(words: &[String]) -> Result<Map<String, Value>, CliError> {
     let mut params = Map::new();
     for word in words {
         let Some((name, text)) = word.split_once('=').filter(|(name, _)| !name.is_empty()) else {

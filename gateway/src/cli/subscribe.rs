@@ -1,4 +1,4 @@
-//! `groupcast subscribe GROUP…`: one line of JSON for each push, across reconnects.
+//! `groupcast subscribe GROUP…` and `--query NAME`: one line of JSON for each push, across reconnects.
 //!
 //! What a frame means for the connection is decided in `follow`; here are the arguments and the loop around it.
 
@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use groupcast_protocol::GroupName;
 
-use self::follow::Follow;
+use self::follow::{Follow, Wanted};
 use self::socket::Lost;
 use super::client::Target;
+use super::query::params;
 use super::{CliError, output};
 use crate::clock;
 
@@ -27,15 +28,19 @@ Examples:
   groupcast subscribe room.1 room.2 | jq -c .message
   groupcast subscribe my_group --count 1        # one push, then the end
   groupcast subscribe my_group --after x7:40    # what was missed first; for groups that keep history
+  groupcast subscribe --query worst_routes origin=JFK   # its rows, and then what changes
 
 Prints pushes as they come: message, gap, joined, left. After a cut it connects again, with a delay at random, and goes
 on where it was in groups that keep history. Where it begins is told on standard error, as in `my_group at x7:40`.")]
 pub struct SubscribeArgs {
-    /// The groups.
-    #[arg(required = true, value_name = "GROUP")]
-    groups: Vec<String>,
+    /// The groups; with --query its parameters, as in `origin=JFK`.
+    #[arg(required_unless_present = "query", value_name = "GROUP")]
+    words: Vec<String>,
+    /// Follows this live query.
+    #[arg(long, value_name = "NAME")]
+    query: Option<String>,
     /// Begins after this position of the group; with one group only.
-    #[arg(long, value_name = "EPOCH:OFFSET")]
+    #[arg(long, value_name = "EPOCH:OFFSET", conflicts_with = "query")]
     after: Option<String>,
     /// Ends after so many pushes.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -44,13 +49,17 @@ pub struct SubscribeArgs {
     target: Target,
 }
 
-/// Prints what the groups get, until `--count` or for ever.
+/// Prints what the groups get, or what becomes of the query's rows, until `--count` or for ever.
 ///
 /// # Errors
 /// When the gateway cannot be reached at first, refuses, or closes for a reason that a reconnect does not heal.
 pub async fn subscribe(args: SubscribeArgs) -> Result<(), CliError> {
     let request = socket::request(&args.target)?;
-    let mut follow = Follow::new(groups(&args.groups)?, args.count);
+    let wanted = match &args.query {
+        None => Wanted::Groups(groups(&args.words)?),
+        Some(query) => Wanted::Query(query.clone(), params(&args.words)?),
+    };
+    let mut follow = Follow::new(wanted, args.count);
     if let Some(text) = &args.after {
         follow.begin_after(text)?;
     }

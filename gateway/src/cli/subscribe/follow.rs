@@ -5,19 +5,27 @@ use std::time::Duration;
 
 use groupcast_protocol::envelope::PositionError;
 use groupcast_protocol::{GroupName, Position};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::super::CliError;
 
-/// A reader of groups, across connections.
+/// A reader of groups or of a live query, across connections.
 #[derive(Debug)]
 pub(super) struct Follow {
-    groups: Vec<GroupName>,
+    wanted: Wanted,
     /// What was seen last, for groups that keep history.
     positions: HashMap<String, Position>,
     left: Option<u64>,
     was_subscribed: bool,
     progress: bool,
+}
+
+/// What is read.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    Groups(Vec<GroupName>),
+    /// A live query by its name, with its parameters. Each connection begins with all its rows.
+    Query(String, Map<String, Value>),
 }
 
 /// What to do after a frame.
@@ -38,13 +46,16 @@ pub(super) enum Step {
 }
 
 impl Follow {
-    pub(super) fn new(groups: Vec<GroupName>, left: Option<u64>) -> Self {
-        Self { groups, positions: HashMap::new(), left, was_subscribed: false, progress: false }
+    pub(super) fn new(wanted: Wanted, left: Option<u64>) -> Self {
+        Self { wanted, positions: HashMap::new(), left, was_subscribed: false, progress: false }
     }
 
     /// Begins after `EPOCH:OFFSET`.
     pub(super) fn begin_after(&mut self, text: &str) -> Result<(), CliError> {
-        let [group] = self.groups.as_slice() else {
+        let Wanted::Groups(groups) = &self.wanted else {
+            return Err(CliError::Usage("--after is the position of a group; a query has none".to_owned()));
+        };
+        let [group] = groups.as_slice() else {
             return Err(CliError::Usage("--after is the position of one group; name only that one".to_owned()));
         };
         let position = text.parse().map_err(|error: PositionError| CliError::Usage(format!("--after: {error}")))?;
@@ -54,11 +65,17 @@ impl Follow {
 
     /// The commands that a fresh connection begins with.
     pub(super) fn commands(&self) -> Vec<String> {
+        let groups = match &self.wanted {
+            Wanted::Groups(groups) => groups,
+            Wanted::Query(query, params) => {
+                return vec![json!({"type": "subscribe", "id": 0, "query": query, "params": params}).to_string()];
+            }
+        };
         let command = |(id, group): (usize, &GroupName)| match self.positions.get(group.as_str()) {
             Some(after) => json!({"type": "subscribe", "id": id, "group": group, "after": after}),
             None => json!({"type": "subscribe", "id": id, "group": group}),
         };
-        self.groups.iter().enumerate().map(command).map(|c| c.to_string()).collect()
+        groups.iter().enumerate().map(command).map(|c| c.to_string()).collect()
     }
 
     /// Takes a frame in.
@@ -69,6 +86,7 @@ impl Follow {
         let field = |name: &str| frame.get(name).and_then(Value::as_str).unwrap_or_default();
         match field("type") {
             "welcome" | "pong" | "unsubscribed" => Step::Ignore,
+            "subscribed" if frame.get("query").is_some() => self.subscribed(&frame, field("query")),
             "subscribed" => self.subscribed(&frame, field("group")),
             "error" => {
                 let told = format!("refused with {}: {}", field("code"), field("message"));
@@ -143,7 +161,8 @@ mod tests {
     use super::*;
 
     fn follow(groups: &[&str]) -> Follow {
-        Follow::new(groups.iter().map(|g| GroupName::parse(g).expect("a good name")).collect(), None)
+        let groups = groups.iter().map(|g| GroupName::parse(g).expect("a good name")).collect();
+        Follow::new(Wanted::Groups(groups), None)
     }
 
     #[test]
@@ -160,6 +179,20 @@ mod tests {
         assert_eq!(follow.commands()[0], after);
         follow.step(r#"{"type":"gap","group":"a","missed":null,"reason":"broker_gap","epoch":"y","offset":1}"#);
         assert!(follow.commands()[0].contains(r#"{"epoch":"y","offset":1}"#));
+    }
+
+    #[test]
+    fn a_query_is_followed_anew_on_each_connection() {
+        let params = json!({"origin": "JFK"}).as_object().cloned().expect("an object");
+        let mut follow = Follow::new(Wanted::Query("routes".to_owned(), params), None);
+        let command = r#"{"id":0,"params":{"origin":"JFK"},"query":"routes","type":"subscribe"}"#;
+        assert_eq!(follow.commands(), [command]);
+        let told = follow.step(r#"{"type":"subscribed","id":0,"query":"routes","group":"query.x"}"#);
+        assert_eq!(told, Step::Note("subscribed to routes".to_owned()));
+        let push = r#"{"type":"message","group":"query.x","message":{"type":"query.snapshot","rows":[]}}"#;
+        assert_eq!(follow.step(push), Step::Print);
+        assert_eq!(follow.commands(), [command]);
+        assert!(matches!(follow.begin_after("x:1"), Err(CliError::Usage(_))));
     }
 
     #[test]
@@ -185,7 +218,7 @@ mod tests {
 
     #[test]
     fn it_counts_what_it_prints() {
-        let mut follow = Follow::new(vec![GroupName::parse("a").expect("a good name")], Some(1));
+        let mut follow = Follow { left: Some(1), ..follow(&["a"]) };
         follow.step(r#"{"type":"subscribed","group":"a"}"#);
         assert!(!follow.is_done() && follow.take_progress() && !follow.take_progress());
         follow.step(r#"{"type":"joined","group":"a","member":"m"}"#);
