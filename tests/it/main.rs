@@ -18,6 +18,7 @@ mod house;
 mod http;
 mod http2;
 mod live;
+mod live_load;
 mod main_job;
 mod overload;
 mod postgres;
