@@ -54,6 +54,19 @@ async function steps() {
     await shot("empty", page);
   });
 
+  await step("a live query changes by itself, row by row, and is no message of the feed", async () => {
+    const rows = page.locator("#live-table tbody tr");
+    await rows.first().waitFor();
+    assert.equal(await rows.count(), 10);
+    const changed = page.locator("#live-meta", { hasText: /^[0-9]+ new, [0-9]+ gone, version [0-9]+$/ });
+    await changed.waitFor();
+    const first = await changed.textContent();
+    await page.waitForFunction((known) => document.getElementById("live-meta").textContent !== known, first);
+    const landing = await page.locator("#live-table tbody td:nth-child(3)").allTextContents();
+    assert.deepEqual(landing, [...landing].sort(), "they stand in the order in which they land");
+    assert.equal(await messages(page).filter({ hasText: "query." }).count(), 0);
+  });
+
   await step("subscribing and unsubscribing, and a bad name is explained", async () => {
     const group = page.getByLabel("Group to subscribe to");
     await group.fill("not a group");

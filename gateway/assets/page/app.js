@@ -1,5 +1,6 @@
 // The live page: wires the connection to the forms and to what is shown. Reading order: connection.js speaks the
-// protocol; ask.js and compose.js are what a person does; jobs.js, feed.js, result.js and chart.js are what arrives.
+// protocol; ask.js and compose.js are what a person does; jobs.js, feed.js, result.js, chart.js and live.js are what
+// arrives.
 
 import { asked, loadQueries, titleOf } from "./ask.js";
 import { setUpGroups, setUpSend } from "./compose.js";
@@ -7,6 +8,7 @@ import { Connection } from "./connection.js";
 import { byId, duration, shortId, shown, spoken, toast } from "./dom.js";
 import { addMessage, addNote, setUpFeed } from "./feed.js";
 import { aboutJob, jobsSeen, noteJob, setUpJobs, unfinished, updateJob } from "./jobs.js";
+import { follow, takeLive } from "./live.js";
 import { ROWS_FETCHED, showResult } from "./result.js";
 import { showSnippets } from "./snippets.js";
 
@@ -69,12 +71,14 @@ connection.addEventListener("welcome", async ({ detail: { frame, lostMs } }) => 
       addNote(`${group}: ${error.message}`, "gap");
     }
   }
+  follow(connection);
   addNote(`Listening to ${[...groups].join(", ") || "no group"}`);
   countMembers();
   for (const job of unfinished()) readRecord(job);
 });
 
 connection.addEventListener("push", ({ detail: { frame } }) => {
+  if (takeLive(frame, connection)) return;
   if (frame.type === "message") receive(frame);
   else if (frame.type === "gap") addNote(`Gap in ${frame.group}: ${frame.missed ?? "an unknown number of"} messages missed (${spoken(frame.reason ?? "")})`, "gap");
   else if (frame.type === "joined" || frame.type === "left") addNote(`${frame.member} ${frame.type} ${frame.group}`);

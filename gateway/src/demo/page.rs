@@ -50,6 +50,7 @@ pub const ASSETS: &[Asset] = &[
     asset!("/demo/dom.js", SCRIPT, "dom.js"),
     asset!("/demo/feed.js", SCRIPT, "feed.js"),
     asset!("/demo/jobs.js", SCRIPT, "jobs.js"),
+    asset!("/demo/live.js", SCRIPT, "live.js"),
     asset!("/demo/result.js", SCRIPT, "result.js"),
     asset!("/demo/snippets.js", SCRIPT, "snippets.js"),
 ];
