@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod check;
 pub mod client;
+pub mod consumers;
 mod delays;
 pub mod error;
 pub mod invalidate;
@@ -57,8 +58,10 @@ pub enum Command {
     Invalidate(invalidate::InvalidateArgs),
     /// Runs a named query, waits, and prints its rows.
     Query(query::QueryArgs),
-    /// Lists, shows, cancels and redrives jobs.
+    /// Lists, shows, cancels and redrives jobs; says why some are dead.
     Jobs(jobs::JobsArgs),
+    /// Lists, pauses and resumes consumers.
+    Consumers(consumers::ConsumersArgs),
     /// Loads a gateway, checks every delivery, and prints what it costs.
     Bench(bench::BenchArgs),
     /// Kills a gateway again and again, and checks that nothing it accepted is lost.
@@ -82,6 +85,7 @@ impl Command {
             Self::Invalidate(args) => block_on(invalidate::invalidate(args)),
             Self::Query(args) => block_on(query::query(args)),
             Self::Jobs(args) => block_on(jobs::jobs(args)),
+            Self::Consumers(args) => block_on(consumers::consumers(args)),
             Self::Bench(args) => bench::bench(args),
             Self::Torture(args) => torture::torture(args),
         }
@@ -123,6 +127,9 @@ mod tests {
             "groupcast jobs get 01JD8ZJ4M5E8RAX0V4C9QW2N7K --wait 5",
             "groupcast jobs cancel 01JD8ZJ4M5E8RAX0V4C9QW2N7K",
             "groupcast jobs redrive --consumer queries --dry-run",
+            "groupcast jobs dead --json",
+            "groupcast consumers",
+            "groupcast consumers pause queries --url http://x",
             "groupcast bench",
             "groupcast bench --connections 10 --groups 2 --publishers 2 --in-flight 1 --duration 1s --json --url http://x",
             "groupcast torture",

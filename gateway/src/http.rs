@@ -10,6 +10,7 @@ mod batch;
 mod body;
 mod channels;
 mod connections;
+mod consumers;
 pub(crate) mod events;
 mod groups;
 pub(crate) mod head;
@@ -85,6 +86,10 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::one, jobs::cancel))
         .routes(routes!(jobs::redrive))
+        .routes(routes!(jobs::dead))
+        .routes(routes!(consumers::list))
+        .routes(routes!(consumers::pause))
+        .routes(routes!(consumers::resume))
         .routes(routes!(result::read))
         .routes(routes!(connections::list))
         .routes(routes!(connections::one, connections::disconnect))

@@ -28,6 +28,7 @@ pub struct Metrics {
     registry: Registry,
     jobs: Jobs,
     depths: parts::Depths,
+    paused: parts::Paused,
     /// Requests by method, route and status.
     http_requests: Family<HttpLabels, Counter>,
     http_seconds: Family<RouteLabels, Histogram, fn() -> Histogram>,
@@ -67,11 +68,13 @@ impl Metrics {
         registry.register("live_run_seconds", "Time of a run of a live query", live.counters().seconds.clone());
         registry.register_collector(Box::new(LivePart(live)));
         let depths = parts::Depths::register(&mut registry);
+        let paused = parts::Paused::register(&mut registry);
         // 1 ms to 8 s.
         let seconds: fn() -> Histogram = || Histogram::new(exponential_buckets(0.001, 2.0, 14));
         let metrics = Self {
             jobs,
             depths,
+            paused,
             http_requests: Family::default(),
             http_seconds: Family::new_with_constructor(seconds),
             websockets_opened: Counter::default(),
@@ -110,6 +113,9 @@ impl Metrics {
         // A store that does not answer must not hide the rest; `/readyz` tells of it.
         if let Ok(depths) = self.jobs.depths().await {
             self.depths.set(&depths);
+        }
+        if let Ok(paused) = self.jobs.paused().await {
+            self.paused.set(paused);
         }
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;

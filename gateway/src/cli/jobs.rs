@@ -1,4 +1,4 @@
-//! `groupcast jobs [list|get|cancel|redrive]`.
+//! `groupcast jobs [list|get|cancel|dead|redrive]`.
 
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ Examples:
   groupcast jobs list --state dead --consumer reports
   groupcast jobs get 01JD8ZJ4M5E8RAX0V4C9QW2N7K --wait 10
   groupcast jobs cancel 01JD8ZJ4M5E8RAX0V4C9QW2N7K
+  groupcast jobs dead                           # why jobs are dead
+  groupcast jobs list --state dead --reason timeout
   groupcast jobs redrive --consumer reports --dry-run"
 )]
 pub struct JobsArgs {
@@ -48,6 +50,8 @@ enum JobsCommand {
         /// The job's id.
         id: JobId,
     },
+    /// Says why jobs are dead: how many for each reason.
+    Dead,
     /// Makes dead jobs ready again.
     Redrive(RedriveArgs),
 }
@@ -60,6 +64,9 @@ struct ListArgs {
     /// Only jobs of this consumer.
     #[arg(long, value_name = "NAME")]
     consumer: Option<String>,
+    /// Only jobs whose error has this code or class.
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
     /// At most so many.
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
@@ -73,7 +80,7 @@ struct RedriveArgs {
     /// Only jobs of this consumer.
     #[arg(long, value_name = "NAME")]
     consumer: Option<String>,
-    /// Only jobs whose error has this code.
+    /// Only jobs whose error has this code or class.
     #[arg(long, value_name = "CODE")]
     reason: Option<String>,
     /// At most so many.
@@ -105,6 +112,7 @@ pub async fn jobs(args: JobsArgs) -> Result<(), CliError> {
                 output::line(&format!("{id} is being cancelled"))
             }
         }
+        JobsCommand::Dead => print_reasons(&client, args.json).await,
         JobsCommand::Redrive(redrive) => print_redriven(&client, redrive, args.json).await,
     }
 }
@@ -114,6 +122,7 @@ async fn print_list(client: &Client, list: ListArgs, json: bool) -> Result<(), C
         .ask(Method::GET, &["v1", "jobs"])?
         .query("state", list.state)
         .query("consumer", list.consumer)
+        .query("reason", list.reason)
         .query("limit", list.limit)
         .query("after", list.after);
     let answer = client.send(ask).await?.json()?;
@@ -134,6 +143,15 @@ async fn print_list(client: &Client, list: ListArgs, json: bool) -> Result<(), C
         output::note(&format!("there are more: --after {next}"));
     }
     Ok(())
+}
+
+async fn print_reasons(client: &Client, json: bool) -> Result<(), CliError> {
+    let answer = client.send(client.ask(Method::GET, &["v1", "jobs", "dead"])?).await?.json()?;
+    if json {
+        return output::line(&answer.to_string());
+    }
+    let columns = ["consumer", "code", "class", "jobs", "oldest", "newest"];
+    output::line(&table::of_objects(&columns, &answer["reasons"]))
 }
 
 async fn print_redriven(client: &Client, redrive: RedriveArgs, json: bool) -> Result<(), CliError> {

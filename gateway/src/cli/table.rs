@@ -25,6 +25,14 @@ pub fn render(columns: &[String], rows: &[Vec<Value>]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Lays out a list of objects: these fields of each; what is no list is an empty one.
+pub fn of_objects(fields: &[&str], objects: &Value) -> String {
+    let columns: Vec<String> = fields.iter().map(|name| (*name).to_owned()).collect();
+    let row = |object: &Value| fields.iter().map(|name| object[*name].clone()).collect();
+    let rows: Vec<Vec<Value>> = objects.as_array().into_iter().flatten().map(row).collect();
+    render(&columns, &rows)
+}
+
 fn line(row: &[String], layout: &[(usize, bool)]) -> String {
     let padded = layout.iter().enumerate().map(|(at, (width, to_the_right))| {
         let text = row.get(at).map_or("", String::as_str);

@@ -242,6 +242,9 @@ impl Shared {
     /// Takes one consumer's jobs while it has free slots, and those that need none.
     async fn serve(self: Arc<Self>, seat: Arc<Seat>) {
         let wake = self.jobs.wake_of(&seat.config.name);
+        if let Err(error) = self.jobs.learn_pauses().await {
+            tracing::warn!(%error, "which consumers are paused is not known yet; the first claim tells");
+        }
         let mut is_idle = true;
         while let Some(slots) = self.free_slots(&seat, &wake, is_idle).await {
             if !self.beat_if_late().await {

@@ -13,7 +13,7 @@ use super::path::OfJob;
 use super::prefer::asked_wait;
 use super::problem::Problem;
 use crate::app::App;
-use crate::jobs::{Filter, JobRecord, LIST_MAX, RedriveFilter};
+use crate::jobs::{DeadLetters, Filter, JobRecord, LIST_MAX, RedriveFilter};
 
 /// Dead jobs made ready by one request, unless asked otherwise.
 const REDRIVE_DEFAULT: usize = 1000;
@@ -27,6 +27,13 @@ pub(super) struct JobList {
     jobs: Vec<JobRecord>,
     /// `after` of the next page; `null` at the end.
     next: Option<String>,
+}
+
+/// Why jobs are dead.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Reasons {
+    /// One for each consumer, code and class.
+    reasons: Vec<DeadLetters>,
 }
 
 /// Which dead jobs are made ready.
@@ -59,6 +66,7 @@ pub(super) struct Redriven {
     params(
         ("state" = Option<String>, Query, description = "Only `scheduled`, `ready`, `running`, `succeeded`, `dead` or `cancelled` ones"),
         ("consumer" = Option<String>, Query, description = "Only those of this consumer"),
+        ("reason" = Option<String>, Query, description = "Only those whose error has this code or class"),
         ("limit" = Option<u64>, Query, description = "At most so many, 1 to 1000; default 100"),
         ("after" = Option<String>, Query, description = "The `next` of the page before"),
     ),
@@ -69,10 +77,11 @@ pub(super) struct Redriven {
     )
 )]
 pub(super) async fn list(State(app): State<App>, uri: Uri) -> Result<Json<JobList>, Problem> {
-    let params = Params::parse(&uri, &["state", "consumer", "limit", "after"])?;
+    let params = Params::parse(&uri, &["state", "consumer", "reason", "limit", "after"])?;
     // One more is read to know whether there is a next page.
     let limit = params.limit()?.min(LIST_MAX - 1);
-    let filter = Filter { state: params.parsed("state")?, consumer: params.text("consumer").map(str::to_owned) };
+    let text = |name| params.text(name).map(str::to_owned);
+    let filter = Filter { state: params.parsed("state")?, consumer: text("consumer"), reason: text("reason") };
     let mut jobs = app.jobs.list(filter, params.parsed("after")?, limit + 1).await.map_err(Refusal::from)?;
     let next = next_page(&mut jobs, limit, |job| job.id.to_string());
     Ok(Json(JobList { jobs, next }))
@@ -124,6 +133,24 @@ pub(super) async fn cancel(State(app): State<App>, OfJob(id): OfJob) -> Result<(
     app.dispatch.cancel(id).await?;
     let record = app.jobs.get(id).await.map_err(Refusal::from)?;
     record.map(|record| (StatusCode::ACCEPTED, Json(record))).ok_or_else(|| no_such_job(id))
+}
+
+/// Says why jobs are dead
+///
+/// At most 1000 reasons, those of most jobs first. `GET /v1/jobs?state=dead&reason=` lists the jobs of one.
+#[utoipa::path(
+    get,
+    path = "/v1/jobs/dead",
+    tag = "jobs",
+    operation_id = "dead",
+    responses(
+        (status = 200, description = "The reasons", body = Reasons),
+        (status = 503, description = "`unavailable`, with `Retry-After`"),
+    )
+)]
+pub(super) async fn dead(State(app): State<App>) -> Result<Json<Reasons>, Problem> {
+    let reasons = app.jobs.dead_letters().await.map_err(Refusal::from)?;
+    Ok(Json(Reasons { reasons }))
 }
 
 /// Makes dead jobs ready again

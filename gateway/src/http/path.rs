@@ -22,6 +22,10 @@ pub(super) struct OfJob(pub(super) JobId);
 #[derive(Debug)]
 pub(super) struct OfQuery(pub(super) String);
 
+/// `{name}`, of a consumer; whether there is such a consumer is not known here.
+#[derive(Debug)]
+pub(super) struct OfConsumer(pub(super) String);
+
 impl<S: Send + Sync> FromRequestParts<S> for InGroup {
     type Rejection = Problem;
 
@@ -52,6 +56,14 @@ impl<S: Send + Sync> FromRequestParts<S> for OfJob {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for OfQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        segment(parts, state, "name").await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OfConsumer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {

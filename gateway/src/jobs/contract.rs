@@ -11,7 +11,8 @@ use super::counters::Counters;
 use super::error::JobsError;
 use super::new_job::{NewJob, ReplyTo};
 use super::queue::{
-    CancelOutcome, ClaimAsk, Claimed, Filter, Finish, Finished, How, Lease, LeaseState, RedriveFilter, Sent, Settled,
+    CancelOutcome, ClaimAsk, Claimed, DeadLetters, Filter, Finish, Finished, How, Lease, LeaseState, RedriveFilter,
+    Sent, Settled,
 };
 use super::record::{ErrorClass, JobError, JobRecord, JobState, Progress, ResultInfo};
 use super::results::{Chunk, Content, FileSet, ResultFile, ResultKey, RowSet, StoredResult};
@@ -52,6 +53,8 @@ contract!(
     events_stay_pending_until_they_are_sent,
     nobody_is_sent_nothing,
     lists_are_newest_first,
+    a_paused_consumer_claims_nothing,
+    dead_jobs_are_counted_by_reason,
     ended_jobs_are_pruned_once_their_event_is_sent,
     depths_count_live_jobs,
     a_result_is_referred_to_by_its_last_attempt,
@@ -346,7 +349,7 @@ async fn lists_are_newest_first(rig: Rig) {
     let other = rig.enqueue(other).await;
     rig.backend.queue.cancel(vec![ids[1]]).await.expect("told");
     let list = async |state, consumer: Option<&str>, after, limit| -> Vec<JobId> {
-        let filter = Filter { state, consumer: consumer.map(str::to_owned) };
+        let filter = Filter { state, consumer: consumer.map(str::to_owned), reason: None };
         let records = rig.backend.queue.list(filter, after, limit).await.expect("a list");
         records.into_iter().map(|record| record.id).collect()
     };
@@ -355,6 +358,64 @@ async fn lists_are_newest_first(rig: Rig) {
     assert_eq!(list(None, Some("workers"), Some(ids[2]), 9).await, [ids[1], ids[0]]);
     assert_eq!(list(Some(JobState::Cancelled), None, None, 9).await, [ids[1]]);
     assert_eq!(list(Some(JobState::Ready), Some("workers"), Some(ids[3]), 1).await, [ids[2]]);
+}
+
+async fn a_paused_consumer_claims_nothing(rig: Rig) {
+    let queue = &rig.backend.queue;
+    let at = rig.clock.wall_ms() + 1000;
+    let running = rig.enqueue(job()).await;
+    let claimed = rig.claim_one().await;
+    let late = rig.enqueue(NewJob { deadline_at: Some(at), ..job() }).await;
+    let other = rig.enqueue(NewJob { consumer: "other".into(), ..job() }).await;
+    for _ in 0..2 {
+        queue.pause(vec!["workers".into(), "absent".into()]).await.expect("kept");
+    }
+    assert_eq!(queue.paused().await.expect("told"), ["absent", "workers"]);
+    let waiting = rig.enqueue(job()).await;
+    let batch = queue.claim(ask(9)).await.expect("a batch");
+    assert_eq!((batch.jobs.len(), batch.paused), (0, true));
+    rig.accepted(&claimed, How::Succeeded(info())).await;
+    assert_eq!(rig.state(running).await, JobState::Succeeded, "what runs, ends");
+    rig.clock.advance(Duration::from_secs(1));
+    assert!(queue.claim(ask(9)).await.expect("a batch").ended, "deadlines are kept");
+    assert_eq!(rig.state(late).await, JobState::Dead);
+    let others = queue.claim(ClaimAsk { consumer: "other".into(), ..ask(9) }).await.expect("a batch");
+    assert_eq!((others.jobs[0].lease.id, others.paused), (other, false));
+    for _ in 0..2 {
+        queue.resume(vec!["workers".into()]).await.expect("kept");
+    }
+    assert_eq!(queue.paused().await.expect("told"), ["absent"]);
+    assert_eq!(rig.claim_one().await.lease.id, waiting);
+}
+
+async fn dead_jobs_are_counted_by_reason(rig: Rig) {
+    let queue = &rig.backend.queue;
+    let began = rig.clock.wall_ms();
+    let bad = rig.dead(job(), "bad").await;
+    rig.clock.advance(Duration::from_secs(1));
+    let worse = rig.dead(job(), "worse").await;
+    rig.dead(job(), "bad").await;
+    rig.enqueue(job()).await;
+    let letters = |code: &str, jobs, oldest, newest| DeadLetters {
+        consumer: "workers".into(),
+        code: code.into(),
+        class: ErrorClass::Permanent,
+        jobs,
+        oldest,
+        newest,
+    };
+    let all = [letters("bad", 2, began, began + 1000), letters("worse", 1, began + 1000, began + 1000)];
+    assert_eq!(queue.dead_letters(9).await.expect("told"), all);
+    assert_eq!(queue.dead_letters(1).await.expect("told"), all[..1]);
+    let list = async |consumer: Option<&str>, reason: &str| -> Vec<JobId> {
+        let (consumer, reason) = (consumer.map(str::to_owned), Some(reason.to_owned()));
+        let filter = Filter { state: Some(JobState::Dead), consumer, reason };
+        queue.list(filter, None, 9).await.expect("a list").into_iter().map(|record| record.id).collect()
+    };
+    assert_eq!(list(None, "worse").await, [worse]);
+    assert_eq!(list(Some("workers"), "permanent").await.len(), 3);
+    assert!(list(Some("workers"), "bad").await.contains(&bad));
+    assert!(list(Some("other"), "bad").await.is_empty());
 }
 
 async fn ended_jobs_are_pruned_once_their_event_is_sent(rig: Rig) {

@@ -11,7 +11,7 @@ use super::backend::Backend;
 use super::counters::Counters;
 use super::error::{JobsError, OpenError};
 use super::new_job::{Enqueued, NewJob};
-use super::queue::{CancelOutcome, Depth, Filter, RedriveFilter};
+use super::queue::{CancelOutcome, DeadLetters, Depth, Filter, RedriveFilter};
 use super::record::{JobRecord, JobState};
 use super::results::{ResultFile, ResultKey, StoredResult};
 use super::time::{Clock, SystemClock};
@@ -242,6 +242,62 @@ impl Jobs {
         Ok(all)
     }
 
+    /// Lets a consumer claim nothing until it is resumed: in every process that shares the store, and after a restart.
+    /// What runs, ends; enqueueing goes on.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn pause(&self, consumer: &str) -> Result<(), JobsError> {
+        // The durable store first: what it does not take, memory must not say.
+        for backend in self.durable_first() {
+            backend.queue.pause(vec![consumer.to_owned()]).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets a consumer claim again.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn resume(&self, consumer: &str) -> Result<(), JobsError> {
+        for backend in self.durable_first() {
+            backend.queue.resume(vec![consumer.to_owned()]).await?;
+        }
+        self.inner.watch.wake(consumer);
+        Ok(())
+    }
+
+    /// The consumers that are paused, by name. The durable store knows, if there is one: others may share it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn paused(&self) -> Result<Vec<String>, JobsError> {
+        self.inner.durable.as_ref().unwrap_or(&self.inner.memory).queue.paused().await
+    }
+
+    /// Why jobs are dead, those reasons first that most jobs have: at most [`LIST_MAX`].
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn dead_letters(&self) -> Result<Vec<DeadLetters>, JobsError> {
+        let mut all = Vec::<DeadLetters>::new();
+        for backend in self.backends() {
+            for found in backend.queue.dead_letters(LIST_MAX).await? {
+                let is_same = |known: &&mut DeadLetters| {
+                    (&known.consumer, &known.code, known.class) == (&found.consumer, &found.code, found.class)
+                };
+                // A consumer's jobs are in both stores only when its durability was changed.
+                match all.iter_mut().find(is_same) {
+                    Some(known) => known.add(&found),
+                    None => all.push(found),
+                }
+            }
+        }
+        all.sort_by_key(|letters| std::cmp::Reverse(letters.jobs));
+        all.truncate(LIST_MAX);
+        Ok(all)
+    }
+
     /// What was counted since the start.
     pub fn counters(&self) -> &Counters {
         &self.inner.counters
@@ -288,6 +344,11 @@ impl Jobs {
     /// Memory first: it answers at once.
     pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
         std::iter::once(&self.inner.memory).chain(&self.inner.durable)
+    }
+
+    /// For what the durable store decides.
+    fn durable_first(&self) -> impl Iterator<Item = &Backend> {
+        self.inner.durable.iter().chain(std::iter::once(&self.inner.memory))
     }
 
     fn durable(&self) -> Result<&Backend, JobsError> {

@@ -15,8 +15,8 @@ use super::counters::Counters;
 use super::error::JobsError;
 use super::new_job::{Enqueued, NewJob};
 use super::queue::{
-    Answer, CancelOutcome, ClaimAsk, ClaimBatch, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter,
-    Sent, Settled, WorkQueue,
+    Answer, CancelOutcome, ClaimAsk, ClaimBatch, DeadLetters, Depth, Filter, Finish, Finished, Lease, LeaseState,
+    RedriveFilter, Sent, Settled, WorkQueue,
 };
 use super::record::{JobRecord, Progress};
 use super::results::ResultKey;
@@ -67,10 +67,13 @@ impl WorkQueue for MemoryQueue {
             let (now, mono) = (self.clock.wall_ms(), self.clock.mono_ms());
             let ended = state.tidy(&ask.held, now, mono);
             let lease_until = mono.saturating_add(u64::try_from(ask.lease.as_millis()).unwrap_or(u64::MAX));
+            if state.paused.contains(&ask.consumer) {
+                return ClaimBatch { ended, paused: true, ..ClaimBatch::default() };
+            }
             let jobs = state.claim(&ask.consumer, ask.max, now, lease_until);
             let riders = state.claim_riders(&ask, &jobs, now, lease_until);
             self.counters.claimed.add(jobs.len() + riders.len());
-            ClaimBatch { jobs, riders, next_at: state.next_at(&ask.consumer), ended }
+            ClaimBatch { jobs, riders, next_at: state.next_at(&ask.consumer), ended, paused: false }
         })
     }
 
@@ -142,6 +145,22 @@ impl WorkQueue for MemoryQueue {
 
     fn depths(&self) -> Answer<'_, Vec<Depth>> {
         self.done(|state| state.depths())
+    }
+
+    fn pause(&self, consumers: Vec<String>) -> Answer<'_, ()> {
+        self.done(|state| state.paused.extend(consumers))
+    }
+
+    fn resume(&self, consumers: Vec<String>) -> Answer<'_, ()> {
+        self.done(|state| state.paused.retain(|name| !consumers.contains(name)))
+    }
+
+    fn paused(&self) -> Answer<'_, Vec<String>> {
+        self.done(|state| state.paused.iter().cloned().collect())
+    }
+
+    fn dead_letters(&self, limit: usize) -> Answer<'_, Vec<DeadLetters>> {
+        self.done(|state| state.dead_letters(limit))
     }
 
     fn ready(&self) -> Answer<'_, ()> {

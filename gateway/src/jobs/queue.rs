@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use groupcast_protocol::{JobId, Message};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::JobsError;
 use super::new_job::{Enqueued, NewJob, ReplyTo};
-use super::record::{JobError, JobRecord, JobState, Progress, ResultInfo};
+use super::record::{ErrorClass, JobError, JobRecord, JobState, Progress, ResultInfo, time};
 use super::results::ResultKey;
 use crate::config::consumer::Durability;
 
@@ -28,6 +30,8 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, JobsError>>;
 ///   died, is released by the store: `crashes` goes up by one, and the job is dead (class `crash`) at the third, or when it has no attempt left.
 /// - **Events.** A commit that ends a job sets its event as pending. `event_sent` clears it; `events_pending` lists
 ///   what was not cleared, also after a restart.
+/// - **Pauses.** `pause` and `resume` are commits like any other; a paused consumer's `claim` hands out nothing and says
+///   so, and everything else goes on: enqueueing, what runs, deadlines.
 /// - **The bound.** When `max_queued` jobs wait, `enqueue` refuses with [`JobsError::QueueFull`].
 /// - **Time.** Each call has a deadline of its own; a call that gave up may still happen.
 pub trait WorkQueue: Send + Sync + 'static {
@@ -85,6 +89,19 @@ pub trait WorkQueue: Send + Sync + 'static {
     /// How many jobs each consumer has in each live state.
     fn depths(&self) -> Answer<'_, Vec<Depth>>;
 
+    /// Lets consumers claim nothing until they are resumed, also after a restart. Idempotent; a store need not know the
+    /// names.
+    fn pause(&self, consumers: Vec<String>) -> Answer<'_, ()>;
+
+    /// Lets consumers claim again. Idempotent.
+    fn resume(&self, consumers: Vec<String>) -> Answer<'_, ()>;
+
+    /// The consumers that are paused, by name.
+    fn paused(&self) -> Answer<'_, Vec<String>>;
+
+    /// Why jobs are dead: at most `limit` reasons, those of most jobs first.
+    fn dead_letters(&self, limit: usize) -> Answer<'_, Vec<DeadLetters>>;
+
     /// Answers when the store works.
     fn ready(&self) -> Answer<'_, ()>;
 
@@ -121,6 +138,8 @@ pub struct ClaimBatch {
     pub next_at: Option<u64>,
     /// Whether jobs ended by themselves on the way (deadline, crashes), so that events wait to be sent.
     pub ended: bool,
+    /// Whether the consumer is paused; then there are no jobs.
+    pub paused: bool,
 }
 
 /// The keys by which riders are claimed: of what is executed already, and of the jobs just claimed; each once.
@@ -281,6 +300,8 @@ pub struct Filter {
     pub state: Option<JobState>,
     /// Only those of this consumer.
     pub consumer: Option<String>,
+    /// Only those whose error has this code or class.
+    pub reason: Option<String>,
 }
 
 /// Which dead jobs to redrive.
@@ -307,4 +328,34 @@ pub struct Depth {
     pub jobs: u64,
     /// When the oldest of them was stored, in milliseconds since 1970.
     pub oldest_at: u64,
+}
+
+/// The dead jobs of a consumer that have one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct DeadLetters {
+    /// The consumer.
+    pub consumer: String,
+    /// The code of their error.
+    pub code: String,
+    /// Its class.
+    pub class: ErrorClass,
+    /// How many.
+    pub jobs: u64,
+    /// When the first of them died.
+    #[serde(serialize_with = "time")]
+    #[schema(value_type = String)]
+    pub oldest: u64,
+    /// When the last of them died.
+    #[serde(serialize_with = "time")]
+    #[schema(value_type = String)]
+    pub newest: u64,
+}
+
+impl DeadLetters {
+    /// Adds those of another store.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.jobs += other.jobs;
+        self.oldest = self.oldest.min(other.oldest);
+        self.newest = self.newest.max(other.newest);
+    }
 }

@@ -203,7 +203,8 @@ impl JobRecord {
     }
 }
 
-fn time<S: Serializer>(unix_ms: &u64, s: S) -> Result<S::Ok, S::Error> {
+/// A time in milliseconds since 1970, as the contract writes it.
+pub(super) fn time<S: Serializer>(unix_ms: &u64, s: S) -> Result<S::Ok, S::Error> {
     s.serialize_str(&clock::rfc3339(*unix_ms))
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use groupcast_protocol::{JobId, Message};
 
 use super::new_job::{NewJob, ReplyTo};
-use super::queue::{CancelOutcome, Claimed, How, Lease, LeaseState, RedriveFilter, Settled};
+use super::queue::{CancelOutcome, Claimed, Filter, How, Lease, LeaseState, RedriveFilter, Settled};
 use super::record::{ErrorClass, JobError, JobRecord, JobState, Progress, ResultInfo};
 use super::results::ResultKey;
 use crate::config::consumer::Durability;
@@ -231,10 +231,20 @@ impl Row {
     /// Whether a filter means this job.
     pub(crate) fn is_redriven_by(&self, filter: &RedriveFilter) -> bool {
         let consumer = filter.consumer.as_ref().is_none_or(|name| *name == self.consumer);
-        let reason = filter.reason.as_ref().is_none_or(|reason| {
-            self.error.as_ref().is_some_and(|error| error.code == *reason || error.class.as_str() == reason)
-        });
+        let reason = filter.reason.as_ref().is_none_or(|reason| self.failed_for(reason));
         self.state == JobState::Dead && !self.event_pending && consumer && reason
+    }
+
+    /// Whether a filter of a list means this job.
+    pub(crate) fn is_listed_by(&self, filter: &Filter) -> bool {
+        filter.state.is_none_or(|state| state == self.state)
+            && filter.consumer.as_ref().is_none_or(|name| *name == self.consumer)
+            && filter.reason.as_ref().is_none_or(|reason| self.failed_for(reason))
+    }
+
+    /// Whether its error has this code or class.
+    fn failed_for(&self, reason: &str) -> bool {
+        self.error.as_ref().is_some_and(|error| error.code == reason || error.class.as_str() == reason)
     }
 
     /// Where its result is.

@@ -33,16 +33,36 @@ impl Jobs {
                     all.riders.extend(batch.riders);
                     all.next_at = [all.next_at, batch.next_at].into_iter().flatten().min();
                     all.ended |= batch.ended;
+                    // The durable store, asked last, has the last word.
+                    all.paused = batch.paused;
                 }
                 // What is claimed already must be run.
                 Err(error) if all.jobs.is_empty() && all.riders.is_empty() => return Err(error),
                 Err(error) => tracing::warn!(%error, consumer = ask.consumer, "claiming stored jobs failed"),
             }
         }
+        if self.inner.durable.is_some() {
+            self.pause_memory(&ask.consumer, all.paused).await;
+        }
         if all.ended {
             self.inner.watch.events.notify_one();
         }
         Ok(all)
+    }
+
+    /// Learns from the durable store which consumers are paused; for before the first claim. Later each claim tells.
+    pub(crate) async fn learn_pauses(&self) -> Result<(), JobsError> {
+        for consumer in self.paused().await? {
+            self.pause_memory(&consumer, true).await;
+        }
+        Ok(())
+    }
+
+    /// Makes the store in memory do as the durable one says: another process may have paused or resumed the consumer.
+    async fn pause_memory(&self, consumer: &str, is_paused: bool) {
+        let (memory, names) = (&self.inner.memory.queue, vec![consumer.to_owned()]);
+        // A set in memory takes everything.
+        drop(if is_paused { memory.pause(names).await } else { memory.resume(names).await });
     }
 
     /// Ends or releases what its time did, in every store.

@@ -4,9 +4,11 @@
 //! to disk before it is answered: the acceptance of `disk` jobs, the end of their attempts, cancellations and redrives.
 //! Claims and progress are not: after a loss of power such an attempt is not known to have begun.
 
+mod letters;
 pub(crate) mod lock;
 pub(crate) mod open;
 mod ops;
+mod pauses;
 mod rows;
 mod schema;
 #[cfg(test)]
@@ -31,8 +33,8 @@ use super::counters::Counters;
 use super::error::{JobsError, OpenError};
 use super::new_job::{Enqueued, NewJob};
 use super::queue::{
-    Answer, CancelOutcome, ClaimAsk, ClaimBatch, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter,
-    Sent, Settled, WorkQueue,
+    Answer, CancelOutcome, ClaimAsk, ClaimBatch, DeadLetters, Depth, Filter, Finish, Finished, Lease, LeaseState,
+    RedriveFilter, Sent, Settled, WorkQueue,
 };
 use super::record::{JobRecord, Progress};
 use super::results::ResultKey;
@@ -206,6 +208,23 @@ impl WorkQueue for SqliteQueue {
 
     fn depths(&self) -> Answer<'_, Vec<Depth>> {
         self.reader.read(ops::depths).boxed()
+    }
+
+    fn pause(&self, consumers: Vec<String>) -> Answer<'_, ()> {
+        let now = self.clock.wall_ms();
+        self.writer.call(Sync::Disk, move |conn, _| Ok(pauses::pause(conn, &consumers, now)?)).boxed()
+    }
+
+    fn resume(&self, consumers: Vec<String>) -> Answer<'_, ()> {
+        self.writer.call(Sync::Disk, move |conn, _| Ok(pauses::resume(conn, &consumers)?)).boxed()
+    }
+
+    fn paused(&self) -> Answer<'_, Vec<String>> {
+        self.reader.read(pauses::paused).boxed()
+    }
+
+    fn dead_letters(&self, limit: usize) -> Answer<'_, Vec<DeadLetters>> {
+        self.reader.read(move |conn| letters::dead_letters(conn, limit)).boxed()
     }
 
     fn ready(&self) -> Answer<'_, ()> {

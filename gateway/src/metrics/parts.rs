@@ -164,6 +164,38 @@ impl Collector for Depths {
     }
 }
 
+/// Which consumers are paused: 1 for each that is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Paused(Arc<Mutex<Vec<String>>>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConsumerLabels {
+    consumer: String,
+}
+
+impl Paused {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let paused = Self::default();
+        registry.register_collector(Box::new(paused.clone()));
+        paused
+    }
+
+    pub(super) fn set(&self, consumers: Vec<String>) {
+        *self.0.lock() = consumers;
+    }
+}
+
+impl Collector for Paused {
+    fn encode(&self, mut out: DescriptorEncoder) -> fmt::Result {
+        let help = "Whether a consumer is paused; one that is not has no value";
+        let mut paused = out.encode_descriptor("consumer_paused", help, None, MetricType::Gauge)?;
+        for consumer in self.0.lock().clone() {
+            ConstGauge::new(1_i64).encode(paused.encode_family(&ConsumerLabels { consumer })?)?;
+        }
+        Ok(())
+    }
+}
+
 fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }

@@ -140,6 +140,19 @@ async fn dead_jobs_are_listed_and_redriven() {
     api.app.jobs.finish(claimed.lease, How::Dead(error)).await.expect("a store that works");
     let dead = call("GET", "/v1/jobs?state=dead").to(&api).await.json;
     assert_eq!(dead["jobs"][0]["error"]["code"], json!("no_such_table"));
+    let listed = async |reason: &str| {
+        let path = format!("/v1/jobs?state=dead&reason={reason}");
+        call("GET", &path).to(&api).await.json["jobs"].as_array().map(Vec::len)
+    };
+    assert_eq!(
+        [listed("no_such_table").await, listed("permanent").await, listed("x").await],
+        [Some(1), Some(1), Some(0)]
+    );
+    let reasons = call("GET", "/v1/jobs/dead").to(&api).await.json;
+    let at = &dead["jobs"][0]["finished_at"];
+    let reason = json!({"consumer": "queries", "code": "no_such_table", "class": "permanent", "jobs": 1,
+        "oldest": at, "newest": at});
+    assert_eq!(reasons, json!({"reasons": [reason]}));
     let first = call("GET", "/v1/jobs?limit=2").to(&api).await.json;
     let next = first["next"].as_str().expect("a third job");
     let second = call("GET", &format!("/v1/jobs?limit=2&after={next}")).to(&api).await.json;
@@ -149,6 +162,30 @@ async fn dead_jobs_are_listed_and_redriven() {
     assert_eq!(redrive(r#"{"reason":"other"}"#).await, json!({"redriven": 0}));
     assert_eq!(redrive("").await, json!({"redriven": 1}));
     assert_eq!(redrive("{}").await, json!({"redriven": 0}));
+}
+
+#[tokio::test]
+async fn a_consumer_is_paused_and_resumed() {
+    let api = Api::new().await;
+    let entry = |paused, ready| {
+        json!({"name": "queries", "group": "my_group", "type": "execute_query", "run": "query", "concurrency": 2,
+            "paused": paused, "ready": ready, "running": 0, "scheduled": 0, "dead": 0})
+    };
+    assert_eq!(call("GET", "/v1/consumers").to(&api).await.json, json!({"consumers": [entry(false, 0)]}));
+    for _ in 0..2 {
+        let paused = call("POST", "/v1/consumers/queries/pause").to(&api).await;
+        assert_eq!((paused.status, paused.json), (200, entry(true, 0)));
+    }
+    let id = api.ask().await;
+    assert_eq!(call("GET", "/v1/consumers").to(&api).await.json, json!({"consumers": [entry(true, 1)]}));
+    let shown = "groupcast_consumer_paused{consumer=\"queries\"} 1\n";
+    assert!(call("GET", "/metrics").to(&api).await.text.contains(shown));
+    let resumed = call("POST", "/v1/consumers/queries/resume").to(&api).await;
+    assert_eq!((resumed.status, resumed.json), (200, entry(false, 1)));
+    assert!(!call("GET", "/metrics").to(&api).await.text.contains(shown));
+    assert_eq!(api.claim().await.lease.id.to_string(), id);
+    call("POST", "/v1/consumers/reports/pause").to(&api).await.is(404, "not_found");
+    call("POST", "/v1/consumers/reports/resume").to(&api).await.is(404, "not_found");
 }
 
 #[tokio::test]

@@ -9,7 +9,8 @@ use super::ENDED_MAX;
 use crate::jobs::error::JobsError;
 use crate::jobs::new_job::{Enqueued, NewJob};
 use crate::jobs::queue::{
-    ClaimAsk, Claimed, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Sent, Settled, riding_keys,
+    ClaimAsk, Claimed, DeadLetters, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Sent, Settled,
+    riding_keys,
 };
 use crate::jobs::record::{JobRecord, JobState};
 use crate::jobs::results::ResultKey;
@@ -32,6 +33,8 @@ pub(super) struct State {
     /// The results that jobs share, each with a job that refers to it.
     shared: BTreeSet<(ResultKey, JobId)>,
     pending: BTreeSet<(u64, JobId)>,
+    /// The consumers that are paused; their number is that of the configured consumers.
+    pub(super) paused: BTreeSet<String>,
     waiting: u64,
     waiting_max: u64,
 }
@@ -51,6 +54,7 @@ impl State {
             ended: BTreeSet::new(),
             shared: BTreeSet::new(),
             pending: BTreeSet::new(),
+            paused: BTreeSet::new(),
             waiting: 0,
             waiting_max,
         }
@@ -158,9 +162,7 @@ impl State {
     pub(super) fn list(&self, filter: &Filter, after: Option<JobId>, limit: usize) -> Vec<JobRecord> {
         let rows = self.rows.values().rev();
         let older = rows.filter(|row| after.is_none_or(|after| row.id < after));
-        let state = older.filter(|row| filter.state.is_none_or(|state| state == row.state));
-        let meant = state.filter(|row| filter.consumer.as_ref().is_none_or(|name| *name == row.consumer));
-        meant.map(Row::record).take(limit).collect()
+        older.filter(|row| row.is_listed_by(filter)).map(Row::record).take(limit).collect()
     }
 
     /// A dead job whose unique key a live one has stays dead; of several dead ones with a key, the oldest comes back.
@@ -204,6 +206,25 @@ impl State {
             depth.oldest_at = depth.oldest_at.min(row.enqueued_at);
         }
         depths.into_values().collect()
+    }
+
+    /// Why jobs are dead.
+    pub(super) fn dead_letters(&self, limit: usize) -> Vec<DeadLetters> {
+        let mut reasons: HashMap<(&str, &str, &str), DeadLetters> = HashMap::new();
+        let dead = self.ended.iter().map(|(at, id)| (*at, &self.rows[id]));
+        for (at, row) in dead.filter(|(_, row)| row.state == JobState::Dead) {
+            let Some(error) = &row.error else { continue };
+            let (consumer, code, class) = (row.consumer.clone(), error.code.clone(), error.class);
+            let fresh = DeadLetters { consumer, code, class, jobs: 0, oldest: at, newest: at };
+            let reason = reasons.entry((&row.consumer, &error.code, error.class.as_str())).or_insert(fresh);
+            reason.jobs += 1;
+            // They come in the order of their end.
+            reason.newest = at;
+        }
+        let mut reasons: Vec<_> = reasons.into_values().collect();
+        reasons.sort_by_key(|reason| Reverse(reason.jobs));
+        reasons.truncate(limit);
+        reasons
     }
 
     /// Changes a row, if there is one.

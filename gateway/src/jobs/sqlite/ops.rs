@@ -5,6 +5,7 @@ use std::time::Duration;
 use groupcast_protocol::JobId;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
+use super::pauses;
 use super::rows::{id, insert, int, load, read, save, state, state_code, uint};
 use super::writer::Failed;
 use crate::jobs::error::JobsError;
@@ -119,6 +120,9 @@ pub(super) fn claim(
     let ended = tidy(conn, waiting, &ask.held, now, mono)?;
     let due = ids(conn, DUE, params![ask.consumer, int(now), TIDY_MAX as i64])?;
     change_all(conn, waiting, &due, Row::become_ready)?;
+    if pauses::is_paused(conn, &ask.consumer)? {
+        return Ok(ClaimBatch { ended, paused: true, ..ClaimBatch::default() });
+    }
     let ready = ids(conn, READY, params![ask.consumer, ask.max as i64])?;
     let lease_until = mono.saturating_add(u64::try_from(ask.lease.as_millis()).unwrap_or(u64::MAX));
     let jobs = change_all(conn, waiting, &ready, |row| row.claim(now, lease_until))?;
@@ -129,7 +133,7 @@ pub(super) fn claim(
         riders.extend(change_all(conn, waiting, &same, |row| row.claim(now, lease_until))?);
     }
     let next_at: Option<i64> = conn.prepare_cached(NEXT)?.query_row([&ask.consumer], |row| row.get(0))?;
-    Ok(ClaimBatch { jobs, riders, next_at: next_at.map(uint), ended })
+    Ok(ClaimBatch { jobs, riders, next_at: next_at.map(uint), ended, paused: false })
 }
 
 /// Releases the running jobs of a process that died; answers how many.
@@ -277,6 +281,9 @@ pub(super) fn list(
     if let Some(consumer) = &filter.consumer {
         values.push(consumer);
     }
+    if let Some(reason) = &filter.reason {
+        values.push(reason);
+    }
     let mut statement = conn.prepare_cached(&list_sql(filter))?;
     let rows = statement.query_map(&values[..], read)?;
     rows.map(|row| row.map(|row| row.record())).collect()
@@ -292,7 +299,13 @@ pub(super) fn list_sql(filter: &Filter) -> String {
         Some((code, false)) => (" indexed by job_live_state", format!(" and state = {code} and state < 3")),
     };
     let consumer = if filter.consumer.is_some() { " and consumer = ?3" } else { "" };
-    format!("select * from job{index} where id < ?1{state}{consumer} order by id desc limit ?2")
+    // Values are bound in this order, and those that are not asked for are not bound at all.
+    let reason = match (&filter.reason, &filter.consumer) {
+        (None, _) => "",
+        (Some(_), None) => " and (error_code = ?3 or error_class = ?3)",
+        (Some(_), Some(_)) => " and (error_code = ?4 or error_class = ?4)",
+    };
+    format!("select * from job{index} where id < ?1{state}{consumer}{reason} order by id desc limit ?2")
 }
 
 /// Counts live jobs.

@@ -151,6 +151,12 @@ pub(super) fn state(code: i64) -> rusqlite::Result<JobState> {
     JobState::ALL.into_iter().find(|state| state_code(*state) == code).ok_or_else(|| strange("state", Type::Integer))
 }
 
+/// A class of errors that SQLite kept.
+pub(super) fn class(text: &str) -> rusqlite::Result<ErrorClass> {
+    let class = ErrorClass::ALL.into_iter().find(|known| known.as_str() == text);
+    class.ok_or_else(|| strange("error_class", Type::Text))
+}
+
 fn durability_code(durability: Durability) -> i64 {
     match durability {
         Durability::Memory => 0,
@@ -186,9 +192,7 @@ fn reply_to(row: &SqlRow<'_>) -> rusqlite::Result<ReplyTo> {
 
 fn error(row: &SqlRow<'_>) -> rusqlite::Result<Option<JobError>> {
     let Some(code) = row.get("error_code")? else { return Ok(None) };
-    let class: String = row.get("error_class")?;
-    let class = ErrorClass::ALL.into_iter().find(|known| known.as_str() == class);
-    let class = class.ok_or_else(|| strange("error_class", Type::Text))?;
+    let class = class(&row.get::<_, String>("error_class")?)?;
     Ok(Some(JobError { code, message: row.get("error_message")?, class }))
 }
 

@@ -58,4 +58,8 @@ alter table job add column shared_result blob;
 create index job_coalesce on job (consumer, coalesce_key) where state = 1 and coalesce_key is not null;
 create index job_shared_result on job (shared_result) where shared_result is not null;
 ",
+    "
+create table paused (consumer text not null primary key, paused_at integer not null) strict, without rowid;
+create index job_dead on job (consumer, error_code, error_class, finished_at) where state = 4;
+",
 ];

@@ -194,6 +194,34 @@ async fn claims_are_not_slowed_by_history() {
 }
 
 #[tokio::test]
+async fn reasons_are_counted_from_their_index_alone() {
+    let home = tempfile::tempdir().expect("a directory");
+    drop(open(home.path()));
+    let conn = rusqlite::Connection::open(home.path().join("jobs.db")).expect("open");
+    let plan = plan(&conn, super::letters::DEAD_LETTERS);
+    assert!(plan.contains("USING COVERING INDEX job_dead"), "{plan}");
+}
+
+#[tokio::test]
+async fn a_pause_survives_a_restart() {
+    let home = tempfile::tempdir().expect("a directory");
+    let jobs = Jobs::open(&JobsConfig::default(), home.path()).expect("free");
+    jobs.enqueue(vec![job(Durability::Disk), job(Durability::Memory)]).await.expect("stored");
+    jobs.pause("workers").await.expect("kept");
+    jobs.close().await;
+    drop(jobs);
+    let jobs = Jobs::open(&JobsConfig::default(), home.path()).expect("free again");
+    jobs.enqueue(vec![job(Durability::Memory)]).await.expect("stored");
+    let claim = async || jobs.claim(ask(9)).await.expect("told");
+    jobs.learn_pauses().await.expect("told");
+    let batch = claim().await;
+    assert_eq!((batch.jobs.len(), batch.paused), (0, true), "jobs in memory stand still, too");
+    assert_eq!(jobs.paused().await.expect("told"), ["workers".to_owned()]);
+    jobs.resume("workers").await.expect("kept");
+    assert_eq!(claim().await.jobs.len(), 2);
+}
+
+#[tokio::test]
 async fn lists_of_live_jobs_are_not_slowed_by_history() {
     let home = tempfile::tempdir().expect("a directory");
     let path = home.path().join("jobs.db");
@@ -204,7 +232,7 @@ async fn lists_of_live_jobs_are_not_slowed_by_history() {
     let conn = rusqlite::Connection::open(path).expect("open");
     for state in [JobState::Scheduled, JobState::Ready, JobState::Running] {
         for consumer in [None, Some("workers".to_owned())] {
-            let filter = Filter { state: Some(state), consumer };
+            let filter = Filter { state: Some(state), consumer, reason: None };
             let plan = plan(&conn, &super::ops::list_sql(&filter));
             assert!(plan.contains("SEARCH job USING INDEX job_live_state (state=? AND id<?)"), "{plan}");
             assert!(!plan.contains("TEMP B-TREE"), "{plan}");
