@@ -4,11 +4,13 @@
 //! brought together ([`sources`], `read`), what is refused (`unbuilt`, `check`) and how it is told ([`problem`]).
 //! Whether a query can be prepared against its source is not decided here: that needs the source.
 
+pub(crate) mod backend;
 pub mod consumer;
 pub mod layer;
 pub mod limits;
 pub mod problem;
 pub mod query;
+pub mod secret;
 pub mod server;
 pub mod sources;
 pub mod units;
@@ -17,6 +19,7 @@ mod check;
 mod check_params;
 mod nearest;
 mod read;
+mod secrets;
 mod unbuilt;
 
 use std::collections::BTreeMap;
@@ -28,6 +31,7 @@ pub use layer::{CapacityConfig, GroupConfig, HistoryConfig, LayerConfig, LayerKi
 pub use limits::LimitsConfig;
 pub use problem::{Origins, Problem, Problems};
 pub use query::{ParamConfig, ParamKind, QueryConfig, SourceConfig, SourceKind};
+pub use secret::Secret;
 pub use server::{Role, ServerConfig, TlsConfig};
 pub use sources::{Setting, Sources};
 pub use units::{Size, Time};
@@ -72,6 +76,7 @@ impl Config {
         let (mut table, origins) = sources.merge()?;
         let mut problems = unbuilt::refuse(&mut table, &origins);
         let mut config = read::read(table, &origins, &mut problems);
+        problems.extend(secrets::read(&mut config, sources, &origins));
         if problems.is_empty() {
             problems = check::check(&config).into_iter().map(|(key, message)| origins.problem(&key, message)).collect();
         }
@@ -99,11 +104,14 @@ impl Config {
         toml::to_string(self).expect("maps of this configuration have text keys, and numbers are within TOML's range")
     }
 
-    /// Paths of sources, certificate and key are relative to the file that names them.
+    /// Paths of sources, certificates and keys are relative to the file that names them.
     fn resolve_paths(&mut self, sources: &Sources) {
         let Some(folder) = sources.file.as_deref().and_then(std::path::Path::parent) else { return };
         for source in self.source.values_mut() {
             source.path = source.path.take().map(|path| folder.join(path));
+        }
+        for consumer in &mut self.consumer {
+            consumer.ca = consumer.ca.take().map(|path| folder.join(path));
         }
         if let Some(tls) = &mut self.server.tls {
             tls.cert = folder.join(&tls.cert);

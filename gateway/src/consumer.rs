@@ -2,7 +2,7 @@
 //!
 //! They know nothing of HTTP: work comes from `crate::jobs`, events leave by an [`Outlet`]. Reading order: [`Consumer`]
 //! (the contract of what runs a job), `claims` (whose work a message is), `runtime` (takes jobs and runs them), then
-//! `query` and `report`.
+//! `query`, `report` and `http`.
 
 mod ask;
 mod cache;
@@ -11,6 +11,7 @@ mod claims;
 mod context;
 mod cpu;
 mod event;
+mod http;
 mod nearest;
 mod outlet;
 mod params;
@@ -32,6 +33,7 @@ pub use self::check::check;
 pub use self::claims::{Claimed, Claims, EVENT_PREFIX, HOPS_MAX};
 pub use self::context::JobContext;
 pub(crate) use self::context::Stop;
+pub(crate) use self::http::Calls;
 pub use self::outlet::{Outlet, OutletError};
 pub(crate) use self::params::{Bound, Given};
 pub use self::problem::Problem;

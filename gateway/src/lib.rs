@@ -4,6 +4,7 @@
 //! Reading order: [`server`] (how the parts are put together), [`app`] (what handlers reach), [`dispatch`] (where a
 //! message goes), [`http`] and `websocket` (the front doors), [`jobs`] and [`consumer`] (deferred work), [`live`] (queries that are followed), [`config`].
 
+mod address;
 pub mod app;
 pub mod cli;
 pub mod clock;
@@ -11,6 +12,8 @@ pub mod config;
 pub mod consumer;
 pub mod demo;
 pub mod dispatch;
+#[cfg(test)]
+mod fake_backend;
 pub mod health;
 mod history;
 pub mod http;

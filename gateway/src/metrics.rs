@@ -16,6 +16,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::consumer::Calls;
 use crate::jobs::Jobs;
 use crate::live::Live;
 use parts::{JobsPart, LayerPart, LivePart};
@@ -88,6 +89,13 @@ impl Metrics {
         registry.register("websockets_closed", "WebSockets ended, by close code", metrics.websockets_closed.clone());
         registry.register("panics", "Panics, each of which cost a request or a connection", metrics.panics.clone());
         Self { registry, ..metrics }
+    }
+
+    /// Shows what requests to backends came to.
+    #[must_use]
+    pub(crate) fn with_calls(mut self, calls: &Calls) -> Self {
+        calls.register(&mut self.registry);
+        self
     }
 
     /// Counts an answered request. `route` is the pattern, as in `/v1/groups/{group}`.

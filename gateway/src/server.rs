@@ -194,7 +194,7 @@ impl Groupcast {
             embedded: consumers,
         };
         let consumers = Consumers::start(setup).map_err(StartError::consumers)?;
-        let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone(), live.clone()));
+        let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone(), live.clone()).with_calls(consumers.calls()));
         let health = health(&jobs, &sources);
         let idempotency = Idempotency::default();
         let app = App::new(Parts { config, layer, jobs, dispatch, cache, live, idempotency, metrics, health });

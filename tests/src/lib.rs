@@ -1,10 +1,11 @@
 //! Helpers of the outside tests: they start the real gateway and talk to it with clients that share no code with it.
 //!
 //! Reading order: [`home`] (a folder with a configuration and a database), [`gateway`] (the process), [`http`],
-//! [`socket`], [`raw`] and [`events`] (four ways to talk to it), [`ledger`] and [`book`] (what a reader has to have got),
-//! [`reader`] (who comes back), [`chance`] (numbers that can be repeated), [`kernel`] (what a process uses and holds),
+//! [`socket`], [`raw`] and [`events`] (four ways to talk to it), [`backend`] (what it talks to),
+//! [`ledger`] and [`book`] (what a reader has to have got), [`reader`] (who comes back), [`chance`] (numbers that can be repeated), [`kernel`] (what a process uses and holds),
 //! [`postgres`] (a database server), [`wait`] (deadlines).
 
+pub mod backend;
 pub mod book;
 pub mod chance;
 pub mod events;
@@ -19,6 +20,7 @@ pub mod reader;
 pub mod socket;
 pub mod wait;
 
+pub use backend::Backend;
 pub use events::Events;
 pub use gateway::Gateway;
 pub use home::Home;

@@ -53,7 +53,7 @@ fn refuse_embedded(loaded: &Loaded) -> Result<(), Problems> {
     let embedded = loaded.config.consumer.iter().enumerate().filter(|(_, consumer)| consumer.run == Run::Embedded);
     let told = embedded.map(|(at, consumer)| {
         let message = format!(
-            "nothing is registered under `{}` in this binary; use \"query\" or \"report\", or embed the library",
+            "nothing is registered under `{}` in this binary; use \"query\", \"report\" or \"http\", or embed the library",
             consumer.name
         );
         loaded.origins.problem(&format!("consumer[{at}].run"), message)

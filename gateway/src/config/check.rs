@@ -6,8 +6,9 @@ use std::time::Duration;
 use groupcast_protocol::names::NAME_LEN_MAX;
 use groupcast_protocol::{GroupName, NodeId, Pattern};
 
+use super::backend::backend_url;
 use super::check_params::check_params;
-use super::{Config, ConsumerConfig, GroupConfig, LimitsConfig, QueryConfig, Role, Run};
+use super::{Config, ConsumerConfig, GroupConfig, LimitsConfig, QueryConfig, Role, Run, Secret};
 
 /// More messages than this are no history but a database: each costs its bytes in memory, and some 100 beside.
 const HISTORY_MESSAGES_MAX: usize = 1_000_000;
@@ -291,6 +292,42 @@ fn check_consumer(consumer: &ConsumerConfig, key: &dyn Fn(&str) -> String, found
     }
     if consumer.timeout.0.is_zero() {
         found.push((key("timeout"), "must be longer than 0".to_owned()));
+    }
+    match consumer.run {
+        Run::Http => check_backend(consumer, key, found),
+        Run::Query | Run::Report | Run::Embedded => check_no_backend(consumer, key, found),
+    }
+}
+
+fn check_backend(consumer: &ConsumerConfig, key: &dyn Fn(&str) -> String, found: &mut Vec<Found>) {
+    match &consumer.url {
+        None => found.push((key("url"), "is missing; name the address that jobs are posted to".to_owned())),
+        Some(url) => found.extend(backend_url(url, consumer.allow_private).err().map(|message| (key("url"), message))),
+    }
+    if let Some(Err(error)) = consumer.secret.as_ref().map(Secret::keys) {
+        let said = [("secret_env", consumer.secret_env.is_some()), ("secret_file", consumer.secret_file.is_some())];
+        let last = said.into_iter().find(|(_, is)| *is).map_or("secret", |(last, _)| last);
+        found.push((key(last), error.to_string()));
+    }
+    if consumer.max_bytes.is_some_and(|size| size.0 == 0) {
+        found.push((key("max_bytes"), "must be more than 0".to_owned()));
+    }
+}
+
+/// A key that does nothing is a mistake: probably `run` is.
+fn check_no_backend(consumer: &ConsumerConfig, key: &dyn Fn(&str) -> String, found: &mut Vec<Found>) {
+    for (last, is_set) in [
+        ("url", consumer.url.is_some()),
+        ("allow_private", consumer.allow_private),
+        ("secret_env", consumer.secret_env.is_some()),
+        ("secret_file", consumer.secret_file.is_some()),
+        ("secret", consumer.secret.is_some() && consumer.secret_env.is_none() && consumer.secret_file.is_none()),
+        ("ca", consumer.ca.is_some()),
+        ("max_bytes", consumer.max_bytes.is_some()),
+    ] {
+        if is_set {
+            found.push((key(last), "is for `run = \"http\"` alone; take it out".to_owned()));
+        }
     }
 }
 

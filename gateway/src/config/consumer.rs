@@ -1,7 +1,10 @@
 //! `[jobs]` and `[[consumer]]`: where deferred work is kept, and who does it.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
+use super::secret::Secret;
 use super::units::{Size, Time};
 
 /// `[jobs]`: the store of jobs and results.
@@ -86,6 +89,23 @@ pub struct ConsumerConfig {
     /// Results larger than this travel as a `url`. Default 64 KiB.
     #[serde(default = "ConsumerConfig::default_inline_bytes")]
     pub inline_bytes: Size,
+    /// `http`: the address that jobs are posted to. Redirects are not followed.
+    pub url: Option<String>,
+    /// `http`: whether `url` may lead to an address that is not public. Default no.
+    #[serde(default)]
+    pub allow_private: bool,
+    /// `http`: the variable with the secret that signs requests.
+    pub secret_env: Option<String>,
+    /// `http`: the file with it, relative to the configuration file.
+    pub secret_file: Option<PathBuf>,
+    /// `http`: the secret itself; then the configuration file is one, too. Without any, requests are not signed.
+    #[serde(default, skip_serializing)]
+    pub secret: Option<Secret>,
+    /// `http`: a PEM file with the certificates that are trusted in place of the system's, relative to the configuration
+    /// file.
+    pub ca: Option<PathBuf>,
+    /// `http`: an answer with more bytes fails the job. Default 8 MiB.
+    pub max_bytes: Option<Size>,
 }
 
 impl ConsumerConfig {
@@ -114,6 +134,8 @@ pub enum Run {
     Query,
     /// Turns a named query's rows into a CSV and an HTML report.
     Report,
+    /// Posts the job to a backend; what that answers is the result.
+    Http,
     /// Runs code that the embedding program registered under the consumer's name.
     Embedded,
 }

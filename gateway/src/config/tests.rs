@@ -169,17 +169,47 @@ fn what_is_not_toml_is_told_with_its_place() {
 fn what_this_build_lacks_is_refused_by_name() {
     refused(
         "[auth]\njwt_secret = \"s\"\n[layer]\nkind = \"redis\"\nurl = \"redis://x\"\n[jobs]\nstore = \"postgres\"\nurl_env = \"X\"\n\
-         [source.a]\nkind = \"postgres\"\nurl = \"postgres://\"\n[[consumer]]\nname = \"h\"\ngroup = \"g\"\ntype = \"t\"\nrun = \"http\"\nurl = \"http://x\"\ncoalesce = true",
-        &[
-            ("auth", "`auth`"),
-            ("layer.kind", "`redis`"),
-            ("jobs.store", "`postgres`"),
-            ("source.a.kind", "`postgres`"),
-            ("consumer[0].run", "`http-consumer`"),
-        ],
+         [source.a]\nkind = \"postgres\"\nurl = \"postgres://\"",
+        &[("auth", "`auth`"), ("layer.kind", "`redis`"), ("jobs.store", "`postgres`"), ("source.a.kind", "`postgres`")],
     );
     refused("[server]\nops_listen = \"127.0.0.1:9000\"", &[("server.ops_listen", "`ops-listener`")]);
     refused("[layer]\nurl = \"redis://x\"", &[("layer.url", "`redis` or `nats`")]);
+}
+
+const BACKEND: &str = "[[consumer]]\nname = \"h\"\ngroup = \"g\"\ntype = \"t\"\nrun = \"http\"\n";
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+#[test]
+fn a_backends_secret_is_read_and_never_shown() {
+    let text = format!("{BACKEND}url = \"https://example.org/jobs\"\n");
+    let from_variable = load(&format!("{text}secret_env = \"S\""), &[("S", SECRET)], vec![]).expect("fine");
+    let in_the_file = load(&format!("{text}secret = \"{SECRET}\""), &[], vec![]).expect("fine");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("secret"), format!("{SECRET}\n")).expect("written");
+    std::fs::write(folder.path().join("groupcast.toml"), format!("{text}secret_file = \"secret\"")).expect("written");
+    let from_file = Config::load(&Sources::file(folder.path().join("groupcast.toml"))).expect("fine").config;
+    for config in [from_variable, in_the_file, from_file] {
+        let secret = config.consumer[0].secret.as_ref().expect("read");
+        assert_eq!(secret.keys().expect("good").len(), 1);
+        assert!(!config.print().contains("MfKQ") && !format!("{config:?}").contains("MfKQ"));
+    }
+}
+
+#[test]
+fn a_backend_is_checked() {
+    refused(BACKEND, &[("consumer[0].url", "is missing")]);
+    let with = |lines: &str| format!("{BACKEND}{lines}");
+    refused(&with("url = \"http://127.0.0.1/\""), &[("consumer[0].url", "allow_private")]);
+    refused(&with("url = \"http://a:b@example.org/\""), &[("consumer[0].url", "secret_env")]);
+    let good = with("url = \"http://127.0.0.1/\"\nallow_private = true\n");
+    assert!(load(&good, &[], vec![]).is_ok());
+    refused(&format!("{good}secret = \"c2hvcnQ=\""), &[("consumer[0].secret", "5 bytes")]);
+    refused(&format!("{good}secret_env = \"S\""), &[("consumer[0].secret_env", "`S` is not set")]);
+    refused(&format!("{good}secret_file = \"absent\""), &[("consumer[0].secret_file", "cannot be read")]);
+    refused(&format!("{good}secret_file = \"a\"\nsecret_env = \"S\""), &[("consumer[0].secret", "several ways")]);
+    refused(&format!("{good}max_bytes = 0"), &[("consumer[0].max_bytes", "more than 0")]);
+    let other = good.replace("\"http\"", "\"embedded\"");
+    refused(&other, &[("consumer[0].url", "`run = \"http\"` alone"), ("consumer[0].allow_private", "alone")]);
 }
 
 #[test]

@@ -12,7 +12,6 @@ const VALUES: &[(&str, &str, &str, &str, &str)] = &[
     ("layer", "kind", "nats", "nats", "use \"memory\" for one gateway"),
     ("jobs", "store", "postgres", "postgres", "use \"sqlite\" for one gateway"),
     ("source", "kind", "postgres", "postgres", "use \"sqlite\" with a `path`"),
-    ("consumer", "run", "http", "http-consumer", "use \"query\" or \"report\""),
 ];
 
 /// Keys that only make sense with a feature: section, keys, feature.
@@ -39,7 +38,6 @@ const KEYS: &[(&str, &[&str], &str)] = &[
     ("server", &["ops_listen"], "ops-listener"),
     ("jobs", &["url", "url_env", "url_file", "single_gateway"], "postgres"),
     ("source", &["url", "url_env", "url_file"], "postgres"),
-    ("consumer", &["url", "allow_private"], "http-consumer"),
 ];
 
 /// Tells what this build lacks, and takes it out of the table.
@@ -50,7 +48,7 @@ pub(super) fn refuse(table: &mut Table, origins: &Origins) -> Vec<Problem> {
                        take [auth] out and listen on a loopback address, behind a proxy that decides";
         problems.push(origins.problem("auth", message));
     }
-    for section in ["server", "layer", "jobs", "source", "consumer"] {
+    for section in ["server", "layer", "jobs", "source"] {
         let Some(value) = table.get_mut(section) else { continue };
         for (key, entry) in entries(section, value) {
             refuse_entry(section, &key, entry, origins, &mut problems);
@@ -65,11 +63,7 @@ fn refuse_entry(section: &str, prefix: &str, entry: &mut Table, origins: &Origin
             let message = format!("`{value}` needs the feature `{feature}`, which this build lacks; {instead}");
             problems.push(origins.problem(&format!("{prefix}.{key}"), message));
             // A value that can be read, so that the rest of the entry is looked at too.
-            let readable = match section {
-                "layer" => "memory",
-                "consumer" => "query",
-                _ => "sqlite",
-            };
+            let readable = if section == "layer" { "memory" } else { "sqlite" };
             entry.insert((*key).to_owned(), Value::String(readable.to_owned()));
             KEYS.iter().filter(|row| row.0 == section).flat_map(|row| row.1).for_each(|key| drop(entry.remove(*key)));
         }

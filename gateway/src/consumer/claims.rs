@@ -158,7 +158,8 @@ impl Claims {
                 ask.format()?;
                 self.check_question(ask)?;
             }
-            Run::Embedded => {}
+            // The backend knows what it can do.
+            Run::Http | Run::Embedded => {}
         }
         let asked = if config.coalesce { Asked::new(config, ask, &self.queries)? } else { None };
         let job = new_job(config, wishes, message, default_reply, hops);

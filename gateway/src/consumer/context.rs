@@ -47,6 +47,11 @@ impl JobContext {
         self.inner.claimed.attempt
     }
 
+    /// How many attempts there may be.
+    pub fn max_attempts(&self) -> u32 {
+        self.inner.claimed.max_attempts
+    }
+
     /// The name of the consumer.
     pub fn consumer(&self) -> &str {
         &self.inner.claimed.consumer

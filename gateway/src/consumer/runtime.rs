@@ -24,6 +24,7 @@ use self::flight::{Asker, Flights};
 use super::ask::Ask;
 use super::cache::{Asked, Cached, QueryCache};
 use super::cpu::CpuPool;
+use super::http::{Calls, HttpConsumer};
 use super::outlet::Outlet;
 use super::problem::Problem;
 use super::queries::Queries;
@@ -83,6 +84,7 @@ pub struct Consumers {
     claimers: TaskTracker,
     /// Those that look after what runs: they end after it.
     tasks: TaskTracker,
+    calls: Calls,
 }
 
 /// A slot, or the room of a rider. The one who begins a shared execution and the execution itself have one slot.
@@ -144,7 +146,8 @@ impl Consumers {
     /// # Panics
     /// Outside of a runtime.
     pub fn start(setup: Setup) -> Result<Self, Vec<Problem>> {
-        let seats = seats(&setup)?;
+        let calls = Calls::default();
+        let seats = seats(&setup, &calls)?;
         let cpu = CpuPool::start(setup.config.cpu_threads, setup.config.cpu_queue)
             .map_err(|error| vec![Problem::new("jobs.cpu_threads", error.to_string())])?;
         let inline_bytes = seats.iter().map(|seat| (seat.config.name.clone(), seat.config.inline_bytes.0)).collect();
@@ -174,7 +177,12 @@ impl Consumers {
         tasks.spawn(Arc::clone(&shared).resend());
         claimers.close();
         tasks.close();
-        Ok(Self { shared, claimers, tasks })
+        Ok(Self { shared, claimers, tasks, calls })
+    }
+
+    /// What requests to backends came to.
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     /// How many CPU threads compute, and how many pieces of work wait for one.
@@ -213,13 +221,20 @@ impl Consumers {
     }
 }
 
-fn seats(setup: &Setup) -> Result<Vec<Seat>, Vec<Problem>> {
+fn seats(setup: &Setup, calls: &Calls) -> Result<Vec<Seat>, Vec<Problem>> {
     let (mut seats, mut problems) = (Vec::new(), Vec::new());
     for config in &setup.consumers {
         let (queries, sources) = (Arc::clone(&setup.queries), Arc::clone(&setup.sources));
         let consumer: Option<Arc<dyn Consumer>> = match config.run {
             Run::Query => Some(Arc::new(QueryConsumer { queries, sources })),
             Run::Report => Some(Arc::new(ReportConsumer { queries, sources })),
+            Run::Http => match HttpConsumer::new(config, calls.clone()) {
+                Ok(consumer) => Some(Arc::new(consumer)),
+                Err(problem) => {
+                    problems.push(problem);
+                    continue;
+                }
+            },
             Run::Embedded => setup.embedded.get(&config.name).cloned(),
         };
         match consumer {
@@ -230,7 +245,7 @@ fn seats(setup: &Setup) -> Result<Vec<Seat>, Vec<Problem>> {
             }
             None => {
                 let message = "the program registers no consumer of this name; `embedded` is for programs that embed \
-                    the gateway, `query` and `report` work everywhere";
+                    the gateway, `query`, `report` and `http` work everywhere";
                 problems.push(Problem::new(format!("consumer.{}.run", config.name), message));
             }
         }

@@ -39,6 +39,7 @@ impl ShareKey {
         hash.field(match usage.run {
             Run::Query => b"query",
             Run::Report => b"report",
+            Run::Http => b"http",
             Run::Embedded => b"embedded",
         });
         hash.field(match usage.format {
