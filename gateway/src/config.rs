@@ -10,6 +10,7 @@ pub mod layer;
 pub mod limits;
 pub mod problem;
 pub mod query;
+pub mod rate;
 pub mod secret;
 pub mod server;
 pub mod sources;
@@ -31,6 +32,7 @@ pub use layer::{CapacityConfig, GroupConfig, HistoryConfig, LayerConfig, LayerKi
 pub use limits::LimitsConfig;
 pub use problem::{Origins, Problem, Problems};
 pub use query::{ParamConfig, ParamKind, QueryConfig, SourceConfig, SourceKind};
+pub use rate::Rate;
 pub use secret::Secret;
 pub use server::{Role, ServerConfig, TlsConfig};
 pub use sources::{Setting, Sources};

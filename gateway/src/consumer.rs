@@ -5,6 +5,7 @@
 //! `query`, `report` and `http`.
 
 mod ask;
+mod bucket;
 mod cache;
 mod check;
 mod claims;

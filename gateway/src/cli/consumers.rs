@@ -65,6 +65,6 @@ pub async fn consumers(args: ConsumersArgs) -> Result<(), CliError> {
 }
 
 fn list(answer: &Value) -> String {
-    let fields = ["name", "run", "group", "type", "paused", "ready", "running", "scheduled", "dead"];
+    let fields = ["name", "run", "group", "type", "rate", "paused", "ready", "running", "scheduled", "dead"];
     table::of_objects(&fields, &answer["consumers"])
 }

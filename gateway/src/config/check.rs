@@ -19,6 +19,9 @@ const REFRESH_MIN: Duration = Duration::from_millis(250);
 /// Tags of one query, as of one `POST /v1/invalidate`.
 const TAGS_MAX: usize = 100;
 
+/// The largest `rate_burst`: more is no limit.
+const BURST_MAX: u32 = 1_000_000;
+
 /// A key and what is wrong with it.
 pub(super) type Found = (String, String);
 
@@ -283,6 +286,12 @@ fn check_consumer(consumer: &ConsumerConfig, key: &dyn Fn(&str) -> String, found
     }
     if !(1..=1024).contains(&consumer.concurrency) {
         found.push((key("concurrency"), "must be from 1 to 1024".to_owned()));
+    }
+    match (consumer.rate, consumer.rate_burst) {
+        (_, None) => {}
+        (None, Some(_)) => found.push((key("rate_burst"), "belongs to `rate`, which is not set; add one".to_owned())),
+        (Some(_), Some(burst)) if (1..=BURST_MAX).contains(&burst) => {}
+        (Some(_), Some(_)) => found.push((key("rate_burst"), format!("must be from 1 to {BURST_MAX}"))),
     }
     if consumer.max_attempts == 0 {
         found.push((key("max_attempts"), "must be 1 or more".to_owned()));

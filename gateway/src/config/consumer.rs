@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::rate::Rate;
 use super::secret::Secret;
 use super::units::{Size, Time};
 
@@ -71,6 +72,10 @@ pub struct ConsumerConfig {
     /// How many of its jobs run at once. Default 2.
     #[serde(default = "ConsumerConfig::default_concurrency")]
     pub concurrency: usize,
+    /// How many of its jobs one process begins in a time, as in `"10/s"`, `"600/m"`, `"100/h"`; others wait. Default: no limit.
+    pub rate: Option<Rate>,
+    /// How many may begin at once after a quiet time. Default: what `rate` lets begin in a second, at least 1.
+    pub rate_burst: Option<u32>,
     /// How often a job is tried before it is dead. Default 5.
     #[serde(default = "ConsumerConfig::default_max_attempts")]
     pub max_attempts: u32,

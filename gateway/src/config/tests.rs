@@ -213,6 +213,17 @@ fn a_backend_is_checked() {
 }
 
 #[test]
+fn a_rate_is_checked() {
+    let with = |lines: &str| COMPLETE.replace("run = \"query\"", &format!("run = \"query\"\n{lines}"));
+    let config = load(&with("rate = \"10/s\"\nrate_burst = 3"), &[], vec![]).expect("fine");
+    assert!(config.print().contains("rate = \"10/s\""));
+    refused(&with("rate = \"10\""), &[("consumer[0].rate", "is not a rate")]);
+    refused(&with("rate = 10"), &[("consumer[0].rate", "a rate such as")]);
+    refused(&with("rate_burst = 3"), &[("consumer[0].rate_burst", "`rate`, which is not set")]);
+    refused(&with("rate = \"1/h\"\nrate_burst = 0"), &[("consumer[0].rate_burst", "from 1 to")]);
+}
+
+#[test]
 fn without_auth_only_loopback_is_listened_on() {
     for address in ["0.0.0.0:8000", "[::]:8000", "192.168.1.1:80"] {
         refused(&format!("[server]\nlisten = \"{address}\""), &[("server.listen", "without [auth]")]);

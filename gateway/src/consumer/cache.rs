@@ -147,7 +147,7 @@ impl Asked {
         let format = match config.run {
             Run::Query => Format::default(),
             Run::Report => ask.format()?,
-            Run::Embedded => return Ok(None),
+            Run::Http | Run::Embedded => return Ok(None),
         };
         let question = ask.question(queries)?;
         let bound = question.query.bind(&question.params)?;

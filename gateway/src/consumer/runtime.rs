@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +22,7 @@ use self::attempt::Held;
 use self::courier::Courier;
 use self::flight::{Asker, Flights};
 use super::ask::Ask;
+use super::bucket::Bucket;
 use super::cache::{Asked, Cached, QueryCache};
 use super::cpu::CpuPool;
 use super::http::{Calls, HttpConsumer};
@@ -254,9 +255,11 @@ fn seats(setup: &Setup, calls: &Calls) -> Result<Vec<Seat>, Vec<Problem>> {
 }
 
 impl Shared {
-    /// Takes one consumer's jobs while it has free slots, and those that need none.
+    /// Takes one consumer's jobs while it has free slots, at its rate, and those that need none.
     async fn serve(self: Arc<Self>, seat: Arc<Seat>) {
         let wake = self.jobs.wake_of(&seat.config.name);
+        let (rate, burst) = (seat.config.rate, seat.config.rate_burst);
+        let mut bucket = rate.map(|rate| Bucket::new(rate, burst, Instant::now()));
         if let Err(error) = self.jobs.learn_pauses().await {
             tracing::warn!(%error, "which consumers are paused is not known yet; the first claim tells");
         }
@@ -270,11 +273,19 @@ impl Shared {
                     () = self.stop.cancelled() => return,
                 }
             }
+            let tokens = bucket.as_ref().map_or(u32::MAX, |bucket| bucket.tokens(Instant::now()));
+            if let Some(bucket) = bucket.as_ref().filter(|_| tokens == 0 && seat.flights.is_empty()) {
+                drop(slots);
+                tokio::select! {
+                    () = sleep_until(bucket.next_at()) => continue,
+                    () = self.stop.cancelled() => return,
+                }
+            }
             // Held during the claim: what is handed out as a rider finds its flight, also when that lands meanwhile.
             let aboard = seat.flights.hold_all();
             let ask = ClaimAsk {
                 consumer: seat.config.name.clone(),
-                max: slots.len(),
+                max: slots.len().min(tokens as usize),
                 lease: LEASE,
                 held: self.held_leases(),
                 riding: aboard.iter().map(|asker| asker.key().to_owned()).collect(),
@@ -287,6 +298,9 @@ impl Shared {
                     ClaimBatch::default()
                 }
             };
+            if let Some(bucket) = &mut bucket {
+                bucket.take(u32::try_from(batch.jobs.len()).unwrap_or(u32::MAX), Instant::now());
+            }
             is_idle = batch.jobs.is_empty() && batch.riders.is_empty();
             let (next_at, had_slots) = (batch.next_at, !slots.is_empty());
             if !is_idle {
@@ -295,6 +309,10 @@ impl Shared {
             self.begin(&seat, batch, slots, aboard);
             if is_idle && had_slots {
                 let pause = self.pause_until(next_at);
+                // Without a token only riders were asked for.
+                let next_token =
+                    bucket.as_ref().filter(|_| tokens == 0).map(|bucket| bucket.next_at() - Instant::now());
+                let pause = next_token.map_or(pause, |wait| pause.min(wait));
                 tokio::select! {
                     () = wake.notified() => {}
                     () = sleep(pause) => {}

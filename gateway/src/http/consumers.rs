@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::path::OfConsumer;
 use super::problem::Problem;
 use crate::app::App;
-use crate::config::{ConsumerConfig, Run};
+use crate::config::{ConsumerConfig, Rate, Run};
 use crate::jobs::{DeadLetters, Depth, JobState};
 
 /// Every consumer.
@@ -35,6 +35,9 @@ pub(super) struct ConsumerBody {
     run: Run,
     /// How many of its jobs one process runs at once.
     concurrency: usize,
+    /// How many of them one process begins in a time, as in `10/s`; `null`: as many as it can.
+    #[schema(value_type = Option<String>)]
+    rate: Option<Rate>,
     /// Whether it claims nothing until it is resumed.
     paused: bool,
     /// Jobs that wait for a free slot.
@@ -141,6 +144,7 @@ impl Now {
             kind: config.kind.clone(),
             run: config.run,
             concurrency: config.concurrency,
+            rate: config.rate,
             paused: self.paused.contains(&config.name),
             ready: in_state(JobState::Ready),
             running: in_state(JobState::Running),

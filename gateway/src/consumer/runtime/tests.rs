@@ -415,6 +415,41 @@ async fn an_embedded_consumer_must_be_registered() {
     assert_eq!(problems[0].key, "consumer.x.run");
 }
 
+/// The clock goes on by itself when everybody waits, so this takes no time.
+#[tokio::test(start_paused = true)]
+async fn jobs_over_the_rate_wait_for_their_time() {
+    let config = JobsConfig { cpu_threads: Some(1), ..JobsConfig::default() };
+    let jobs = Jobs::in_memory(&config);
+    let outlet = Arc::new(Remembers::default());
+    let act = "name = 'act'\ngroup = 'g'\ntype = 'act'\nrun = 'embedded'\ndurability = 'memory'\nconcurrency = 9\n\
+        rate = '2/s'\nrate_burst = 3";
+    let setup = Setup {
+        consumers: vec![toml::from_str(act).expect("a consumer")],
+        config,
+        jobs: jobs.clone(),
+        queries: Arc::default(),
+        cache: Arc::new(QueryCache::new(Arc::default(), 0, 1)),
+        sources: Arc::new(Sources::open(&BTreeMap::new(), Path::new(".")).map_err(|_| "none").expect("none to open")),
+        outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,
+        embedded: [("act".to_owned(), Arc::new(Act::default()) as Arc<dyn Consumer>)].into(),
+    };
+    let began = tokio::time::Instant::now();
+    let _consumers = Consumers::start(setup).expect("started");
+    let new_job = || NewJob {
+        durability: Durability::Memory,
+        ..NewJob::new("act", message(r#"{"type":"act","do":"answer"}"#), ReplyTo::Nobody)
+    };
+    let stored = jobs.enqueue((0..8).map(|_| new_job()).collect()).await.expect("nothing is refused");
+    let mut ended_ms = Vec::new();
+    for job in stored {
+        jobs.wait(job.id, Duration::from_secs(60)).await.expect("read").expect("there");
+        ended_ms.push(began.elapsed().as_millis());
+    }
+    // Three at once, and one each half second from then on: the eighth after two and a half.
+    assert!(ended_ms[2] < 500, "{ended_ms:?}");
+    assert!((2500..3500).contains(&ended_ms[7]), "{ended_ms:?}");
+}
+
 /// The longest that a test waits for a state.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -169,7 +169,7 @@ async fn a_consumer_is_paused_and_resumed() {
     let api = Api::new().await;
     let entry = |paused, ready| {
         json!({"name": "queries", "group": "my_group", "type": "execute_query", "run": "query", "concurrency": 2,
-            "paused": paused, "ready": ready, "running": 0, "scheduled": 0, "dead": 0})
+            "rate": null, "paused": paused, "ready": ready, "running": 0, "scheduled": 0, "dead": 0})
     };
     assert_eq!(call("GET", "/v1/consumers").to(&api).await.json, json!({"consumers": [entry(false, 0)]}));
     for _ in 0..2 {
