@@ -86,6 +86,21 @@ async fn a_table_is_printed_for_people() {
 }
 
 #[tokio::test]
+async fn accepted_work_is_measured_against_the_disk() {
+    let home = Home::new(BARE);
+    let line = ["bench", "jobs", "--clients", "4", "--duration", "500ms", "--durability", "disk", "--json"];
+    let figures = clean(&run(groupcast(&home, &line)).await);
+    let number = |value: &Value| value.as_f64().expect("a number");
+    assert!(number(&figures["disk"]["syncs_per_second"]) > 0.0, "{figures}");
+    assert!(number(&figures["accepted"]) > 0.0 && number(&figures["times_the_disk"]) > 0.0, "{figures}");
+    assert!(number(&figures["due"]) > 0.0, "{figures}");
+    assert_eq!(figures["due"], figures["succeeded_at_once"], "{figures}");
+    assert!(number(&figures["pickup_ms"]["p50"]) <= number(&figures["pickup_ms"]["p99"]), "{figures}");
+    let left = std::fs::read_dir(home.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    assert!(!left.into_iter().any(|name| name.to_string_lossy().starts_with("groupcast-bench")), "nothing is left");
+}
+
+#[tokio::test]
 async fn ctrl_c_ends_it_early_with_what_was_measured() {
     let gateway = Gateway::start(BARE).await;
     let url = url(&gateway);

@@ -2,12 +2,13 @@
 //!
 //! Reading order: this file (what may be asked for), `run` (the course of a measurement), `stamp` (what a message
 //! carries), `publish` (one sender), `receive` (the readers), `ledger` (what one reader got and what it did not),
-//! `window` (how far the senders may be ahead), `report` (what is printed).
+//! `window` (how far the senders may be ahead), `report` (what is printed); `jobs` is another measurement.
 
 mod answer;
 mod clock;
 mod connect;
 mod frames;
+mod jobs;
 mod ledger;
 mod pace;
 mod process;
@@ -33,8 +34,11 @@ use crate::config::units::Time;
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
+  groupcast bench jobs                               # deferred work on this disk: accepted, picked up
   groupcast bench --spawn                            # a gateway of its own for the run, on a free port
   groupcast bench --connections 1000 --in-flight 1   # the delay of one message to 1,000 readers, nothing batched
   groupcast bench --connections 1000 --publishers 8 --in-flight 16
@@ -45,8 +49,11 @@ Messages are published over HTTP and read over WebSockets. Without --rate the ne
 is answered and with all its readers; with --flood when it is answered; with --rate when it is due, and then its delays
 count from that moment. Readers check every message: lost, told missing (by a `gap`), duplicated, reordered.
 
-Exit codes: 0 fine; 1 when anything was lost, duplicated, reordered or misrouted, or a connection failed.")]
+Exit codes: 0 fine; 1 when anything was lost, duplicated, reordered or misrouted, or a connection failed."
+)]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Subscribers, each on a WebSocket of its own.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     connections: u32,
@@ -90,6 +97,13 @@ pub struct BenchArgs {
     target: Target,
 }
 
+/// What else than messages can be measured.
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// How fast work is accepted and picked up on this disk.
+    Jobs(jobs::JobsArgs),
+}
+
 /// A run that makes sense.
 #[derive(Debug, Clone)]
 struct Plan {
@@ -119,6 +133,9 @@ enum Pace {
 /// # Errors
 /// When the run cannot begin, or the gateway did not keep its word.
 pub fn bench(args: BenchArgs) -> Result<(), CliError> {
+    if let Some(What::Jobs(args)) = &args.what {
+        return jobs::jobs(args);
+    }
     let plan = args.plan(&format!("{:08x}", crate::clock::random() as u32))?;
     room_for_files(u64::from(plan.connections) + u64::from(plan.publishers))?;
     let spawned = if args.spawn { Some(Spawned::start(plan.connections)?) } else { None };

@@ -1,6 +1,6 @@
 //! `groupcast torture`: kills a gateway again and again while it works, and checks that nothing it accepted is lost.
 //!
-//! Reading order: this file (what may be asked for), `course` (lives and kills), `life` (one life of a gateway), `work`
+//! Reading order: this file (what may be asked for), `course` (lives and kills), `work`
 //! (the jobs that are asked for, and what has to come of them), `producer` (asks for them), `ledger` (what was
 //! accepted), `witness` (what a subscriber was told), `gather` (what became of it), `judge` (whether that is right),
 //! `report` (what is printed).
@@ -9,14 +9,13 @@
 //! the ledger is kept by this process, which is never killed.
 
 mod chance;
+mod config;
 mod course;
 mod door;
 mod files;
-mod folder;
 mod gather;
 mod judge;
 mod ledger;
-mod life;
 mod producer;
 mod progress;
 mod report;
@@ -26,7 +25,7 @@ mod work;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use self::folder::Folder;
+use super::sandbox::Folder;
 use super::{CliError, block_on, output};
 use crate::config::consumer::Durability;
 use crate::config::units::Time;
@@ -99,7 +98,7 @@ struct Plan {
 /// When the run cannot be carried through, or the gateway did not keep its word.
 pub fn torture(args: TortureArgs) -> Result<(), CliError> {
     let plan = args.plan()?;
-    let folder = Folder::new(&args.data_dir, &plan)?;
+    let folder = Folder::new(&args.data_dir, "groupcast-torture", &config::config(&plan))?;
     let mut figures = None;
     let ended = block_on(async {
         figures = Some(course::run(&plan, &folder).await?);
@@ -152,10 +151,19 @@ fn kill_points(names: &[String]) -> Result<Vec<KillPoint>, CliError> {
     Ok(points)
 }
 
-fn durability(text: &str) -> Result<Durability, String> {
-    let known = [("memory", Durability::Memory), ("os", Durability::Os), ("disk", Durability::Disk)];
-    let found = known.into_iter().find(|(name, _)| *name == text);
-    found.map(|(_, level)| level).ok_or_else(|| "name memory, os or disk".to_owned())
+/// Reads a level of durability from the command line.
+pub(super) fn durability(text: &str) -> Result<Durability, String> {
+    let known = [Durability::Memory, Durability::Os, Durability::Disk];
+    known.into_iter().find(|known| level(*known) == text).ok_or_else(|| "name memory, os or disk".to_owned())
+}
+
+/// A level of durability, as it is written.
+pub(super) fn level(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Memory => "memory",
+        Durability::Os => "os",
+        Durability::Disk => "disk",
+    }
 }
 
 #[cfg(test)]

@@ -17,12 +17,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::chance::Chance;
+use super::config::CONCURRENCY;
 use super::door::Door;
-use super::folder::{CONCURRENCY, Folder};
 use super::gather::Fate;
 use super::judge::Findings;
 use super::ledger::Ledger;
-use super::life::Life;
 use super::producer::{Counter, produce};
 use super::progress::Progress;
 use super::report::{Figures, in_ms};
@@ -31,6 +30,7 @@ use super::work::Work;
 use super::{Plan, files, gather};
 use crate::cli::CliError;
 use crate::cli::delays::{Percentiles, histogram};
+use crate::cli::sandbox::{Folder, Life};
 use crate::kill_point::KillPoint;
 
 /// How long a gateway lives after it was ready.

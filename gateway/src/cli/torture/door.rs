@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::folder::GROUP;
+use super::config::GROUP;
 use super::work::Work;
 use crate::cli::CliError;
 use crate::cli::client::{CONNECT_TIMEOUT, chain};

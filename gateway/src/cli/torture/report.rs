@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::judge::Findings;
+use super::level;
 use crate::cli::delays::{Percentiles, milliseconds};
 use crate::cli::output::printable;
 use crate::config::consumer::Durability;
@@ -75,7 +76,7 @@ impl Figures {
     pub(super) fn table(&self) -> String {
         let found = &self.findings;
         let rows = [
-            ("store", format!("{}, durability {}", self.store, self.level())),
+            ("store", format!("{}, durability {}", self.store, level(self.durability))),
             ("kills", self.kills_line()),
             ("acked", self.acked_line()),
             ("ended", format!("{} well, {} dead as they had to be", grouped(found.succeeded), grouped(found.dead))),
@@ -95,14 +96,6 @@ impl Figures {
         let lines = rows.iter().map(|(name, value)| format!("{name:<13} {}", printable(value)));
         let notes = found.examples.iter().map(|example| format!("fault: {}", printable(example)));
         lines.chain(notes).collect::<Vec<_>>().join("\n")
-    }
-
-    fn level(&self) -> &'static str {
-        match self.durability {
-            Durability::Memory => "memory",
-            Durability::Os => "os",
-            Durability::Disk => "disk",
-        }
     }
 
     fn kills_line(&self) -> String {

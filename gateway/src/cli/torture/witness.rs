@@ -13,7 +13,7 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::folder::GROUP;
+use super::config::GROUP;
 
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(5);

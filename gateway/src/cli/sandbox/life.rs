@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::folder::Folder;
+use super::Folder;
 use crate::cli::CliError;
 use crate::kill_point::{self, KillPoint};
 
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// A running gateway. It is killed with its owner.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(in crate::cli) struct Life {
     process: Child,
     began: Instant,
     /// Where it listens, until somebody has taken it.
@@ -39,7 +39,7 @@ impl Life {
     ///
     /// # Errors
     /// When the system gives no process.
-    pub(super) fn start(folder: &Folder, point: Option<(KillPoint, u32)>) -> Result<Self, CliError> {
+    pub(in crate::cli) fn start(folder: &Folder, point: Option<(KillPoint, u32)>) -> Result<Self, CliError> {
         let failed = |error: std::io::Error| CliError::Failed(format!("a gateway cannot be started: {error}"));
         let binary = std::env::current_exe().map_err(failed)?;
         let log = OpenOptions::new().create(true).append(true).open(folder.log()).map_err(failed)?;
@@ -65,7 +65,7 @@ impl Life {
     ///
     /// # Errors
     /// When it takes too long.
-    pub(super) fn listening(&mut self) -> impl Future<Output = Result<SocketAddr, CliError>> + use<> {
+    pub(in crate::cli) fn listening(&mut self) -> impl Future<Output = Result<SocketAddr, CliError>> + use<> {
         let address = self.address.take();
         async move {
             let listening = async {
@@ -86,7 +86,7 @@ impl Life {
     }
 
     /// When it was started.
-    pub(super) fn began(&self) -> Instant {
+    pub(in crate::cli) fn began(&self) -> Instant {
         self.began
     }
 
@@ -94,7 +94,7 @@ impl Life {
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub(super) async fn ended(&mut self) -> ExitStatus {
+    pub(in crate::cli) async fn ended(&mut self) -> ExitStatus {
         loop {
             match self.process.try_wait() {
                 Ok(Some(status)) => return status,
@@ -106,14 +106,14 @@ impl Life {
     }
 
     /// Ends it with no chance to do anything.
-    pub(super) async fn kill(mut self) {
+    pub(in crate::cli) async fn kill(mut self) {
         // It may have ended by itself.
         drop(self.process.kill());
         self.ended().await;
     }
 
     /// Asks it to end, and waits: whether it ended well.
-    pub(super) async fn stop(mut self) -> Result<(), String> {
+    pub(in crate::cli) async fn stop(mut self) -> Result<(), String> {
         let told = kill_process(Pid::from_child(&self.process), Signal::TERM);
         told.map_err(|error| format!("it cannot be told to stop: {error}"))?;
         match timeout(STOP_DEADLINE, self.ended()).await {
