@@ -59,6 +59,22 @@ async fn a_backend_hears_that_nobody_wants_the_result() {
 }
 
 #[tokio::test]
+async fn a_backend_that_says_nothing_is_given_up_twice() {
+    let backend = Backend::start().await;
+    let config = config(&backend).replace("allow_private = true", "allow_private = true\ntimeout = \"2s\"");
+    let gateway = Gateway::start(&config).await;
+    let job = gateway.http().job("my_group", &json!({"type": "execute_query"})).await;
+    for attempt in ["1", "2"] {
+        let call = backend.call().await;
+        assert_eq!(call.header("groupcast-attempt"), Some(attempt));
+        call.hung_up().await;
+    }
+    let record = gateway.http().ended(&job).await;
+    assert_eq!((&record["state"], &record["attempt"]), (&json!("dead"), &json!(2)));
+    assert_eq!(record["error"]["class"], json!("timeout"));
+}
+
+#[tokio::test]
 async fn what_a_backend_refuses_is_dead_for_its_reason() {
     let backend = Backend::start().await;
     let gateway = Gateway::start(&config(&backend)).await;
