@@ -6,6 +6,7 @@
 
 pub(crate) mod backend;
 pub mod consumer;
+pub mod hidden;
 pub mod layer;
 pub mod limits;
 pub mod problem;
@@ -28,6 +29,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use consumer::{ConsumerConfig, Durability, JobsConfig, Mode, Run, StoreKind};
+pub use hidden::Hidden;
 pub use layer::{CapacityConfig, GroupConfig, HistoryConfig, LayerConfig, LayerKind};
 pub use limits::LimitsConfig;
 pub use problem::{Origins, Problem, Problems};
@@ -86,6 +88,7 @@ impl Config {
             return Err(Problems(problems));
         }
         config.resolve_paths(sources);
+        config.read_secrets(sources).map_err(|(key, message)| Problems(vec![origins.problem(&key, message)]))?;
         Ok(Loaded { config, origins })
     }
 
@@ -104,6 +107,12 @@ impl Config {
     /// variable or file, never written here.
     pub fn print(&self) -> String {
         toml::to_string(self).expect("maps of this configuration have text keys, and numbers are within TOML's range")
+    }
+
+    /// Reads what variables and files are named for.
+    fn read_secrets(&mut self, sources: &Sources) -> Result<(), (String, String)> {
+        self.jobs.found_url = self.jobs.places().read(sources)?;
+        Ok(())
     }
 
     /// Paths of sources, certificates and keys are relative to the file that names them.

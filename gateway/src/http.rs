@@ -62,6 +62,15 @@ pub fn router(app: App, more: Router) -> Router {
     finish(router.merge(more), app)
 }
 
+/// The routes that say how this process is, and no others.
+fn operations_router(app: App) -> Router {
+    let described = OpenApiRouter::default()
+        .routes(routes!(operations::live))
+        .routes(routes!(operations::ready))
+        .routes(routes!(operations::metrics));
+    finish(Router::from(described).with_state(app.clone()), app)
+}
+
 fn finish(router: Router, app: App) -> Router {
     router
         .fallback(no_route)

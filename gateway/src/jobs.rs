@@ -11,6 +11,8 @@ mod error;
 mod handle;
 mod memory;
 pub mod new_job;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 pub mod queue;
 pub mod record;
 pub mod results;

@@ -23,6 +23,8 @@ pub mod kill_point;
 pub mod live;
 pub mod metrics;
 mod origin;
+#[cfg(feature = "postgres")]
+mod postgres;
 pub mod server;
 mod stream;
 mod threads;

@@ -18,7 +18,7 @@ mod watch;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ use self::tls::{Tls, TlsError};
 pub(crate) use self::watch::Busy;
 use crate::app::{App, Parts};
 use crate::clock;
-use crate::config::{Config, Durability, GroupConfig, Problems};
+use crate::config::{Config, Durability, GroupConfig, Problems, Role, StoreKind};
 use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, QueryCache, Setup, Sources};
 use crate::dispatch::Dispatch;
 use crate::health::Health;
@@ -84,14 +84,8 @@ pub enum StartError {
     #[error("the configuration cannot be used:\n{0}")]
     Config(#[from] Problems),
     /// The store of jobs cannot be opened.
-    #[error("the store of jobs in `{}` cannot be opened", data_dir.display())]
-    Jobs {
-        /// The data directory.
-        data_dir: PathBuf,
-        /// Why.
-        #[source]
-        source: crate::jobs::OpenError,
-    },
+    #[error("the store of jobs cannot be used")]
+    Jobs(#[source] crate::jobs::OpenError),
     /// Sources, queries or consumers cannot be used.
     #[error("the configuration cannot be used:\n{}", list(.0))]
     Consumers(Vec<Problem>),
@@ -170,7 +164,7 @@ impl Groupcast {
         let tls = config.server.tls.as_ref().map(Tls::load).transpose()?;
         let (door, address) = open_door(&config)?;
         descriptors::prepare(config.limits.connections, &door);
-        let jobs = open_jobs(&config)?;
+        let jobs = open_jobs(&config).await?;
         let sources = Arc::new(Sources::open(&config.source, Path::new(".")).map_err(StartError::consumers)?);
         // A source may come back; /readyz says when it has.
         if let Err(problem) = sources.ready().await {
@@ -185,6 +179,7 @@ impl Groupcast {
         let live = Live::new(&config, queries.clone(), sources.clone(), layer.clone());
         let setup = Setup {
             consumers: config.consumer.clone(),
+            role: config.server.role,
             config: config.jobs.clone(),
             jobs: jobs.clone(),
             queries,
@@ -198,12 +193,11 @@ impl Groupcast {
         let health = health(&jobs, &sources);
         let idempotency = Idempotency::default();
         let app = App::new(Parts { config, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
-        let mut sockets = Router::new().route(websocket::PATH, any(websocket::upgrade));
-        if let Some(path) = echo_at {
-            sockets = sockets.route(&path, any(websocket::upgrade_to_echo));
-        }
-        let routes = routes.merge(sockets.with_state(app.clone()));
-        let served = Served { api: Api::new(app.clone(), routes), tls: tls.clone() };
+        let api = match app.config.server.role {
+            Role::All | Role::Gateway => Api::new(app.clone(), routes.merge(sockets(&app, echo_at))),
+            Role::Consumer => Api::of_operations(app.clone()),
+        };
+        let served = Served { api, tls: tls.clone() };
         let stop = Stop::default();
         let mut shards = Vec::new();
         for inbox in inboxes {
@@ -307,6 +301,14 @@ impl Running {
     }
 }
 
+fn sockets(app: &App, echo_at: Option<String>) -> Router {
+    let mut sockets = Router::new().route(websocket::PATH, any(websocket::upgrade));
+    if let Some(path) = echo_at {
+        sockets = sockets.route(&path, any(websocket::upgrade_to_echo));
+    }
+    sockets.with_state(app.clone())
+}
+
 fn open_door(config: &Config) -> Result<(Door, SocketAddr), StartError> {
     let address = config.server.listen;
     let listen = || {
@@ -328,12 +330,15 @@ fn shards(config: &Config) -> usize {
 
 /// Without consumers nothing is ever stored, and without any that is to survive nothing is written: a gateway that only
 /// carries messages leaves no files behind.
-fn open_jobs(config: &Config) -> Result<Jobs, StartError> {
+async fn open_jobs(config: &Config) -> Result<Jobs, StartError> {
     if config.consumer.iter().all(|consumer| consumer.durability == Durability::Memory) {
         return Ok(Jobs::in_memory(&config.jobs));
     }
-    let data_dir = config.server.data_dir.clone();
-    Jobs::open(&config.jobs, &data_dir).map_err(|source| StartError::Jobs { data_dir, source })
+    let opened = match config.jobs.store {
+        StoreKind::Sqlite => Jobs::open(&config.jobs, &config.server.data_dir),
+        StoreKind::Postgres => Jobs::connect(&config.jobs, &config.server).await,
+    };
+    opened.map_err(StartError::Jobs)
 }
 
 fn health(jobs: &Jobs, sources: &Arc<Sources>) -> Health {

@@ -24,6 +24,7 @@ mod main_job;
 mod overload;
 mod postgres;
 mod presence;
+mod processes;
 mod protocol;
 mod queries;
 mod recovery;

@@ -131,6 +131,16 @@ impl Gateway {
         self.process.signal(Signal::TERM);
     }
 
+    /// Stops it where it is, as a machine does that is out of memory.
+    pub fn pause(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
     /// Presses Ctrl-C, without waiting for the end.
     pub fn interrupt(&self) {
         self.process.signal(Signal::INT);

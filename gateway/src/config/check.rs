@@ -8,7 +8,7 @@ use groupcast_protocol::{GroupName, NodeId, Pattern};
 
 use super::backend::backend_url;
 use super::check_params::check_params;
-use super::{Config, ConsumerConfig, GroupConfig, LimitsConfig, QueryConfig, Role, Run, Secret};
+use super::{Config, ConsumerConfig, Durability, GroupConfig, LimitsConfig, QueryConfig, Role, Run, Secret, StoreKind};
 
 /// More messages than this are no history but a database: each costs its bytes in memory, and some 100 beside.
 const HISTORY_MESSAGES_MAX: usize = 1_000_000;
@@ -48,9 +48,10 @@ fn check_server(config: &Config, found: &mut Vec<Found>) {
     if let Err(error) = NodeId::parse(&server.node) {
         found.push(("server.node".to_owned(), error.to_string()));
     }
-    if server.role != Role::All {
-        let why = "needs a job store that several processes share (feature `postgres`), which this build lacks";
-        found.push(("server.role".to_owned(), format!("this role {why}; use \"all\"")));
+    if server.role != Role::All && config.jobs.store == StoreKind::Sqlite {
+        let why = "is for processes that share a job store, and a directory of SQLite files has one owner";
+        let message = format!("this role {why}; set [jobs] store = \"postgres\", or use \"all\"");
+        found.push(("server.role".to_owned(), message));
     }
     if server.shards > 256 {
         found.push((
@@ -173,6 +174,9 @@ fn covers(wide: &str, narrow: &str) -> bool {
     }
 }
 
+/// Below it, a busy machine is late often enough to lose work that is being done.
+const LEASE_MIN: Duration = Duration::from_secs(1);
+
 fn check_jobs(config: &Config, found: &mut Vec<Found>) {
     let jobs = &config.jobs;
     for (key, is_zero) in [
@@ -186,9 +190,36 @@ fn check_jobs(config: &Config, found: &mut Vec<Found>) {
             found.push((format!("jobs.{key}"), "must be more than 0".to_owned()));
         }
     }
+    match (jobs.store, jobs.places().count()) {
+        (StoreKind::Postgres, 1) | (StoreKind::Sqlite, 0) => {}
+        (StoreKind::Postgres, 0) => {
+            let message = "is missing; name the server with one of url, url_env and url_file";
+            found.push(("jobs.url".to_owned(), message.to_owned()));
+        }
+        (StoreKind::Postgres, _) => {
+            found.push(("jobs.url".to_owned(), "is said twice; keep one of url, url_env and url_file".to_owned()));
+        }
+        (StoreKind::Sqlite, _) => {
+            found.push(("jobs.url".to_owned(), "is for store = \"postgres\"; take it out, or set that".to_owned()));
+        }
+    }
+    if !is_schema(&jobs.schema) {
+        let message = "must be 1 to 40 of a-z, 0-9 and _, and not begin with a digit or `pg_`";
+        found.push(("jobs.schema".to_owned(), message.to_owned()));
+    }
+    if jobs.lease.0 < LEASE_MIN {
+        found.push(("jobs.lease".to_owned(), format!("is {} and must be 1s or more", jobs.lease)));
+    }
     if jobs.retry_max < jobs.retry_base {
         found.push(("jobs.retry_max".to_owned(), format!("is less than retry_base ({})", jobs.retry_base)));
     }
+}
+
+/// A name that needs no quotes, and whose channel of hints fits into PostgreSQL's 63 bytes.
+fn is_schema(name: &str) -> bool {
+    let known = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_';
+    let begins = name.bytes().next().is_some_and(|c| !c.is_ascii_digit());
+    begins && name.len() <= 40 && name.bytes().all(known) && !name.starts_with("pg_")
 }
 
 fn check_sources(config: &Config, found: &mut Vec<Found>) {
@@ -270,6 +301,10 @@ fn check_consumers(config: &Config, found: &mut Vec<Found>) {
         once(&mut names, &consumer.name, key("name"), found);
         check_group_pattern(&key("group"), &consumer.group, found);
         check_consumer(consumer, &key, found);
+        if config.server.role != Role::All && consumer.durability == Durability::Memory {
+            let why = "stays in the process that took it, which with this role is not the one that runs it";
+            found.push((key("durability"), format!("a job in memory {why}; use \"os\" or \"disk\"")));
+        }
         if matches!(consumer.run, Run::Query | Run::Report) && config.query.is_empty() {
             found.push((key("run"), "there is no [[query]] that it could run; add one".to_owned()));
         }

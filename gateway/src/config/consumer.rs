@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::hidden::{Hidden, Places};
 use super::rate::Rate;
 use super::secret::Secret;
 use super::units::{Size, Time};
@@ -14,6 +15,21 @@ use super::units::{Size, Time};
 pub struct JobsConfig {
     /// Where jobs are kept. Default `sqlite`, in `[server] data_dir`.
     pub store: StoreKind,
+    /// With `store = "postgres"`: the server, `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=…`. Never printed.
+    #[serde(skip_serializing)]
+    pub url: Option<Hidden>,
+    /// The environment's variable that has it.
+    pub url_env: Option<String>,
+    /// The file that has it, relative to the configuration.
+    pub url_file: Option<PathBuf>,
+    /// What variable or file said.
+    #[serde(skip)]
+    pub found_url: Option<Hidden>,
+    /// With `store = "postgres"`: the schema of the tables, which is made if need be. Default `groupcast`.
+    pub schema: String,
+    /// How long a consumer that is not heard of keeps its job; then another one runs it. It is heard of three times as
+    /// often. Default 15 s, at least 1 s.
+    pub lease: Time,
     /// How long ended jobs and their results are kept. Default 7 days.
     pub retention: Time,
     /// How many jobs may wait; more are refused with `overloaded`. Default 100,000.
@@ -33,6 +49,12 @@ impl Default for JobsConfig {
         let seconds = |s| Time(std::time::Duration::from_secs(s));
         Self {
             store: StoreKind::Sqlite,
+            url: None,
+            url_env: None,
+            url_file: None,
+            found_url: None,
+            schema: "groupcast".to_owned(),
+            lease: seconds(15),
             retention: seconds(7 * 86_400),
             max_queued: 100_000,
             cpu_threads: None,
@@ -40,6 +62,18 @@ impl Default for JobsConfig {
             retry_base: seconds(1),
             retry_max: seconds(300),
         }
+    }
+}
+
+impl JobsConfig {
+    /// The address of the server, whichever of `url`, `url_env` and `url_file` has it.
+    pub fn address(&self) -> Option<&Hidden> {
+        self.found_url.as_ref().or(self.url.as_ref())
+    }
+
+    pub(super) fn places(&self) -> Places<'_> {
+        let (text, env, file) = (self.url.as_ref(), self.url_env.as_deref(), self.url_file.as_deref());
+        Places { key: "jobs.url".to_owned(), text, env, file }
     }
 }
 

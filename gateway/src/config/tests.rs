@@ -168,9 +168,9 @@ fn what_is_not_toml_is_told_with_its_place() {
 #[test]
 fn what_this_build_lacks_is_refused_by_name() {
     refused(
-        "[auth]\njwt_secret = \"s\"\n[layer]\nkind = \"redis\"\nurl = \"redis://x\"\n[jobs]\nstore = \"postgres\"\nurl_env = \"X\"\n\
+        "[auth]\njwt_secret = \"s\"\n[layer]\nkind = \"redis\"\nurl = \"redis://x\"\n\
          [source.a]\nkind = \"postgres\"\nurl = \"postgres://\"",
-        &[("auth", "`auth`"), ("layer.kind", "`redis`"), ("jobs.store", "`postgres`"), ("source.a.kind", "`postgres`")],
+        &[("auth", "`auth`"), ("layer.kind", "`redis`"), ("source.a.kind", "`postgres`")],
     );
     refused("[server]\nops_listen = \"127.0.0.1:9000\"", &[("server.ops_listen", "`ops-listener`")]);
     refused("[layer]\nurl = \"redis://x\"", &[("layer.url", "`redis` or `nats`")]);
@@ -221,6 +221,27 @@ fn a_rate_is_checked() {
     refused(&with("rate = 10"), &[("consumer[0].rate", "a rate such as")]);
     refused(&with("rate_burst = 3"), &[("consumer[0].rate_burst", "`rate`, which is not set")]);
     refused(&with("rate = \"1/h\"\nrate_burst = 0"), &[("consumer[0].rate_burst", "from 1 to")]);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn the_address_of_a_shared_store_is_said_once_and_never_shown() {
+    let jobs = |rest: &str| format!("[jobs]\nstore = \"postgres\"\n{rest}");
+    refused(&jobs(""), &[("jobs.url", "url, url_env and url_file")]);
+    refused(&jobs("url = \"postgres://a\"\nurl_env = \"B\""), &[("jobs.url", "said twice")]);
+    refused("[jobs]\nurl = \"postgres://a\"", &[("jobs.url", "store = \"postgres\"")]);
+    refused(&jobs("url_env = \"JOBS\""), &[("jobs.url_env", "`JOBS` is not set")]);
+    refused(&jobs("url_file = \"no.url\""), &[("jobs.url_file", "cannot be read")]);
+    refused(&jobs("url = \"postgres://h\"\nschema = \"Mine\""), &[("jobs.schema", "a-z")]);
+    let secret = "postgres://me:geheim@db/jobs";
+    let from_file = load(&jobs(&format!("url = \"{secret}\"")), &[], vec![]).expect("valid");
+    let from_variable = load(&jobs("url_env = \"JOBS\""), &[("JOBS", secret)], vec![]).expect("valid");
+    for config in [from_file, from_variable] {
+        assert_eq!(config.jobs.address().map(Hidden::expose), Some(secret));
+        let shown = format!("{config:?}{}", config.print());
+        assert!(!shown.contains("geheim"), "{shown}");
+        config.check().expect("what was loaded is valid");
+    }
 }
 
 #[test]

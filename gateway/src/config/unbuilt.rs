@@ -10,6 +10,7 @@ use super::problem::{Origins, Problem};
 const VALUES: &[(&str, &str, &str, &str, &str)] = &[
     ("layer", "kind", "redis", "redis", "use \"memory\" for one gateway"),
     ("layer", "kind", "nats", "nats", "use \"memory\" for one gateway"),
+    #[cfg(not(feature = "postgres"))]
     ("jobs", "store", "postgres", "postgres", "use \"sqlite\" for one gateway"),
     ("source", "kind", "postgres", "postgres", "use \"sqlite\" with a `path`"),
 ];
@@ -36,7 +37,9 @@ const KEYS: &[(&str, &[&str], &str)] = &[
         "redis` or `nats",
     ),
     ("server", &["ops_listen"], "ops-listener"),
-    ("jobs", &["url", "url_env", "url_file", "single_gateway"], "postgres"),
+    #[cfg(not(feature = "postgres"))]
+    ("jobs", &["url", "url_env", "url_file", "schema"], "postgres"),
+    ("jobs", &["single_gateway"], "redis"),
     ("source", &["url", "url_env", "url_file"], "postgres"),
 ];
 

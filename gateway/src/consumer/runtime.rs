@@ -34,13 +34,11 @@ use super::report::ReportConsumer;
 use super::retry::Policy;
 use super::source::Sources;
 use super::work::Consumer;
+use crate::config::Role;
 use crate::config::consumer::{ConsumerConfig, JobsConfig, Run};
 use crate::jobs::Jobs;
 use crate::jobs::queue::{ClaimAsk, ClaimBatch, Claimed, Lease};
 use crate::kill_point::{self, KillPoint};
-
-/// How long a claim holds without a heartbeat. A heartbeat comes three times as often.
-const LEASE: Duration = Duration::from_secs(15);
 
 /// A consumer that nobody woke looks for work this often.
 const POLL: Duration = Duration::from_secs(1);
@@ -62,6 +60,8 @@ const LANDING_MAX: usize = 128;
 pub struct Setup {
     /// `[[consumer]]`.
     pub consumers: Vec<ConsumerConfig>,
+    /// What this process does: a gateway runs no jobs, a consumer tells nobody.
+    pub role: Role,
     /// `[jobs]`.
     pub config: JobsConfig,
     /// Where jobs are kept.
@@ -108,6 +108,8 @@ pub(super) struct Shared {
     queries: Arc<Queries>,
     cache: Arc<QueryCache>,
     policy: Policy,
+    /// How long a claim holds without a heartbeat. A heartbeat comes three times as often.
+    lease: Duration,
     attempts: TaskTracker,
     /// Claim no more.
     stop: CancellationToken,
@@ -151,13 +153,14 @@ impl Consumers {
         let seats = seats(&setup, &calls)?;
         let cpu = CpuPool::start(setup.config.cpu_threads, setup.config.cpu_queue)
             .map_err(|error| vec![Problem::new("jobs.cpu_threads", error.to_string())])?;
-        let inline_bytes = seats.iter().map(|seat| (seat.config.name.clone(), seat.config.inline_bytes.0)).collect();
+        let inline_bytes = setup.consumers.iter().map(|config| (config.name.clone(), config.inline_bytes.0)).collect();
         let shared = Arc::new(Shared {
             courier: Courier::new(setup.jobs.clone(), setup.outlet, inline_bytes),
             jobs: setup.jobs,
             cpu: Arc::new(cpu),
             queries: setup.queries,
             cache: setup.cache,
+            lease: setup.config.lease.0,
             policy: Policy { base: setup.config.retry_base.0, max: setup.config.retry_max.0 },
             attempts: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -175,7 +178,9 @@ impl Consumers {
         tasks.spawn(Arc::clone(&shared).beat());
         tasks.spawn(Arc::clone(&shared).sweep(began_ms));
         tasks.spawn(Arc::clone(&shared).tidy());
-        tasks.spawn(Arc::clone(&shared).resend());
+        if setup.role != Role::Consumer {
+            tasks.spawn(Arc::clone(&shared).resend());
+        }
         claimers.close();
         tasks.close();
         Ok(Self { shared, claimers, tasks, calls })
@@ -224,7 +229,7 @@ impl Consumers {
 
 fn seats(setup: &Setup, calls: &Calls) -> Result<Vec<Seat>, Vec<Problem>> {
     let (mut seats, mut problems) = (Vec::new(), Vec::new());
-    for config in &setup.consumers {
+    for config in setup.consumers.iter().filter(|_| setup.role != Role::Gateway) {
         let (queries, sources) = (Arc::clone(&setup.queries), Arc::clone(&setup.sources));
         let consumer: Option<Arc<dyn Consumer>> = match config.run {
             Run::Query => Some(Arc::new(QueryConsumer { queries, sources })),
@@ -286,7 +291,7 @@ impl Shared {
             let ask = ClaimAsk {
                 consumer: seat.config.name.clone(),
                 max: slots.len().min(tokens as usize),
-                lease: LEASE,
+                lease: self.lease,
                 held: self.held_leases(),
                 riding: aboard.iter().map(|asker| asker.key().to_owned()).collect(),
                 riders_max: seat.riders.available_permits().min(RIDERS_OF_A_CLAIM),

@@ -30,14 +30,20 @@ use crate::server::Peer;
 pub(crate) struct Api {
     app: App,
     router: Router,
-    sends: RouteMeter,
+    /// Counts the straight way; `None` where nothing is sent.
+    sends: Option<RouteMeter>,
 }
 
 impl Api {
     /// All routes: ours and those of the embedding program.
     pub(crate) fn new(app: App, more: Router) -> Self {
         let sends = app.metrics.route(Method::POST, groups::SEND, 202);
-        Self { router: super::router(app.clone(), more), app, sends }
+        Self { router: super::router(app.clone(), more), app, sends: Some(sends) }
+    }
+
+    /// What says how a process is that only runs jobs: `/healthz`, `/readyz`, `/metrics`.
+    pub(crate) fn of_operations(app: App) -> Self {
+        Self { router: super::operations_router(app.clone()), app, sends: None }
     }
 
     /// Answers a request that came from this peer.
@@ -45,7 +51,7 @@ impl Api {
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        if let Some(group) = group_of_send(&request) {
+        if let (Some(sends), Some(group)) = (&self.sends, group_of_send(&request)) {
             let group = GroupName::parse(group);
             let started = Instant::now();
             let answer = AssertUnwindSafe(self.send(group.map_err(Refusal::from), request)).catch_unwind().await;
@@ -53,7 +59,7 @@ impl Api {
                 Ok(answer) => answer.into_response(),
                 Err(panic) => PanicToProblem(self.app.clone()).response_for_panic(panic),
             };
-            self.sends.count(response.status().as_u16(), started.elapsed());
+            sends.count(response.status().as_u16(), started.elapsed());
             return Ok(response);
         }
         request.extensions_mut().insert(peer.clone());

@@ -27,6 +27,10 @@ macro_rules! contract {
         mod in_sqlite {
             $(#[tokio::test] async fn $test() { super::$test(super::Rig::sqlite()).await; })*
         }
+        #[cfg(feature = "postgres")]
+        mod in_postgres {
+            $(#[tokio::test] async fn $test() { super::$test(super::Rig::postgres().await).await; })*
+        }
     };
 }
 
@@ -594,6 +598,21 @@ impl Rig {
         let backend = Backend::sqlite(&config(), dir.path(), &(clock.clone() as Arc<dyn Clock>), &counters);
         let backend = backend.expect("a fresh store");
         Self { backend, clock, counters, durability: Durability::Os, _dir: Some(dir) }
+    }
+
+    #[cfg(feature = "postgres")]
+    async fn postgres() -> Self {
+        use super::postgres::{Place, PostgresQueue, Time, testing};
+        use super::results::postgres::PostgresResults;
+        let (clock, counters) = (Arc::new(ManualClock::new()), Arc::<Counters>::default());
+        let address = testing::url().parse().expect("an address");
+        let place = Place { address, schema: testing::schema(), node: "gw1".into(), tells: None };
+        let time = Time::Given(clock.clone());
+        let queue = PostgresQueue::open(place, time, counters.clone(), QUEUED_MAX, Arc::default()).await;
+        let queue = queue.expect("a fresh schema");
+        let results = PostgresResults::new(queue.db());
+        let backend = Backend { queue: Arc::new(queue), results: Arc::new(results), is_shared: true };
+        Self { backend, clock, counters, durability: Durability::Os, _dir: None }
     }
 
     fn at_level(&self, job: NewJob) -> NewJob {

@@ -34,6 +34,9 @@ pub enum JobsError {
     /// SQLite refused.
     #[error("the job store failed")]
     Sqlite(#[source] Arc<rusqlite::Error>),
+    /// PostgreSQL refused.
+    #[error("the job store failed")]
+    Postgres(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// Stored bytes are not what was written.
     #[error("the stored result of job {0} is damaged; run the job again")]
     Damaged(JobId),
@@ -67,7 +70,7 @@ impl JobsError {
         match self {
             Self::QueueFull { .. } | Self::Busy => ErrorCode::Overloaded,
             Self::StorageFull => ErrorCode::StorageFull,
-            Self::TimedOut | Self::Unavailable { .. } | Self::Sqlite(_) => ErrorCode::Unavailable,
+            Self::TimedOut | Self::Unavailable { .. } | Self::Sqlite(_) | Self::Postgres(_) => ErrorCode::Unavailable,
             Self::NotFound(_) | Self::NoResult { .. } => ErrorCode::NotFound,
             Self::NotReady { .. } => ErrorCode::NotReady,
             Self::Expired(_) | Self::Damaged(_) => ErrorCode::Expired,
@@ -142,9 +145,47 @@ pub enum OpenError {
         /// The newest known here.
         known: i64,
     },
+    /// The address of the server is missing, or none.
+    #[error("`[jobs] url` {0}")]
+    Address(String),
+    /// The server cannot be reached, or refuses.
+    #[error("the job store in PostgreSQL at {address} cannot be opened")]
+    Postgres {
+        /// Host, port and database.
+        address: String,
+        /// The cause.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database cannot keep every text.
+    #[error("the database at {address} has the encoding {encoding}; jobs need one with the encoding UTF8")]
+    Encoding {
+        /// Host, port and database.
+        address: String,
+        /// Its encoding.
+        encoding: String,
+    },
+    /// A newer program made the tables.
+    #[error(
+        "the schema `{schema}` at {address} has layout {found}, this program knows up to {known}; use the program that \
+         made it, or a newer one"
+    )]
+    NewerSchema {
+        /// Host, port and database.
+        address: String,
+        /// The schema.
+        schema: String,
+        /// Its layout.
+        found: i64,
+        /// The newest known here.
+        known: i64,
+    },
     /// The configuration asks for a store that this program does not have.
     #[error("`[jobs] store = \"{0}\"` is not part of this program; use `sqlite`")]
     NotBuilt(&'static str),
+    /// The store is on a server, not in a directory.
+    #[error("a job store on a server is not opened but connected to; use `Jobs::connect`")]
+    NotHere,
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::record::{JobRecord, JobState};
 use super::results::{ResultFile, ResultKey, StoredResult};
 use super::time::{Clock, SystemClock};
 use super::watch::Watch;
+use crate::config::ServerConfig;
 use crate::config::consumer::{Durability, JobsConfig, StoreKind};
 
 /// Records in one answer of [`Jobs::list`].
@@ -55,22 +56,49 @@ impl Jobs {
     /// Keeps jobs in memory alone, for a gateway whose consumers all have `durability = "memory"`, or that has none.
     /// Other jobs are refused.
     pub fn in_memory(config: &JobsConfig) -> Self {
-        Self::new(config, None, Arc::new(SystemClock::new()), Arc::default())
+        Self::new(config, None, Arc::new(SystemClock::new()), Arc::default(), Arc::default())
     }
 
     pub(crate) fn open_with(config: &JobsConfig, data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let counters = Arc::new(Counters::default());
         let durable = match config.store {
             StoreKind::Sqlite => Backend::sqlite(config, data_dir, &clock, &counters)?,
-            StoreKind::Postgres => return Err(OpenError::NotBuilt("postgres")),
+            StoreKind::Postgres => return Err(OpenError::NotHere),
         };
-        Ok(Self::new(config, Some(durable), clock, counters))
+        Ok(Self::new(config, Some(durable), clock, counters, Arc::default()))
     }
 
-    fn new(config: &JobsConfig, durable: Option<Backend>, clock: Arc<dyn Clock>, counters: Arc<Counters>) -> Self {
+    /// Connects to the server of `store = "postgres"` as the process of this name and role, and brings its tables up to
+    /// date.
+    /// What the stores do beside the calls is done on the runtime that this is called on.
+    ///
+    /// # Errors
+    /// When the server cannot be reached within seconds, or is not one that jobs can be kept in.
+    pub async fn connect(config: &JobsConfig, server: &ServerConfig) -> Result<Self, OpenError> {
+        #[cfg(feature = "postgres")]
+        {
+            let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+            let (counters, watch) = (Arc::default(), Arc::default());
+            let durable = Backend::postgres(config, server, &clock, &counters, &watch).await?;
+            Ok(Self::new(config, Some(durable), clock, counters, watch))
+        }
+        #[cfg(not(feature = "postgres"))]
+        {
+            let _ = (config, server);
+            Err(OpenError::NotBuilt("postgres"))
+        }
+    }
+
+    fn new(
+        config: &JobsConfig,
+        durable: Option<Backend>,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+        watch: Arc<Watch>,
+    ) -> Self {
         let memory = Backend::memory(config, &clock, &counters);
         let retention = config.retention.0;
-        Self { inner: Arc::new(Inner { durable, memory, watch: Arc::default(), counters, clock, retention }) }
+        Self { inner: Arc::new(Inner { durable, memory, watch, counters, clock, retention }) }
     }
 
     /// Stores jobs, and answers in their order after the commit at the level that each asks for.

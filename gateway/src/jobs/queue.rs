@@ -29,7 +29,8 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, JobsError>>;
 /// - **Lost leases.** A job whose lease ran out and is not among those that the one who asks holds, or whose process
 ///   died, is released by the store: `crashes` goes up by one, and the job is dead (class `crash`) at the third, or when it has no attempt left.
 /// - **Events.** A commit that ends a job sets its event as pending. `event_sent` clears it; `events_pending` lists
-///   what was not cleared, also after a restart.
+///   what was not cleared, also after a restart. Where several processes share a store, each lists what it has to tell:
+///   of the jobs that it took in, and of those whose process has gone.
 /// - **Pauses.** `pause` and `resume` are commits like any other; a paused consumer's `claim` hands out nothing and says
 ///   so, and everything else goes on: enqueueing, what runs, deadlines.
 /// - **The bound.** When `max_queued` jobs wait, `enqueue` refuses with [`JobsError::QueueFull`].
@@ -172,6 +173,8 @@ pub struct Claimed {
     pub hops: u8,
     /// What it asks for; equal ones may share an execution.
     pub coalesce_key: Option<String>,
+    /// Whether this process tells those who asked; else the one does that took the job in.
+    pub told_here: bool,
 }
 
 impl Claimed {
@@ -261,6 +264,8 @@ pub struct Settled {
     pub result: Option<ResultKey>,
     /// When it is tried again, in milliseconds since 1970.
     pub retry_at: Option<u64>,
+    /// Whether this process tells those who asked; else the one does that took the job in.
+    pub told_here: bool,
 }
 
 /// A terminal event that was sent. A job that is redriven and then cancelled ends twice at one attempt.

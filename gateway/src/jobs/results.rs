@@ -2,6 +2,8 @@
 
 pub mod cells;
 pub(crate) mod memory;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
 use std::sync::Arc;

@@ -38,6 +38,22 @@ impl Watch {
         self.wake_of(consumer).notify_one();
     }
 
+    /// Tells a consumer that there is work, if it is one of this process.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn wake_known(&self, consumer: &str) {
+        if let Some(wake) = self.wakes.lock().get(consumer) {
+            wake.notify_one();
+        }
+    }
+
+    /// Tells everybody to look: hints may have been lost.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn wake_all(&self) {
+        self.wakes.lock().values().for_each(|wake| wake.notify_one());
+        self.waiters.lock().values().for_each(|waiter| waiter.notify.notify_waiters());
+        self.events.notify_one();
+    }
+
     /// What wakes a consumer.
     pub(crate) fn wake_of(&self, consumer: &str) -> Arc<Notify> {
         let mut wakes = self.wakes.lock();
@@ -76,6 +92,14 @@ impl Watch {
     /// Whether a job runs here.
     pub(crate) fn is_running(&self, id: JobId) -> bool {
         self.running.lock().contains_key(&id)
+    }
+
+    /// Stops a job if it runs here. Another process asks: whether the job is about to start here, the heartbeat finds.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn cancel_running(&self, id: JobId) {
+        if let Some(cancel) = self.running.lock().get(&id) {
+            cancel.cancel();
+        }
     }
 
     /// Stops a job that runs here, or is about to.

@@ -25,6 +25,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::driver::drive;
 use crate::app::App;
+use crate::config::Role;
 use crate::http::problem::Problem;
 use crate::server::shard::{Arrival, Local};
 use crate::server::{Busy, Guarded, Peer, Place};
@@ -147,6 +148,9 @@ pub(crate) fn accept<B>(
     address: SocketAddr,
     place: &Place,
 ) -> Result<Accepted, Problem> {
+    if app.config.server.role == Role::Consumer {
+        return Err(Problem::new(ErrorCode::NotFound, "this process runs jobs and has no sockets; ask a gateway"));
+    }
     let way = way(request)?;
     let headers = request.headers();
     if single(headers, SEC_WEBSOCKET_VERSION)? != Some("13") {

@@ -41,8 +41,12 @@ impl Courier {
         Self { jobs, outlet, inline_bytes, sent: Mutex::default() }
     }
 
-    /// Sends an event that may be lost: start and progress are hints.
+    /// Sends an event that may be lost: start and progress are hints. Of a job that another process took in they are not
+    /// sent.
     pub(super) async fn tell(&self, claimed: &Claimed, event: Result<Message, MessageError>) {
+        if !claimed.told_here {
+            return;
+        }
         match event {
             Ok(message) => drop(self.publish(&claimed.reply_to, message).await),
             Err(error) => tracing::error!(%error, "an event is not a message"),
@@ -51,6 +55,10 @@ impl Courier {
 
     /// Sends the event of a commit; a terminal one is cleared, or else sent again later.
     pub(super) async fn deliver(&self, settled: &Settled, content: Option<&Content>) {
+        if !settled.told_here {
+            // The store has given a hint to the process that tells.
+            return;
+        }
         let max = self.inline_max(settled);
         let inline = content.and_then(|content| event::inline_content(content, max));
         self.send(settled, inline.as_deref()).await;

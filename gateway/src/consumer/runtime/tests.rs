@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::{Consumers, Drained, Setup};
+use crate::config::Role;
 use crate::config::consumer::{ConsumerConfig, Durability, JobsConfig};
 use crate::config::query::{QueryConfig, SourceConfig};
 use crate::config::units::Time;
@@ -221,7 +222,7 @@ async fn a_heartbeat_that_the_store_did_not_take_is_none() {
     let conn = rusqlite::Connection::open(rig.home.path().join("jobs.db")).expect("open");
     conn.execute_batch("alter table job rename to gone").expect("broken");
     let shared = &rig.consumers.shared;
-    *shared.last_beat.lock() -= super::LEASE;
+    *shared.last_beat.lock() -= shared.lease;
     let before = *shared.last_beat.lock();
     assert!(!shared.beat_if_late().await, "nothing may be claimed now");
     assert_eq!(*shared.last_beat.lock(), before);
@@ -354,7 +355,8 @@ async fn a_terminal_event_survives_the_process() {
         .iter()
         .map(|told| told.id)
         .collect();
-    let ask = super::ClaimAsk { consumer: "act".into(), max: 3, lease: super::LEASE, ..Default::default() };
+    let lease = std::time::Duration::from_secs(15);
+    let ask = super::ClaimAsk { consumer: "act".into(), max: 3, lease, ..Default::default() };
     let claimed = jobs.claim(ask).await.expect("a batch").jobs;
     let content = Content::Json(Bytes::from_static(b"[4]"));
     let info = content.info(claimed[0].lease.id);
@@ -403,6 +405,7 @@ async fn an_embedded_consumer_must_be_registered() {
     let rig = Rig::start().await;
     let setup = Setup {
         consumers: vec![toml::from_str("name='x'\ngroup='g'\ntype='t'\nrun='embedded'").expect("a consumer")],
+        role: Role::All,
         config: JobsConfig::default(),
         jobs: rig.jobs.clone(),
         queries: Arc::default(),
@@ -425,6 +428,7 @@ async fn jobs_over_the_rate_wait_for_their_time() {
         rate = '2/s'\nrate_burst = 3";
     let setup = Setup {
         consumers: vec![toml::from_str(act).expect("a consumer")],
+        role: Role::All,
         config,
         jobs: jobs.clone(),
         queries: Arc::default(),
@@ -484,6 +488,7 @@ impl Rig {
         let cache = Arc::new(QueryCache::new(Arc::clone(&queries), 1 << 20, 100));
         let setup = Setup {
             consumers: consumers.clone(),
+            role: Role::All,
             config,
             jobs: jobs.clone(),
             queries: Arc::clone(&queries),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{LEASE, POLL, Shared, courier};
+use super::{POLL, Shared, courier};
 use crate::jobs::queue::{Lease, LeaseState};
 
 /// How often old jobs and orphaned results are swept.
@@ -17,7 +17,7 @@ impl Shared {
     pub(super) async fn beat(self: Arc<Self>) {
         loop {
             tokio::select! {
-                () = sleep(LEASE / 3) => drop(self.beat_once().await),
+                () = sleep(self.lease / 3) => drop(self.beat_once().await),
                 () = self.interrupt.cancelled() => return,
             }
         }
@@ -26,7 +26,7 @@ impl Shared {
     /// After the process or a store stood still, what runs here comes before the next claim. Answers whether the
     /// heartbeat is in time.
     pub(super) async fn beat_if_late(&self) -> bool {
-        let is_late = self.last_beat.lock().elapsed() > LEASE / 2;
+        let is_late = self.last_beat.lock().elapsed() > self.lease / 2;
         !is_late || self.beat_once().await
     }
 
@@ -36,7 +36,7 @@ impl Shared {
 
     /// Answers whether every store took it.
     pub(super) async fn beat_once(&self) -> bool {
-        let (told, all_answered) = self.jobs.extend(self.held_leases(), LEASE).await;
+        let (told, all_answered) = self.jobs.extend(self.held_leases(), self.lease).await;
         if all_answered {
             *self.last_beat.lock() = Instant::now();
         }

@@ -242,6 +242,29 @@ async fn lists_of_live_jobs_are_not_slowed_by_history() {
     }
 }
 
+#[tokio::test]
+async fn jobs_of_the_first_version_are_run() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("jobs.db");
+    let conn = open_writer(&path, &super::schema::MIGRATIONS[..1]).expect("made");
+    // As that version wrote them: one that waits, and one that ran when the process ended.
+    let insert = "insert into job values (?1, 'workers', 'work', cast('{\"type\":\"work\"}' as blob), 1, 'g', 2, 0, 5, null, 5, 5,
+        null, 0, ?2, ?3, 0, 0, ?3, 0, 0, 5, null, null, null, null, null, null, null, 0)";
+    let (waiting, running) = (JobId::new(1, 1), JobId::new(2, 2));
+    for (id, state, attempt) in [(waiting, 1, 0), (running, 2, 1)] {
+        conn.execute(insert, rusqlite::params![id.to_bytes(), state, attempt]).expect("written");
+    }
+    drop(conn);
+    let queue = open(home.path());
+    let claimed = queue.claim(ask(9)).await.expect("a batch").jobs;
+    let seen: Vec<_> = claimed.iter().map(|claimed| (claimed.lease.id, claimed.attempt)).collect();
+    assert_eq!(seen, [(waiting, 1), (running, 2)]);
+    let ends = claimed.iter().map(|claimed| Finish { lease: claimed.lease, how: How::Cancelled }).collect();
+    let told = queue.finish(ends).await.expect("told");
+    assert!(told.iter().all(|one| matches!(one, Finished::Accepted(_))), "{told:?}");
+    assert_eq!(queue.events_pending(9).await.expect("read").len(), 2);
+}
+
 fn plan(conn: &rusqlite::Connection, sql: &str) -> String {
     let plan: rusqlite::Result<Vec<String>> =
         conn.prepare(&format!("explain query plan {sql}")).and_then(|mut statement| {
