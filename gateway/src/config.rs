@@ -112,6 +112,9 @@ impl Config {
     /// Reads what variables and files are named for.
     fn read_secrets(&mut self, sources: &Sources) -> Result<(), (String, String)> {
         self.jobs.found_url = self.jobs.places().read(sources)?;
+        for (name, source) in &mut self.source {
+            source.found_url = source.places(name).read(sources)?;
+        }
         Ok(())
     }
 

@@ -35,4 +35,5 @@ mod stalled;
 mod synced;
 mod tls;
 mod torture;
+mod warehouse;
 mod wire;

@@ -8,7 +8,10 @@ use groupcast_protocol::{GroupName, NodeId, Pattern};
 
 use super::backend::backend_url;
 use super::check_params::check_params;
-use super::{Config, ConsumerConfig, Durability, GroupConfig, LimitsConfig, QueryConfig, Role, Run, Secret, StoreKind};
+use super::{
+    Config, ConsumerConfig, Durability, GroupConfig, LimitsConfig, QueryConfig, Role, Run, Secret, SourceConfig,
+    SourceKind, StoreKind,
+};
 
 /// More messages than this are no history but a database: each costs its bytes in memory, and some 100 beside.
 const HISTORY_MESSAGES_MAX: usize = 1_000_000;
@@ -227,12 +230,42 @@ fn check_sources(config: &Config, found: &mut Vec<Found>) {
         if let Err(error) = GroupName::parse(name) {
             found.push((format!("source.{name}"), error.to_string().replace("group name", "source's name")));
         }
-        if source.path.is_none() {
-            found.push((format!("source.{name}.path"), "is missing; name the SQLite file".to_owned()));
-        }
+        check_source(source, &|last: &str| format!("source.{name}.{last}"), found);
         if !(1..=64).contains(&source.threads) {
             found.push((format!("source.{name}.threads"), "must be from 1 to 64".to_owned()));
         }
+    }
+}
+
+fn check_source(source: &SourceConfig, key: &dyn Fn(&str) -> String, found: &mut Vec<Found>) {
+    let places = source.places("").count();
+    match source.kind {
+        SourceKind::Sqlite => {
+            if source.path.is_none() {
+                found.push((key("path"), "is missing; name the SQLite file".to_owned()));
+            }
+            if places > 0 {
+                found.push((key("url"), "is for kind = \"postgres\"; take it out, or set that".to_owned()));
+            }
+        }
+        SourceKind::Postgres => {
+            if places == 0 {
+                found
+                    .push((key("url"), "is missing; name the server with one of url, url_env and url_file".to_owned()));
+            }
+            if places > 1 {
+                found.push((key("url"), "is said twice; keep one of url, url_env and url_file".to_owned()));
+            }
+            if source.path.is_some() {
+                found.push((key("path"), "is for kind = \"sqlite\"; take it out, or set that".to_owned()));
+            }
+        }
+    }
+    if !(1..=1000).contains(&source.pool) {
+        found.push((key("pool"), "must be from 1 to 1000".to_owned()));
+    }
+    if source.role.as_deref() == Some("") {
+        found.push((key("role"), "is empty; name a role or take it out".to_owned()));
     }
 }
 

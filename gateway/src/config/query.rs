@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::hidden::{Hidden, Places};
 use super::units::{Size, Time};
 
 /// `[source.NAME]`: a database that named queries read from.
@@ -18,6 +19,21 @@ pub struct SourceConfig {
     /// SQLite: how many threads, each with a connection of its own. Default 2.
     #[serde(default = "SourceConfig::default_threads")]
     pub threads: usize,
+    /// PostgreSQL: the server, `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=…`. Never printed.
+    #[serde(skip_serializing)]
+    pub url: Option<Hidden>,
+    /// PostgreSQL: the environment's variable that has it.
+    pub url_env: Option<String>,
+    /// PostgreSQL: the file that has it, relative to the configuration.
+    pub url_file: Option<PathBuf>,
+    /// What variable or file said.
+    #[serde(skip)]
+    pub found_url: Option<Hidden>,
+    /// PostgreSQL: at most so many connections, and so queries at once. Default 4.
+    #[serde(default = "SourceConfig::default_pool")]
+    pub pool: usize,
+    /// PostgreSQL: the role that queries are run as, if it is another than the user's.
+    pub role: Option<String>,
 }
 
 /// What kind of database a source is.
@@ -31,8 +47,22 @@ pub enum SourceKind {
 }
 
 impl SourceConfig {
+    /// The address of the server, whichever of `url`, `url_env` and `url_file` has it.
+    pub fn address(&self) -> Option<&Hidden> {
+        self.found_url.as_ref().or(self.url.as_ref())
+    }
+
+    pub(super) fn places(&self, name: &str) -> Places<'_> {
+        let (text, env, file) = (self.url.as_ref(), self.url_env.as_deref(), self.url_file.as_deref());
+        Places { key: format!("source.{name}.url"), text, env, file }
+    }
+
     fn default_threads() -> usize {
         2
+    }
+
+    fn default_pool() -> usize {
+        4
     }
 }
 

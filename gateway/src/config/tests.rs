@@ -168,9 +168,8 @@ fn what_is_not_toml_is_told_with_its_place() {
 #[test]
 fn what_this_build_lacks_is_refused_by_name() {
     refused(
-        "[auth]\njwt_secret = \"s\"\n[layer]\nkind = \"redis\"\nurl = \"redis://x\"\n\
-         [source.a]\nkind = \"postgres\"\nurl = \"postgres://\"",
-        &[("auth", "`auth`"), ("layer.kind", "`redis`"), ("source.a.kind", "`postgres`")],
+        "[auth]\njwt_secret = \"s\"\n[layer]\nkind = \"redis\"\nurl = \"redis://x\"",
+        &[("auth", "`auth`"), ("layer.kind", "`redis`")],
     );
     refused("[server]\nops_listen = \"127.0.0.1:9000\"", &[("server.ops_listen", "`ops-listener`")]);
     refused("[layer]\nurl = \"redis://x\"", &[("layer.url", "`redis` or `nats`")]);
@@ -242,6 +241,24 @@ fn the_address_of_a_shared_store_is_said_once_and_never_shown() {
         assert!(!shown.contains("geheim"), "{shown}");
         config.check().expect("what was loaded is valid");
     }
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn the_address_of_a_source_is_said_once_and_never_shown() {
+    let source = |rest: &str| format!("[source.a]\nkind = \"postgres\"\n{rest}");
+    refused(&source(""), &[("source.a.url", "url, url_env and url_file")]);
+    refused(&source("url = \"postgres://a\"\nurl_env = \"B\""), &[("source.a.url", "said twice")]);
+    refused(&source("url = \"postgres://a\"\npath = \"b\""), &[("source.a.path", "sqlite")]);
+    refused(&source("url = \"postgres://a\"\npool = 0"), &[("source.a.pool", "from 1 to 1000")]);
+    refused(&source("url = \"postgres://a\"\nrole = \"\""), &[("source.a.role", "empty")]);
+    refused("[source.a]\nkind = \"sqlite\"\npath = \"a\"\nurl = \"postgres://a\"", &[("source.a.url", "postgres")]);
+    refused(&source("url_env = \"DATA\""), &[("source.a.url_env", "`DATA` is not set")]);
+    let secret = "postgres://me:s3cret@db/data";
+    let config = load(&source("url_env = \"DATA\""), &[("DATA", secret)], vec![]).expect("valid");
+    assert_eq!(config.source["a"].address().map(Hidden::expose), Some(secret));
+    let shown = format!("{config:?}{}", config.print());
+    assert!(!shown.contains("s3cret"), "{shown}");
 }
 
 #[test]

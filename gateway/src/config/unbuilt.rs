@@ -12,6 +12,7 @@ const VALUES: &[(&str, &str, &str, &str, &str)] = &[
     ("layer", "kind", "nats", "nats", "use \"memory\" for one gateway"),
     #[cfg(not(feature = "postgres"))]
     ("jobs", "store", "postgres", "postgres", "use \"sqlite\" for one gateway"),
+    #[cfg(not(feature = "postgres"))]
     ("source", "kind", "postgres", "postgres", "use \"sqlite\" with a `path`"),
 ];
 
@@ -40,7 +41,8 @@ const KEYS: &[(&str, &[&str], &str)] = &[
     #[cfg(not(feature = "postgres"))]
     ("jobs", &["url", "url_env", "url_file", "schema"], "postgres"),
     ("jobs", &["single_gateway"], "redis"),
-    ("source", &["url", "url_env", "url_file"], "postgres"),
+    #[cfg(not(feature = "postgres"))]
+    ("source", &["url", "url_env", "url_file", "role"], "postgres"),
 ];
 
 /// Tells what this build lacks, and takes it out of the table.

@@ -14,10 +14,24 @@ use super::source::Sources;
 use crate::config::consumer::{ConsumerConfig, Run};
 use crate::config::query::{QueryConfig, SourceConfig};
 
-/// Every problem of the configuration: names, types, and each query prepared against its source. Blocks.
+/// Every problem of the configuration: names, types, and each query prepared against its source. Blocks, on a runtime of
+/// its own.
 ///
 /// Relative paths of sources are relative to `base_dir`.
 pub fn check(
+    sources: &BTreeMap<String, SourceConfig>,
+    queries: &[QueryConfig],
+    consumers: &[ConsumerConfig],
+    base_dir: &Path,
+) -> Vec<Problem> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(problems(sources, queries, consumers, base_dir)),
+        Err(error) => vec![Problem::new("source", format!("the sources cannot be asked: {error}"))],
+    }
+}
+
+async fn problems(
     sources: &BTreeMap<String, SourceConfig>,
     queries: &[QueryConfig],
     consumers: &[ConsumerConfig],
@@ -28,8 +42,13 @@ pub fn check(
     let known = Queries::new(sources, queries).map_err(|found| problems.extend(found)).ok();
     let known = Arc::new(known.unwrap_or_default());
     if let Some(opened) = &opened {
-        problems.extend(unreadable(sources, opened));
-        problems.extend(known.iter().flat_map(|query| prepare(query, opened)));
+        let unreadable = unreadable(sources, opened).await;
+        let readable = known.iter().filter(|query| !unreadable.contains_key(query.config.source.as_str()));
+        let mut unprepared = Vec::new();
+        for query in readable {
+            unprepared.extend(prepare(query, opened).await);
+        }
+        problems.extend(unreadable.into_values().chain(unprepared));
     }
     if let Err(found) = Claims::new(consumers, Arc::clone(&known)) {
         problems.extend(found);
@@ -38,20 +57,22 @@ pub fn check(
     problems
 }
 
-fn unreadable(sources: &BTreeMap<String, SourceConfig>, opened: &Sources) -> Vec<Problem> {
-    let problem = |name: &String| {
-        let message = opened.get(name)?.open_problem()?;
-        Some(Problem::new(format!("source.{name}.path"), message))
-    };
-    sources.keys().filter_map(problem).collect()
+/// The sources that cannot be read, by name.
+async fn unreadable<'a>(sources: &'a BTreeMap<String, SourceConfig>, opened: &Sources) -> BTreeMap<&'a str, Problem> {
+    let mut unreadable = BTreeMap::new();
+    for name in sources.keys() {
+        let Some(source) = opened.get(name) else { continue };
+        if let Some((key, message)) = source.open_problem().await {
+            unreadable.insert(name.as_str(), Problem::new(format!("source.{name}.{key}"), message));
+        }
+    }
+    unreadable
 }
 
-fn prepare(query: &Query, opened: &Sources) -> Vec<Problem> {
-    let Some(source) = opened.get(&query.config.source).filter(|source| source.open_problem().is_none()) else {
-        return Vec::new();
-    };
+async fn prepare(query: &Query, opened: &Sources) -> Vec<Problem> {
+    let Some(source) = opened.get(&query.config.source) else { return Vec::new() };
     let declared: BTreeSet<&str> = query.params.iter().map(|param| param.name()).collect();
-    let found = source.problems(&query.sql, &declared);
+    let found = source.problems(&query.sql, &declared).await;
     let key = format!("query.{}.sql", query.config.name);
     found.into_iter().map(|message| Problem::new(key.clone(), message)).collect()
 }

@@ -2,16 +2,20 @@
 
 mod encode;
 mod guard;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod sqlite;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::sqlite::SqliteSource;
+#[cfg(feature = "postgres")]
+use self::postgres::PostgresSource;
+use self::sqlite::SqliteSource;
 use super::context::Stop;
 use super::params::Bound;
 use super::problem::Problem;
@@ -57,14 +61,25 @@ pub(crate) enum SourceError {
 
 /// The sources of the configuration, with their threads.
 pub struct Sources {
-    by_name: HashMap<String, SqliteSource>,
+    by_name: HashMap<String, Source>,
+}
+
+/// One source.
+pub(crate) enum Source {
+    Sqlite(SqliteSource),
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresSource),
 }
 
 impl Sources {
-    /// Starts the threads. Files are opened when they are first read, so that a source may come later than the gateway.
+    /// Starts the threads, and makes the pools on the current runtime. Files are opened and servers called when they are
+    /// first read, so that a source may come later than the gateway.
     ///
     /// # Errors
     /// Every problem found.
+    ///
+    /// # Panics
+    /// Outside of a runtime, if a source is a server.
     pub fn open(configs: &BTreeMap<String, SourceConfig>, base_dir: &Path) -> Result<Self, Vec<Problem>> {
         let (mut by_name, mut problems) = (HashMap::new(), Vec::new());
         for (name, config) in configs {
@@ -86,7 +101,7 @@ impl Sources {
                 return Err(problem);
             }
             let probe = Execution {
-                sql: "select 1 from sqlite_schema limit 1".into(),
+                sql: source.probe().into(),
                 values: Bound::new(),
                 max_rows: 1,
                 max_bytes: 100,
@@ -117,18 +132,94 @@ impl Sources {
         }
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&SqliteSource> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Source> {
         self.by_name.get(name)
+    }
+}
+
+impl Source {
+    /// Runs a query.
+    ///
+    /// # Cancel safety
+    /// Dropped, a query that runs is stopped by its [`Stop`] at the latest.
+    pub(crate) async fn run(&self, execution: Execution) -> Result<RowSet, SourceError> {
+        match self {
+            Self::Sqlite(source) => source.run(execution).await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(source) => source.run(execution).await,
+        }
+    }
+
+    /// What is wrong with a query, without running it: it must be one statement that reads, and its parameters must be
+    /// those that are declared.
+    pub(crate) async fn problems(&self, sql: &str, declared: &BTreeSet<&str>) -> Vec<String> {
+        match self {
+            Self::Sqlite(source) => source.problems(sql, declared),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(source) => source.problems(sql, declared).await,
+        }
+    }
+
+    /// The key that says where the source is, and why it cannot be read from there.
+    pub(crate) async fn open_problem(&self) -> Option<(&'static str, String)> {
+        match self {
+            Self::Sqlite(source) => source.open_problem().map(|why| ("path", why)),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(source) => source.open_problem().await.map(|why| ("url", why)),
+        }
+    }
+
+    fn missing(&self) -> Option<String> {
+        match self {
+            Self::Sqlite(source) => source.missing(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => None,
+        }
+    }
+
+    /// What shows that it can be read.
+    fn probe(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "select 1 from sqlite_schema limit 1",
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => "select 1",
+        }
+    }
+
+    fn load(&self) -> (usize, usize) {
+        match self {
+            Self::Sqlite(source) => source.load(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(source) => source.load(),
+        }
     }
 }
 
 /// How long a source may take to show that it can be read.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn open(name: &str, config: &SourceConfig, base_dir: &Path) -> Result<SqliteSource, (&'static str, String)> {
-    if config.kind == SourceKind::Postgres {
-        return Err(("kind", "`postgres` is not part of this program; use `sqlite`".into()));
+fn open(name: &str, config: &SourceConfig, base_dir: &Path) -> Result<Source, (&'static str, String)> {
+    match config.kind {
+        SourceKind::Sqlite => open_file(name, config, base_dir).map(Source::Sqlite),
+        #[cfg(feature = "postgres")]
+        SourceKind::Postgres => open_server(name, config).map(Source::Postgres),
+        #[cfg(not(feature = "postgres"))]
+        SourceKind::Postgres => Err(("kind", "`postgres` is not part of this program; use `sqlite`".into())),
     }
+}
+
+#[cfg(feature = "postgres")]
+fn open_server(name: &str, config: &SourceConfig) -> Result<PostgresSource, (&'static str, String)> {
+    let address = config.address().ok_or(("url", "is missing; name the server".to_owned()))?;
+    let address = address.expose().parse();
+    let address = address.map_err(|error: crate::postgres::AddressError| ("url", error.to_string()))?;
+    if config.pool == 0 {
+        return Err(("pool", "is 0; it must be at least 1".into()));
+    }
+    PostgresSource::new(name, &address, config.pool, config.role.as_deref()).map_err(|why| ("url", why))
+}
+
+fn open_file(name: &str, config: &SourceConfig, base_dir: &Path) -> Result<SqliteSource, (&'static str, String)> {
     let Some(path) = &config.path else {
         return Err(("path", "is missing; name the SQLite file".into()));
     };

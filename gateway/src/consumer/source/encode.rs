@@ -1,4 +1,4 @@
-//! Rows as JSON text, straight from SQLite's values: no tree in between.
+//! Rows as JSON text, straight from a database's values: no tree in between.
 
 use std::io::Write;
 
@@ -9,6 +9,12 @@ use crate::jobs::results::{Chunk, RowSet};
 
 /// A chunk is closed when it has this many bytes: a page of a result is read without the others.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// One value of a row.
+pub(super) trait Cell {
+    /// Adds it as JSON, without a line break.
+    fn put(self, out: &mut Vec<u8>);
+}
 
 /// Collects rows within a budget.
 pub(super) struct Rows {
@@ -32,14 +38,14 @@ impl Rows {
     }
 
     /// Adds a row. `false`: it is more than the budget allows, and was not added.
-    pub(super) fn push<'a>(&mut self, values: impl Iterator<Item = ValueRef<'a>>) -> bool {
+    pub(super) fn push(&mut self, values: impl Iterator<Item = impl Cell>) -> bool {
         let start = self.chunk.len();
         self.chunk.push(b'[');
         for (at, value) in values.enumerate() {
             if at > 0 {
                 self.chunk.push(b',');
             }
-            put(&mut self.chunk, value);
+            value.put(&mut self.chunk);
         }
         self.chunk.extend_from_slice(b"]\n");
         let bytes = self.chunk.len() - start;
@@ -73,19 +79,21 @@ impl Rows {
 }
 
 /// Numbers that JSON does not have become `null`, blobs hexadecimal text, broken UTF-8 is replaced.
-fn put(out: &mut Vec<u8>, value: ValueRef<'_>) {
-    match value {
-        ValueRef::Null => out.extend_from_slice(b"null"),
-        ValueRef::Integer(n) => write!(out, "{n}").expect("a vector grows"),
-        ValueRef::Real(n) => serde_json::to_writer(&mut *out, &n).expect("a vector grows"),
-        ValueRef::Text(text) => {
-            let text = String::from_utf8_lossy(text);
-            serde_json::to_writer(&mut *out, &*text).expect("a vector grows");
-        }
-        ValueRef::Blob(blob) => {
-            out.push(b'"');
-            out.extend_from_slice(crate::jobs::results::hex(blob).as_bytes());
-            out.push(b'"');
+impl Cell for ValueRef<'_> {
+    fn put(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Null => out.extend_from_slice(b"null"),
+            Self::Integer(n) => write!(out, "{n}").expect("a vector grows"),
+            Self::Real(n) => serde_json::to_writer(out, &n).expect("a vector grows"),
+            Self::Text(text) => {
+                let text = String::from_utf8_lossy(text);
+                serde_json::to_writer(out, &*text).expect("a vector grows");
+            }
+            Self::Blob(blob) => {
+                out.push(b'"');
+                out.extend_from_slice(crate::jobs::results::hex(blob).as_bytes());
+                out.push(b'"');
+            }
         }
     }
 }
