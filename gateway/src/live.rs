@@ -29,12 +29,13 @@ mod table;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use groupcast_channel_layer::ChannelLayer;
 use groupcast_protocol::raw_object::RawObject;
 use groupcast_protocol::{ErrorCode, GroupName, Refusal};
@@ -136,7 +137,10 @@ impl Live {
                 _ = sweep.tick() => self.sweep(),
             }
             let starts = self.0.table.lock().start_due(Instant::now(), |group| self.0.has_members(group));
-            running.extend(starts.into_iter().map(|start| run::run(self.0.clone(), start, stop.clone())));
+            for start in starts {
+                let group = start.question.group.clone();
+                running.push(guard(self.0.clone(), group, run::run(self.0.clone(), start, stop.clone())));
+            }
         }
     }
 
@@ -160,6 +164,15 @@ impl Live {
 impl Shared {
     fn has_members(&self, group: &GroupName) -> bool {
         self.layer.group_len(group).is_some_and(|members| members > 0)
+    }
+}
+
+/// Runs a set. A panic costs this run, and not all that are under way.
+async fn guard(shared: Arc<Shared>, group: GroupName, run: impl Future<Output = ()>) {
+    if AssertUnwindSafe(run).catch_unwind().await.is_err() {
+        tracing::error!("a run of a live query panicked; the query is asked again");
+        shared.counters.failures.inc();
+        shared.table.lock().finish(&group, false, Instant::now());
     }
 }
 

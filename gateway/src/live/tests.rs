@@ -1,5 +1,8 @@
 //! What a run tells of what it found.
 
+use groupcast_channel_layer::LayerConfig;
+use groupcast_protocol::NodeId;
+
 use super::known::Known;
 use super::run::{compare, failed};
 use super::table::Told;
@@ -116,6 +119,22 @@ fn what_cannot_be_followed_is_refused() {
     assert_eq!(code("tags = ['t']", r#"{"x":1}"#), Err("bad_params"));
     let long = format!(r#"{{"x":"{}"}}"#, "x".repeat(4090));
     assert_eq!(code("tags = ['t']\nparams.x = { type = 'text' }", &long), Err("too_large"));
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_run() {
+    let question = plain();
+    let sources = [("demo".to_owned(), toml::from_str("kind = 'sqlite'\npath = 'none.db'").expect("a source"))];
+    let config = Config { source: sources.into(), ..Config::default() };
+    let opened = Sources::open(&config.source, std::path::Path::new(".")).map_err(|problems| format!("{problems:?}"));
+    let (layer, _inboxes) = ChannelLayer::new(LayerConfig::new(NodeId::parse("gw1").expect("a good name")));
+    let live = Live::new(&config, Arc::default(), Arc::new(opened.expect("good sources")), layer);
+    live.join(&question).expect("there is room");
+    assert_eq!(live.0.table.lock().start_due(Instant::now(), |_| true).len(), 1);
+    assert_eq!(live.0.table.lock().next_due(), None, "it runs");
+    guard(live.0.clone(), question.group.clone(), async { panic!("on purpose") }).await;
+    assert!(live.0.table.lock().next_due().is_some(), "it is asked again");
+    assert_eq!(live.counters().failures.get(), 1);
 }
 
 /// What is told after a run that gave these rows, without its digest.
