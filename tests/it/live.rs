@@ -49,6 +49,13 @@ name = "later"
 source = "shop"
 sql = "select n from later order by n"
 refresh = "250ms"
+
+[[query]]
+id = 5
+name = "wide"
+source = "shop"
+sql = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 5000) select i, printf('%050d', i) as text from n"
+tags = ["wide"]
 "#;
 
 #[tokio::test]
@@ -205,14 +212,24 @@ async fn what_nobody_follows_any_more_is_not_asked() {
     }
     let more = metric(&http, "groupcast_live_runs_total").await - before;
     assert!(more <= 13, "one may have been under way, and there were {more}");
-    change(&gateway, "delete from flights where dest = 'MIA'");
     assert_eq!(reader.pending().await, [] as [Value; 0]);
+}
 
-    // Who comes back within the time that it is kept has it asked at once.
+#[tokio::test]
+async fn who_comes_back_soon_has_what_was_known_and_then_what_is_new() {
+    let gateway = Gateway::start(LIVE).await;
+    let mut reader = Socket::open(&gateway).await;
+    let group = follow(&mut reader, "routes", json!({})).await;
+    push(&mut reader, &group, "query.snapshot").await;
+    reader.command(json!({"type": "unsubscribe", "group": group})).await;
     change(&gateway, "insert into flights values ('JFK', 'SEA', 5)");
     assert_eq!(follow(&mut reader, "routes", json!({})).await, group);
-    let old = push(&mut reader, &group, "query.snapshot").await;
-    assert_eq!(old["version"], 1, "{old}");
+    let state = push(&mut reader, &group, "query.snapshot").await;
+    if state["version"] == 2 {
+        // A run that was under way when he left has seen the change already.
+        assert!(state["rows"].as_array().is_some_and(|rows| rows.contains(&json!(["SEA", 1, 5.0]))), "{state}");
+        return;
+    }
     let diff = push(&mut reader, &group, "query.diff").await;
     assert_eq!((&diff["since"], &diff["upsert"]), (&json!(1), &json!([["SEA", 1, 5.0]])), "{diff}");
 }
@@ -318,6 +335,19 @@ async fn what_cannot_be_followed_is_refused() {
 }
 
 #[tokio::test]
+async fn what_is_too_much_for_a_push_is_cut_and_says_so() {
+    let gateway = Gateway::start(LIVE).await;
+    let mut reader = Socket::open(&gateway).await;
+    let group = follow(&mut reader, "wide", json!({})).await;
+    let state = push(&mut reader, &group, "query.snapshot").await;
+    assert_eq!(state["truncated"], true);
+    let rows = state["rows"].as_array().expect("rows");
+    let bytes: usize = rows.iter().map(|row| row.to_string().len() + 1).sum();
+    assert!((60 << 10..=64 << 10).contains(&bytes), "{} rows of {bytes} bytes", rows.len());
+    assert_eq!(rows[0], json!([1, "0".repeat(49) + "1"]), "the first ones are there");
+}
+
+#[tokio::test]
 async fn a_drain_ends_live_queries_too() {
     let gateway = Gateway::start(LIVE).await;
     let mut reader = Socket::open(&gateway).await;
@@ -345,7 +375,8 @@ async fn push(socket: &mut Socket, group: &str, kind: &str) -> Value {
 /// Changes the database that the gateway reads, from outside and all at once.
 fn change(gateway: &Gateway, sql: &str) {
     let database = Connection::open(gateway.home().path().join("source.db")).expect("the file is there");
-    database.execute_batch(&format!("begin immediate; {sql}; commit;")).expect("good SQL");
+    // A disk that is slow to sync would lock readers out for long.
+    database.execute_batch(&format!("pragma synchronous = off; begin immediate; {sql}; commit;")).expect("good SQL");
 }
 
 async fn invalidate(http: &Http, tags: &[&str]) -> Value {

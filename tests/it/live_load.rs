@@ -139,7 +139,8 @@ key = ["line"]
 fn database(gateway: &Gateway, sets: u64) -> Connection {
     let database = Connection::open(gateway.home().path().join("source.db")).expect("the file is there");
     let fill = format!(
-        "create table ticks (part integer, line integer, n integer, primary key (part, line)) without rowid;
+        "pragma synchronous = off;
+         create table ticks (part integer, line integer, n integer, primary key (part, line)) without rowid;
          create index ticks_by_line on ticks (line);
          with recursive parts(part) as (select 0 union all select part + 1 from parts where part + 1 < {sets}),
              lines(line) as (select 0 union all select line + 1 from lines where line + 1 < {ROWS})
