@@ -66,10 +66,11 @@ impl App {
         message: Message,
         key: Option<&str>,
     ) -> Result<Accepted, Refusal> {
-        let Some(key) = key else { return self.dispatch.group_send(group, message).await };
+        let Some(key) = key else { return self.dispatch.group_send(group, message, None).await };
         let (dispatch, body, scope) = (self.dispatch.clone(), message.raw().clone(), format!("group {group}"));
         let group = group.clone();
-        self.idempotency.once(&scope, key, &body, async move { dispatch.group_send(&group, message).await }).await
+        let run = |key| async move { dispatch.group_send(&group, message, Some(key)).await };
+        self.idempotency.once(&scope, key, &body, run).await
     }
 
     /// Waits for the end of a job: at most so long, and not into the end of the gateway.

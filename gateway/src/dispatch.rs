@@ -4,17 +4,20 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use groupcast_channel_layer::{ChannelLayer, LayerError, Sent};
 use groupcast_protocol::frame::{Accepted, AcceptedJob};
 use groupcast_protocol::raw_object::RawObject;
 use groupcast_protocol::{ChannelName, ErrorCode, GroupName, JobId, Message, MessageId, Position, Refusal};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::clock;
 use crate::config::Mode;
 use crate::consumer::{Claims, EVENT_PREFIX, Outlet, OutletError};
-use crate::jobs::{CancelOutcome, Jobs, NewJob, ReplyTo};
+use crate::idempotency::{self, KeyOf};
+use crate::jobs::{CancelOutcome, Enqueued, Jobs, NewJob, Once, ReplyTo, Told};
 use crate::kill_point::{self, KillPoint};
 
 /// Sends messages and asks queries. A cheap handle.
@@ -36,12 +39,18 @@ impl Dispatch {
     /// # Errors
     /// `forbidden` for a type that only consumers send and for the group of a live query, `unknown_query` and `bad_params` for work that cannot be done,
     /// `overloaded`, `storage_full` and `unavailable` when it could not be taken. Nobody has got anything then.
-    pub async fn group_send(&self, group: &GroupName, message: Message) -> Result<Accepted, Refusal> {
+    /// `idempotency_conflict` when the key is kept with another body.
+    pub async fn group_send(
+        &self,
+        group: &GroupName,
+        message: Message,
+        key: Option<KeyOf>,
+    ) -> Result<Accepted, Refusal> {
         refuse_job_events(&message)?;
         if group.is_of_live_query() {
             return Err(Refusal::group_of_live_query(group));
         }
-        self.route(group, message).await
+        self.route(group, message, key).await
     }
 
     /// Whether consumers claim a message of this group.
@@ -68,12 +77,18 @@ impl Dispatch {
     ///
     /// # Errors
     /// `unknown_query`, `bad_params`, and what storing a job can meet.
-    pub async fn query(&self, name: &str, params: &RawObject, reply: ReplyTo) -> Result<Accepted, Refusal> {
+    pub async fn query(
+        &self,
+        name: &str,
+        params: &RawObject,
+        reply: ReplyTo,
+        key: Option<KeyOf>,
+    ) -> Result<Accepted, Refusal> {
         let params: &RawValue = serde_json::from_str(params.as_str())
             .map_err(|error| Refusal::new(ErrorCode::BadParams, format!("the parameters are not JSON: {error}")))?;
         let job = self.claims.query(name, Some(params), reply)?;
-        let jobs = self.store(vec![job]).await?;
-        Ok(Accepted { jobs, ..accepted(None, None) })
+        let (accepted, _) = self.store(accepted(None, None), vec![job], key).await?;
+        Ok(accepted)
     }
 
     /// Cancels a job.
@@ -90,18 +105,35 @@ impl Dispatch {
         }
     }
 
-    async fn route(&self, group: &GroupName, message: Message) -> Result<Accepted, Refusal> {
+    async fn route(&self, group: &GroupName, message: Message, key: Option<KeyOf>) -> Result<Accepted, Refusal> {
         let claimed = self.claims.claim(group, &message, ReplyTo::Group(group.clone()))?;
         if claimed.is_empty() {
+            if let Some(told) = self.recall(group, key).await? {
+                return told;
+            }
             let sent = self.layer.group_send(group, &message).await.map_err(refusal)?;
             return Ok(at(sent.position, accepted(Some(group.clone()), Some(sent.members))));
         }
         let shown = claimed.iter().any(|claimed| claimed.mode == Mode::Both);
-        let jobs = self.store(claimed.into_iter().map(|claimed| claimed.job).collect()).await?;
-        let sent = if shown { self.show(group, &message).await } else { self.count(group) };
-        let existing = jobs.iter().all(|job| job.existing);
-        let accepted = Accepted { jobs, existing, ..accepted(Some(group.clone()), Some(sent.members)) };
-        Ok(at(sent.position, accepted))
+        let jobs = claimed.into_iter().map(|claimed| claimed.job).collect();
+        let accepted = accepted(Some(group.clone()), Some(self.count(group)));
+        let (accepted, is_repeat) = self.store(accepted, jobs, key).await?;
+        if is_repeat || !shown {
+            return Ok(accepted);
+        }
+        let sent = self.show(group, &message).await;
+        Ok(at(sent.position, Accepted { members: Some(sent.members), ..accepted }))
+    }
+
+    /// What a message that is no work is told because its key is one of work in the same group.
+    async fn recall(
+        &self,
+        group: &GroupName,
+        key: Option<KeyOf>,
+    ) -> Result<Option<Result<Accepted, Refusal>>, Refusal> {
+        let Some(KeyOf { name, body }) = key.filter(|_| self.claims.listens(group)) else { return Ok(None) };
+        let told = self.jobs.recall(name, body).await?;
+        Ok(told.map(|told| answer(accepted(Some(group.clone()), Some(self.count(group))), told).map(|told| told.0)))
     }
 
     /// Shows stored work to the group's sockets. That they may not have seen it is no reason to refuse what is stored:
@@ -113,21 +145,65 @@ impl Dispatch {
         })
     }
 
-    fn count(&self, group: &GroupName) -> Sent {
-        Sent { members: self.layer.group_len(group).unwrap_or(0), position: None }
+    fn count(&self, group: &GroupName) -> u64 {
+        self.layer.group_len(group).unwrap_or(0)
     }
 
-    async fn store(&self, jobs: Vec<NewJob>) -> Result<Vec<AcceptedJob>, Refusal> {
-        let stored = self.jobs.enqueue(jobs).await?;
-        kill_point::hit(KillPoint::AfterSyncBefore202);
-        let accepted = |job: crate::jobs::Enqueued| AcceptedJob {
-            id: job.id,
-            consumer: job.consumer,
-            durability: job.durability.into(),
-            existing: job.existing,
+    /// Stores jobs, with their key if there is one. Answers what was accepted, and whether it is a repeat's answer.
+    async fn store(
+        &self,
+        accepted: Accepted,
+        jobs: Vec<NewJob>,
+        key: Option<KeyOf>,
+    ) -> Result<(Accepted, bool), Refusal> {
+        let told = match key {
+            None => Told::Stored(self.jobs.enqueue(jobs).await?),
+            Some(KeyOf { name, body }) => {
+                let once = Once { name, body, answer: Kept::of(&accepted).to_bytes() };
+                self.jobs.enqueue_once(once, jobs).await?
+            }
         };
-        Ok(stored.into_iter().map(accepted).collect())
+        kill_point::hit(KillPoint::AfterSyncBefore202);
+        answer(accepted, told)
     }
+}
+
+/// What is kept of an answer beside its jobs.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    message_id: MessageId,
+    members: Option<u64>,
+}
+
+impl Kept {
+    fn of(accepted: &Accepted) -> Self {
+        Self { message_id: accepted.message_id, members: accepted.members }
+    }
+
+    fn to_bytes(&self) -> Bytes {
+        serde_json::to_vec(self).expect("it has string keys and whole numbers").into()
+    }
+}
+
+/// The answer to a request whose jobs are stored, and whether it is a repeat's.
+fn answer(accepted: Accepted, told: Told) -> Result<(Accepted, bool), Refusal> {
+    match told {
+        Told::Stored(jobs) => {
+            let existing = !jobs.is_empty() && jobs.iter().all(|job| job.existing);
+            Ok((Accepted { jobs: jobs.into_iter().map(accepted_job).collect(), existing, ..accepted }, false))
+        }
+        Told::Repeated { answer, jobs } => {
+            let kept = serde_json::from_slice(&answer).unwrap_or(Kept::of(&accepted));
+            let jobs = jobs.into_iter().map(accepted_job).collect();
+            let first = Accepted { message_id: kept.message_id, members: kept.members, jobs, ..accepted };
+            Ok((idempotency::repeated(first), true))
+        }
+        Told::Conflict => Err(idempotency::conflict()),
+    }
+}
+
+fn accepted_job(job: Enqueued) -> AcceptedJob {
+    AcceptedJob { id: job.id, consumer: job.consumer, durability: job.durability.into(), existing: job.existing }
 }
 
 /// Consumers send their events by the same path; another consumer may claim them (`chain = true`).
@@ -135,7 +211,7 @@ impl Outlet for Dispatch {
     fn publish(&self, to: ReplyTo, message: Message) -> BoxFuture<'_, Result<(), OutletError>> {
         Box::pin(async move {
             let sent = match &to {
-                ReplyTo::Group(group) => self.route(group, message).await.map(|_| ()),
+                ReplyTo::Group(group) => self.route(group, message, None).await.map(|_| ()),
                 ReplyTo::Channel(channel) => self.layer.send(channel, message).await.map_err(refusal),
                 ReplyTo::Nobody => Ok(()),
             };

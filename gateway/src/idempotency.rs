@@ -1,6 +1,7 @@
 //! Remembers answers by idempotency key, so that a repeated request does nothing again.
 //!
-//! Kept in memory: a restart forgets. How long is `BROADCAST_MEMORY` or `WORK_MEMORY`.
+//! Kept in memory for `MEMORY`, which is all for messages without jobs. The keys of work are kept with its jobs, by the
+//! store, for a day: a repeat that is not remembered here is run, and finds its answer there.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -14,14 +15,21 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-/// How long the answer to a message without jobs is remembered.
-const BROADCAST_MEMORY: Duration = Duration::from_secs(5 * 60);
-/// How long the answer to a message that made jobs is remembered.
-const WORK_MEMORY: Duration = Duration::from_secs(24 * 3600);
-/// Keys that are remembered at once, some 300 bytes each; more are refused, since forgetting one could run work twice.
+/// How long an answer is remembered.
+const MEMORY: Duration = Duration::from_secs(5 * 60);
+/// Keys that are remembered at once, some 300 bytes each; more are refused, since forgetting one could send a message twice.
 const KEYS_MAX: usize = 100_000;
 /// How long a repeat waits for the first one, which has deadlines of its own.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A key and its request, as digests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyOf {
+    /// Who asks for what, and the key.
+    pub name: [u8; 32],
+    /// The body.
+    pub body: [u8; 32],
+}
 
 /// The answers of this process by key. Cheap to clone; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -66,12 +74,19 @@ impl Idempotency {
     /// Runs a request unless one with the same key has been run: then its answer is given, with `existing` set.
     ///
     /// `scope` says who asks for what, so that equal keys of different routes have nothing to do with each other. A
-    /// request that is refused is forgotten: its repeat is run. Dropping the call does not stop the request.
+    /// request that is refused is forgotten: its repeat is run. Dropping the call does not stop the request. `run` gets the
+    /// key's digests, for the store.
     ///
     /// # Errors
     /// `idempotency_conflict` when the key came with another body, `overloaded` when too many keys are remembered,
     /// and whatever the request itself is refused with.
-    pub async fn once<F>(&self, scope: &str, key: &str, body: &[u8], run: F) -> Result<Accepted, Refusal>
+    pub async fn once<F>(
+        &self,
+        scope: &str,
+        key: &str,
+        body: &[u8],
+        run: impl FnOnce(KeyOf) -> F,
+    ) -> Result<Accepted, Refusal>
     where
         F: Future<Output = Result<Accepted, Refusal>> + Send + 'static,
     {
@@ -91,6 +106,7 @@ impl Idempotency {
         };
         // On a task of its own: a client that hangs up must not leave it open whether its request was run.
         let first = First { entries: self.entries.clone(), name, _done: done };
+        let run = run(KeyOf { name, body });
         let running = tokio::spawn(async move {
             let answer = run.await;
             first.finish(answer.as_ref().ok());
@@ -104,10 +120,7 @@ impl Idempotency {
         entries.sweep(Instant::now());
         let full = !entries.by_key.contains_key(&name) && entries.is_full();
         match entries.by_key.get(&name) {
-            Some(entry) if entry.body != body => Err(Refusal::new(
-                ErrorCode::IdempotencyConflict,
-                "this idempotency key was used for another body; use a fresh key for a new request",
-            )),
+            Some(entry) if entry.body != body => Err(conflict()),
             Some(Entry { state: State::Running(running), .. }) => Ok(Plan::Wait(running.clone())),
             Some(Entry { state: State::Done(accepted, _), .. }) => Ok(Plan::Answer(accepted.clone())),
             None if full => Err(Refusal::new(
@@ -124,13 +137,12 @@ impl Idempotency {
 }
 
 impl Entries {
-    /// Whether there is no room for a key, even without the answers to messages that made no jobs: a repeat of those is
-    /// one message more, a repeat of work runs it twice.
+    /// Whether there is no room for a key, even without the answers to messages that made jobs: the store knows those.
     fn is_full(&mut self) -> bool {
         if self.by_key.len() >= KEYS_MAX {
             self.by_key.retain(|_, entry| match &entry.state {
                 State::Running(_) => true,
-                State::Done(accepted, _) => !accepted.jobs.is_empty(),
+                State::Done(accepted, _) => accepted.jobs.is_empty(),
             });
         }
         self.by_key.len() >= KEYS_MAX
@@ -160,9 +172,8 @@ struct First {
 impl First {
     fn finish(self, accepted: Option<&Accepted>) {
         let Some(accepted) = accepted else { return };
-        let memory = if accepted.jobs.is_empty() { BROADCAST_MEMORY } else { WORK_MEMORY };
         if let Some(entry) = self.entries.lock().by_key.get_mut(&self.name) {
-            entry.state = State::Done(Box::new(accepted.clone()), Instant::now() + memory);
+            entry.state = State::Done(Box::new(accepted.clone()), Instant::now() + MEMORY);
         }
     }
 }
@@ -176,7 +187,14 @@ impl Drop for First {
     }
 }
 
-fn repeated(mut accepted: Accepted) -> Accepted {
+/// What a key is refused with that came with another body.
+pub(crate) fn conflict() -> Refusal {
+    let message = "this idempotency key was used for another body; use a fresh key for a new request";
+    Refusal::new(ErrorCode::IdempotencyConflict, message)
+}
+
+/// The answer to a repeat.
+pub(crate) fn repeated(mut accepted: Accepted) -> Accepted {
     accepted.existing = true;
     accepted.jobs.iter_mut().for_each(|job| job.existing = true);
     accepted
@@ -214,23 +232,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_repeat_gets_the_first_answer_until_it_is_forgotten() {
         let (keys, runs) = (Idempotency::default(), Arc::new(AtomicU32::new(0)));
-        let first = keys.once("s", "k", b"body", counted(&runs)).await.expect("taken");
-        let second = keys.once("s", "k", b"body", counted(&runs)).await.expect("taken");
+        let first = keys.once("s", "k", b"body", |_| counted(&runs)).await.expect("taken");
+        let second = keys.once("s", "k", b"body", |_| counted(&runs)).await.expect("taken");
         assert_eq!((first.existing, second.existing, runs.load(Ordering::Relaxed)), (false, true, 1));
         assert_eq!(first.message_id, second.message_id);
-        keys.once("other", "k", b"body", counted(&runs)).await.expect("another scope");
+        keys.once("other", "k", b"body", |_| counted(&runs)).await.expect("another scope");
         assert_eq!(runs.load(Ordering::Relaxed), 2);
-        tokio::time::advance(BROADCAST_MEMORY).await;
-        assert!(!keys.once("s", "k", b"body", counted(&runs)).await.expect("forgotten").existing);
+        tokio::time::advance(MEMORY).await;
+        assert!(!keys.once("s", "k", b"body", |_| counted(&runs)).await.expect("forgotten").existing);
     }
 
     #[tokio::test]
     async fn another_body_is_a_conflict_and_a_refused_request_may_be_repeated() {
         let (keys, runs) = (Idempotency::default(), Arc::new(AtomicU32::new(0)));
         let refuse = async { Err(Refusal::new(ErrorCode::Overloaded, "later")) };
-        assert!(keys.once("s", "k", b"a", refuse).await.is_err());
-        keys.once("s", "k", b"b", counted(&runs)).await.expect("the refused one is forgotten");
-        let refusal = keys.once("s", "k", b"c", counted(&runs)).await.expect_err("another body");
+        assert!(keys.once("s", "k", b"a", |_| refuse).await.is_err());
+        keys.once("s", "k", b"b", |_| counted(&runs)).await.expect("the refused one is forgotten");
+        let refusal = keys.once("s", "k", b"c", |_| counted(&runs)).await.expect_err("another body");
         assert_eq!((refusal.code, runs.load(Ordering::Relaxed)), (ErrorCode::IdempotencyConflict, 1));
     }
 
@@ -243,10 +261,10 @@ mod tests {
             Ok(answer())
         };
         let (first, second) = (keys.clone(), keys.clone());
-        let mut first = Box::pin(async move { first.once("s", "k", b"body", gated).await });
+        let mut first = Box::pin(async move { first.once("s", "k", b"body", |_| gated).await });
         assert!(futures_util::poll!(first.as_mut()).is_pending());
         drop(first);
-        let mut second = Box::pin(second.once("s", "k", b"body", counted(&runs)));
+        let mut second = Box::pin(second.once("s", "k", b"body", |_| counted(&runs)));
         assert!(futures_util::poll!(second.as_mut()).is_pending());
         go.send(()).expect("the first request still runs");
         assert!(second.await.expect("the first answer").existing);
@@ -256,9 +274,9 @@ mod tests {
     #[tokio::test]
     async fn a_panic_leaves_no_trace() {
         let (keys, runs) = (Idempotency::default(), Arc::new(AtomicU32::new(0)));
-        let refusal = keys.once("s", "k", b"body", async { panic!("on purpose") }).await.expect_err("a panic");
+        let refusal = keys.once("s", "k", b"body", |_| async { panic!("on purpose") }).await.expect_err("a panic");
         assert_eq!(refusal.code, ErrorCode::Internal);
-        keys.once("s", "k", b"body", counted(&runs)).await.expect("runs");
+        keys.once("s", "k", b"body", |_| counted(&runs)).await.expect("runs");
         assert_eq!(runs.load(Ordering::Relaxed), 1);
     }
 }

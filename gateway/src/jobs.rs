@@ -11,6 +11,7 @@ mod error;
 mod handle;
 mod memory;
 pub mod new_job;
+mod once;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 pub mod queue;
@@ -26,6 +27,7 @@ pub use self::counters::{Count, Counters};
 pub use self::error::{JobsError, OpenError};
 pub use self::handle::{Jobs, LIST_MAX};
 pub use self::new_job::{Enqueued, NewJob, ReplyTo};
+pub use self::once::{Once, Told};
 pub use self::queue::{CancelOutcome, DeadLetters, Depth, Filter, RedriveFilter, WorkQueue};
 pub use self::record::{ErrorClass, JobError, JobRecord, JobState, Progress, ResultInfo};
 pub use self::results::{Content, FileInfo, ResultFile, StoredResult, StoredRows};

@@ -76,6 +76,35 @@ async fn nothing_that_was_accepted_is_lost_over_five_kills() {
 }
 
 #[tokio::test]
+async fn a_repeat_after_a_kill_gets_the_first_answer() {
+    let gateway = Gateway::start(JOBS).await;
+    let work = json!({"type": "execute_query", "queryset_id": 7});
+    let send = async |http: &Http, group: &str, work: &Value| {
+        let headers = [("content-type", "application/json"), ("idempotency-key", "k")];
+        http.request("POST", &format!("/v1/groups/{group}/send"), &headers, work.to_string().into_bytes()).await
+    };
+    let first = send(&gateway.http(), "my_group", &work).await.expect(202);
+    assert_eq!(first["existing"], false, "{first}");
+    let home = gateway.kill().await;
+
+    let gateway = Gateway::start_in(home).await;
+    let http = gateway.http();
+    let again = send(&http, "my_group", &work).await.expect(202);
+    assert_eq!((&again["existing"], &again["jobs"][0]["existing"]), (&json!(true), &json!(true)), "{again}");
+    for field in ["message_id", "group", "members"] {
+        assert_eq!(again[field], first[field], "{again}");
+    }
+    assert_eq!(again["jobs"][0]["id"], first["jobs"][0]["id"]);
+    send(&http, "my_group", &json!({"type": "execute_query", "queryset_id": 6}))
+        .await
+        .problem(409, "idempotency_conflict");
+    // In a group with consumers a key of work is one of a mere message, too.
+    send(&http, "my_group", &json!({"type": "hello"})).await.problem(409, "idempotency_conflict");
+    assert_eq!(send(&http, "kernel", &work).await.expect(202)["existing"], false, "another route has its own keys");
+    assert_eq!(http.get("/v1/jobs").await.expect(200)["jobs"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
 async fn memory_is_what_it_says() {
     let gateway = Gateway::start(JOBS).await;
     let work = json!({"type": "execute_query", "query": "numbers", "delay_ms": 3_600_000});

@@ -131,6 +131,23 @@ async fn a_gateway_that_is_gone_has_an_heir_that_tells() {
 }
 
 #[tokio::test]
+async fn a_repeat_at_another_gateway_gets_the_first_answer() {
+    let url = Postgres::shared().database();
+    let (first, second) = tokio::join!(start(&url, "gw1", "gateway"), start(&url, "gw2", "gateway"));
+    let work = json!({"type": "execute_query", "queryset_id": 7}).to_string().into_bytes();
+    let headers = [("content-type", "application/json"), ("idempotency-key", "k")];
+    let (first, second) = (first.http(), second.http());
+    let path = "/v1/groups/my_group/send";
+    let (one, two) =
+        tokio::join!(first.request("POST", path, &headers, work.clone()), second.request("POST", path, &headers, work));
+    let (one, two) = (one.expect(202), two.expect(202));
+    assert_eq!(one["jobs"][0]["id"], two["jobs"][0]["id"], "whoever came first");
+    assert_ne!(one["existing"], two["existing"], "{one} {two}");
+    let other = json!({"type": "execute_query", "queryset_id": 6}).to_string().into_bytes();
+    second.request("POST", path, &headers, other).await.problem(409, "idempotency_conflict");
+}
+
+#[tokio::test]
 async fn a_consumer_process_answers_about_itself_and_nothing_else() {
     let url = Postgres::shared().database();
     let consumer = start(&url, "c1", "consumer").await;

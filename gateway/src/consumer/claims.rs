@@ -87,6 +87,11 @@ impl Claims {
         self.consumers.iter().any(|listener| listener.claims(group, message))
     }
 
+    /// Whether any consumer listens to this group, whatever it claims.
+    pub fn listens(&self, group: &GroupName) -> bool {
+        self.consumers.iter().any(|listener| listener.group.matches(group.as_str()))
+    }
+
     /// Whether the group's sockets see this message: no consumer claims it, or one with `mode = "both"` does.
     pub fn is_shown(&self, group: &GroupName, message: &Message) -> bool {
         let mut claiming = self.consumers.iter().filter(|listener| listener.claims(group, message)).peekable();

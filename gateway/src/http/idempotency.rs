@@ -79,17 +79,22 @@ pub(super) async fn send(
         Ok(Accepted { message_id, group: None, members: None, existing, jobs, offset: None, epoch: None })
     };
     match key {
-        Some(Key(key)) => app.idempotency.once(&scope, &key, &body, run).await,
+        Some(Key(key)) => app.idempotency.once(&scope, &key, &body, |_| run).await,
         None => run.await,
     }
 }
 
 /// A named query as a job that nobody is told of, once for each key.
 pub(super) async fn query(app: &App, name: String, params: RawObject, key: Option<Key>) -> Result<Accepted, Refusal> {
-    let Some(Key(key)) = key else { return app.dispatch.query(&name, &params, ReplyTo::Nobody).await };
+    let Some(Key(key)) = key else { return app.dispatch.query(&name, &params, ReplyTo::Nobody, None).await };
     let (dispatch, body) = (app.dispatch.clone(), params.raw().clone());
     let scope = format!("query {name}");
     app.idempotency
-        .once(&scope, &key, &body, async move { dispatch.query(&name, &params, ReplyTo::Nobody).await })
+        .once(
+            &scope,
+            &key,
+            &body,
+            |key| async move { dispatch.query(&name, &params, ReplyTo::Nobody, Some(key)).await },
+        )
         .await
 }

@@ -10,6 +10,7 @@ use super::backend::Backend;
 use super::counters::Counters;
 use super::error::JobsError;
 use super::new_job::{NewJob, ReplyTo};
+use super::once::{Once, Told};
 use super::queue::{
     CancelOutcome, ClaimAsk, Claimed, DeadLetters, Filter, Finish, Finished, How, Lease, LeaseState, RedriveFilter,
     Sent, Settled,
@@ -56,6 +57,8 @@ contract!(
     a_job_whose_event_is_pending_stays_dead,
     events_stay_pending_until_they_are_sent,
     nobody_is_sent_nothing,
+    a_key_is_kept_with_its_jobs_for_a_day,
+    a_refused_request_leaves_no_key,
     lists_are_newest_first,
     a_paused_consumer_claims_nothing,
     dead_jobs_are_counted_by_reason,
@@ -342,6 +345,38 @@ async fn nobody_is_sent_nothing(rig: Rig) {
     let claimed = rig.claim_one().await;
     rig.accepted(&claimed, How::Succeeded(info())).await;
     assert!(rig.pending().await.is_empty());
+}
+
+async fn a_key_is_kept_with_its_jobs_for_a_day(rig: Rig) {
+    let once = |body: u8| Once { name: [7; 32], body: [body; 32], answer: Bytes::from_static(b"first") };
+    let ask = async |once| rig.backend.queue.enqueue_once(once, vec![rig.at_level(job())]).await.expect("told");
+    let Told::Stored(stored) = ask(once(1)).await else { panic!("it is the first") };
+    let first = Told::Repeated { answer: Bytes::from_static(b"first"), jobs: stored.clone() };
+    assert_eq!(ask(Once { answer: Bytes::from_static(b"again"), ..once(1) }).await, first);
+    assert_eq!(ask(once(2)).await, Told::Conflict);
+    let recall = async |name, body| rig.backend.queue.recall([name; 32], [body; 32]).await.expect("told");
+    assert_eq!((recall(7, 1).await, recall(7, 2).await, recall(8, 1).await), (Some(first), Some(Told::Conflict), None));
+    let jobs = rig.backend.queue.list(Filter::default(), None, 9).await.expect("a list");
+    assert_eq!(jobs.iter().map(|record| record.id).collect::<Vec<_>>(), [stored[0].id]);
+    rig.clock.advance(Duration::from_secs(24 * 3600));
+    assert_eq!(recall(7, 1).await, None);
+    let Told::Stored(second) = ask(once(2)).await else { panic!("the first is forgotten") };
+    assert_ne!(second[0].id, stored[0].id);
+    rig.clock.advance(Duration::from_secs(24 * 3600));
+    rig.backend.queue.prune(0, 9).await.expect("told");
+    assert_eq!(recall(7, 2).await, None);
+}
+
+async fn a_refused_request_leaves_no_key(rig: Rig) {
+    for _ in 0..QUEUED_MAX {
+        rig.enqueue(job()).await;
+    }
+    let once = || Once { name: [7; 32], body: [1; 32], answer: Bytes::new() };
+    let refused = rig.backend.queue.enqueue_once(once(), vec![rig.at_level(job())]).await;
+    assert!(matches!(refused, Err(JobsError::QueueFull { limit: QUEUED_MAX })), "{refused:?}");
+    rig.claim_one().await;
+    let told = rig.backend.queue.enqueue_once(once(), vec![rig.at_level(job())]).await.expect("told");
+    assert!(matches!(told, Told::Stored(_)), "{told:?}");
 }
 
 async fn lists_are_newest_first(rig: Rig) {

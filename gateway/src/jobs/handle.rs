@@ -11,6 +11,7 @@ use super::backend::Backend;
 use super::counters::Counters;
 use super::error::{JobsError, OpenError};
 use super::new_job::{Enqueued, NewJob};
+use super::once::{Once, Told};
 use super::queue::{CancelOutcome, DeadLetters, Depth, Filter, RedriveFilter};
 use super::record::{JobRecord, JobState};
 use super::results::{ResultFile, ResultKey, StoredResult};
@@ -114,20 +115,58 @@ impl Jobs {
         if !memory.is_empty() && !durable.is_empty() {
             self.inner.memory.queue.has_room(memory.len()).await?;
         }
-        let mut durable = match durable.is_empty() {
+        let durable = match durable.is_empty() {
             true => Vec::new(),
             false => self.durable()?.queue.enqueue(durable).await?,
-        }
-        .into_iter();
-        let mut memory = match memory.is_empty() {
+        };
+        let memory = match memory.is_empty() {
             true => Vec::new(),
             false => self.inner.memory.queue.enqueue(memory).await?,
-        }
-        .into_iter();
-        let told: Vec<_> =
-            in_memory.into_iter().filter_map(|mem| if mem { memory.next() } else { durable.next() }).collect();
+        };
+        let told = woven(&in_memory, memory, durable);
         told.iter().filter(|one| !one.existing).for_each(|one| self.inner.watch.wake(&one.consumer));
         Ok(told)
+    }
+
+    /// Stores the jobs of a request that has an idempotency key, and the key in the same commit; or tells what the first
+    /// request with the key was told. The key of jobs of which all are `memory` is kept in memory; of a batch that mixes,
+    /// the repeat is told of those that are not.
+    ///
+    /// # Errors
+    /// As [`Jobs::enqueue`]; a key whose jobs were refused is forgotten.
+    pub async fn enqueue_once(&self, once: Once, jobs: Vec<NewJob>) -> Result<Told, JobsError> {
+        let in_memory: Vec<bool> = jobs.iter().map(|job| job.durability == Durability::Memory).collect();
+        let (memory, durable): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|job| job.durability == Durability::Memory);
+        let told = if durable.is_empty() {
+            self.inner.memory.queue.enqueue_once(once, memory).await?
+        } else {
+            self.inner.memory.queue.has_room(memory.len()).await?;
+            match self.durable()?.queue.enqueue_once(once, durable).await? {
+                Told::Stored(durable) if !memory.is_empty() => {
+                    let memory = self.inner.memory.queue.enqueue(memory).await?;
+                    Told::Stored(woven(&in_memory, memory, durable))
+                }
+                told => told,
+            }
+        };
+        if let Told::Stored(jobs) = &told {
+            jobs.iter().filter(|one| !one.existing).for_each(|one| self.inner.watch.wake(&one.consumer));
+        }
+        Ok(told)
+    }
+
+    /// What a request with this key and body would be told, if one with the key made jobs.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn recall(&self, name: [u8; 32], body: [u8; 32]) -> Result<Option<Told>, JobsError> {
+        for backend in self.backends() {
+            if let Some(told) = backend.queue.recall(name, body).await? {
+                return Ok(Some(told));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads a record.
@@ -383,4 +422,10 @@ impl Jobs {
         let what = || "this gateway keeps jobs in memory alone; give the consumer `durability = \"memory\"`".to_owned();
         self.inner.durable.as_ref().ok_or_else(|| JobsError::Unavailable { what: what() })
     }
+}
+
+/// What the two stores told, in the order of the jobs.
+fn woven(in_memory: &[bool], memory: Vec<Enqueued>, durable: Vec<Enqueued>) -> Vec<Enqueued> {
+    let (mut memory, mut durable) = (memory.into_iter(), durable.into_iter());
+    in_memory.iter().filter_map(|is| if *is { memory.next() } else { durable.next() }).collect()
 }

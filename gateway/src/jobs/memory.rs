@@ -14,6 +14,7 @@ use self::state::State;
 use super::counters::Counters;
 use super::error::JobsError;
 use super::new_job::{Enqueued, NewJob};
+use super::once::{Once, Told};
 use super::queue::{
     Answer, CancelOutcome, ClaimAsk, ClaimBatch, DeadLetters, Depth, Filter, Finish, Finished, Lease, LeaseState,
     RedriveFilter, Sent, Settled, WorkQueue,
@@ -56,6 +57,25 @@ impl WorkQueue for MemoryQueue {
             self.counters.enqueued.add(told.iter().filter(|one| !one.existing).count());
             Ok(told)
         })
+    }
+
+    fn enqueue_once(&self, once: Once, jobs: Vec<NewJob>) -> Answer<'_, Told> {
+        self.attempt(|state| {
+            let now = self.clock.wall_ms();
+            if let Some(told) = state.recall(once.name, once.body, now) {
+                return Ok(told);
+            }
+            state.has_room(jobs.len())?;
+            state.has_room_for_key(now)?;
+            let told: Vec<_> = jobs.iter().map(|job| state.enqueue(job, now)).collect();
+            self.counters.enqueued.add(told.iter().filter(|one| !one.existing).count());
+            state.keep(once, told.clone(), now);
+            Ok(Told::Stored(told))
+        })
+    }
+
+    fn recall(&self, name: [u8; 32], body: [u8; 32]) -> Answer<'_, Option<Told>> {
+        self.done(|state| state.recall(name, body, self.clock.wall_ms()))
     }
 
     fn has_room(&self, jobs: usize) -> Answer<'_, ()> {
@@ -140,7 +160,10 @@ impl WorkQueue for MemoryQueue {
     }
 
     fn prune(&self, ended_before_ms: u64, limit: usize) -> Answer<'_, u64> {
-        self.done(|state| state.prune(ended_before_ms, limit))
+        self.done(|state| {
+            state.forget_keys(self.clock.wall_ms());
+            state.prune(ended_before_ms, limit)
+        })
     }
 
     fn depths(&self) -> Answer<'_, Vec<Depth>> {

@@ -1,7 +1,7 @@
 //! What is enqueued, and what the one who enqueued it is told.
 
 use groupcast_protocol::{ChannelName, GroupName, JobId, Message};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::config::consumer::Durability;
@@ -67,7 +67,7 @@ impl NewJob {
 }
 
 /// What the one who enqueued a job is told: an entry of `jobs` in the answer of `group_send`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enqueued {
     /// The job's id; that of the earlier job when there was one.
     pub id: JobId,

@@ -5,12 +5,13 @@
 //! `os`, and for claims, the server's disk (there is no level between that and nothing, and a claim that a crash of the
 //! server forgot would let two attempts have one token). Heartbeats and progress wait for nothing.
 //!
-//! Reading order: this file, `db` (transactions), `group`, `ops`, `rows`, `hints` and `presence` (between processes),
+//! Reading order: this file, `db` (transactions), `group`, `ops`, `keys`, `rows`, `hints` and `presence` (between processes),
 //! `schema`.
 
 mod db;
 mod group;
 mod hints;
+mod keys;
 mod letters;
 mod ops;
 mod pauses;
@@ -34,13 +35,15 @@ use groupcast_protocol::JobId;
 use parking_lot::Mutex;
 use tokio_postgres::types::ToSql;
 
-use self::group::{Group, Told};
+use self::group::Group;
 use self::hints::{Hint, Hints};
+use self::keys::Ask;
 use self::ops::Room;
 use self::rows::{columns, state_code};
 use super::counters::Counters;
 use super::error::{JobsError, OpenError};
 use super::new_job::{Enqueued, NewJob};
+use super::once::{Once, Told};
 use super::queue::{
     Answer, CancelOutcome, ClaimAsk, ClaimBatch, DeadLetters, Depth, Filter, Finish, Finished, Lease, LeaseState,
     RedriveFilter, Sent, Settled, WorkQueue,
@@ -79,7 +82,7 @@ pub(crate) struct PostgresQueue {
     node: Arc<str>,
     hints: Hints,
     counters: Arc<Counters>,
-    enqueues: Group<NewJob, Enqueued>,
+    enqueues: Group<Ask, Told>,
     ends: Group<Finish, Finished>,
     max_queued: u64,
 }
@@ -111,6 +114,16 @@ impl PostgresQueue {
         Ok(Self { db, node, hints, counters, enqueues, ends, max_queued })
     }
 
+    async fn ask(&self, ask: Ask) -> Result<Told, JobsError> {
+        let sync = sync_for(ask.jobs.iter().map(|job| job.durability));
+        let told = self.enqueues.call(sync, vec![ask]).await?.pop().ok_or(JobsError::TimedOut)?;
+        if let Told::Stored(jobs) = &told {
+            self.counters.enqueued.add(jobs.iter().filter(|one| !one.existing).count());
+            self.hints.give(jobs.iter().filter(|one| !one.existing).map(|one| Hint::Work(one.consumer.clone())));
+        }
+        Ok(told)
+    }
+
     /// The transactions, for the store of results beside this one.
     pub(crate) fn db(&self) -> &Db {
         &self.db
@@ -132,17 +145,19 @@ impl Known {
     }
 }
 
-fn enqueuer(db: &Db, node: &Arc<str>, max: u64) -> group::Act<NewJob, Enqueued> {
+fn enqueuer(db: &Db, node: &Arc<str>, max: u64) -> group::Act<Ask, Told> {
     let (db, node) = (db.clone(), Arc::clone(node));
     let known = Arc::new(Mutex::new(Known { waiting: 0, counted: None }));
     Box::new(move |sync, calls| {
         let (db, node, known) = (db.clone(), Arc::clone(&node), Arc::clone(&known));
         async move {
-            let jobs = calls.iter().map(|jobs| jobs.len() as u64).sum();
+            // Each call is one ask.
+            let asks: Arc<Vec<Ask>> = Arc::new(calls.iter().flatten().cloned().collect());
+            let jobs = asks.iter().map(|ask| ask.jobs.len() as u64).sum();
             let room = known.lock().room(jobs, max);
             let stored = db.transact(sync, move |tx| {
-                let (calls, node) = (Arc::clone(&calls), Arc::clone(&node));
-                async move { ops::enqueue(tx, &calls, room, &node).await }.boxed()
+                let (asks, node) = (Arc::clone(&asks), Arc::clone(&node));
+                async move { keys::enqueue(tx, &asks, room, &node).await }.boxed()
             });
             let stored = stored.await?;
             let mut known = known.lock();
@@ -150,7 +165,7 @@ fn enqueuer(db: &Db, node: &Arc<str>, max: u64) -> group::Act<NewJob, Enqueued> 
                 *known = Known { waiting: counted, counted: Some(Instant::now()) };
             }
             known.waiting += stored.added;
-            Ok(stored.told)
+            Ok(stored.told.into_iter().map(|told| Ok(vec![told?])).collect())
         }
         .boxed()
     })
@@ -169,7 +184,7 @@ fn finisher(db: &Db, node: &Arc<str>, hints: &Hints) -> group::Act<Finish, Finis
             let (told, ended) = ended.await?;
             hints.give(ended);
             let mut told = told.into_iter();
-            let told: Told<Finished> =
+            let told: group::Told<Finished> =
                 Ok(calls.iter().map(|ends| Ok(told.by_ref().take(ends.len()).collect())).collect());
             told
         }
@@ -179,14 +194,21 @@ fn finisher(db: &Db, node: &Arc<str>, hints: &Hints) -> group::Act<Finish, Finis
 
 impl WorkQueue for PostgresQueue {
     fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'_, Vec<Enqueued>> {
-        let sync = sync_for(jobs.iter().map(|job| job.durability));
         async move {
-            let told = self.enqueues.call(sync, jobs).await?;
-            self.counters.enqueued.add(told.iter().filter(|one| !one.existing).count());
-            self.hints.give(told.iter().filter(|one| !one.existing).map(|one| Hint::Work(one.consumer.clone())));
-            Ok(told)
+            match self.ask(Ask { once: None, jobs }).await? {
+                Told::Stored(jobs) | Told::Repeated { jobs, .. } => Ok(jobs),
+                Told::Conflict => Ok(Vec::new()),
+            }
         }
         .boxed()
+    }
+
+    fn enqueue_once(&self, once: Once, jobs: Vec<NewJob>) -> Answer<'_, Told> {
+        self.ask(Ask { once: Some(once), jobs }).boxed()
+    }
+
+    fn recall(&self, name: [u8; 32], body: [u8; 32]) -> Answer<'_, Option<Told>> {
+        self.db.transact(Sync::Off, move |tx| async move { keys::recall(tx, name, body).await }.boxed()).boxed()
     }
 
     fn has_room(&self, jobs: usize) -> Answer<'_, ()> {

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::error::JobsError;
 use super::new_job::{Enqueued, NewJob, ReplyTo};
+use super::once::{Once, Told};
 use super::record::{ErrorClass, JobError, JobRecord, JobState, Progress, ResultInfo, time};
 use super::results::ResultKey;
 use crate::config::consumer::Durability;
@@ -38,6 +39,13 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, JobsError>>;
 pub trait WorkQueue: Send + Sync + 'static {
     /// Stores jobs. A live job of the same consumer and unique key is answered in place of a new one.
     fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'_, Vec<Enqueued>>;
+
+    /// Stores the jobs of a request that has an idempotency key, and the key with its answer, in one commit; or tells what
+    /// the first request with this key was told. Keys are kept for a day, and removed by `prune`.
+    fn enqueue_once(&self, once: Once, jobs: Vec<NewJob>) -> Answer<'_, Told>;
+
+    /// What a request with this key and body would be told, if there was one with the key. Stores nothing.
+    fn recall(&self, name: [u8; 32], body: [u8; 32]) -> Answer<'_, Option<Told>>;
 
     /// Refuses with [`JobsError::QueueFull`] when so many jobs more would be refused at this moment.
     fn has_room(&self, jobs: usize) -> Answer<'_, ()>;
@@ -84,7 +92,8 @@ pub trait WorkQueue: Send + Sync + 'static {
     /// The result that a job ended with.
     fn result_of(&self, id: JobId) -> Answer<'_, Option<(JobRecord, Option<ResultKey>)>>;
 
-    /// Removes at most `limit` jobs that ended before a time and whose event was sent. Answers how many.
+    /// Removes at most `limit` jobs that ended before a time and whose event was sent; answers how many. Removes, besides,
+    /// keys whose day is over.
     fn prune(&self, ended_before_ms: u64, limit: usize) -> Answer<'_, u64>;
 
     /// How many jobs each consumer has in each live state.

@@ -4,6 +4,7 @@
 //! to disk before it is answered: the acceptance of `disk` jobs, the end of their attempts, cancellations and redrives.
 //! Claims and progress are not: after a loss of power such an attempt is not known to have begun.
 
+mod keys;
 mod letters;
 pub(crate) mod lock;
 pub(crate) mod open;
@@ -32,6 +33,7 @@ use self::writer::{Sync, Writer, explain};
 use super::counters::Counters;
 use super::error::{JobsError, OpenError};
 use super::new_job::{Enqueued, NewJob};
+use super::once::{Once, Told};
 use super::queue::{
     Answer, CancelOutcome, ClaimAsk, ClaimBatch, DeadLetters, Depth, Filter, Finish, Finished, Lease, LeaseState,
     RedriveFilter, Sent, Settled, WorkQueue,
@@ -107,6 +109,25 @@ impl WorkQueue for SqliteQueue {
             Ok(told)
         }
         .boxed()
+    }
+
+    fn enqueue_once(&self, once: Once, jobs: Vec<NewJob>) -> Answer<'_, Told> {
+        let sync = sync_for(jobs.iter().map(|job| job.durability));
+        let now = self.clock.wall_ms();
+        let call = self.writer.call(sync, move |conn, waiting| keys::enqueue_once(conn, waiting, &once, &jobs, now));
+        async move {
+            let told = call.await?;
+            if let Told::Stored(jobs) = &told {
+                self.counters.enqueued.add(jobs.iter().filter(|one| !one.existing).count());
+            }
+            Ok(told)
+        }
+        .boxed()
+    }
+
+    fn recall(&self, name: [u8; 32], body: [u8; 32]) -> Answer<'_, Option<Told>> {
+        let now = self.clock.wall_ms();
+        self.reader.read(move |conn| keys::recall(conn, name, body, now)).boxed()
     }
 
     fn has_room(&self, jobs: usize) -> Answer<'_, ()> {
@@ -203,7 +224,12 @@ impl WorkQueue for SqliteQueue {
     }
 
     fn prune(&self, ended_before_ms: u64, limit: usize) -> Answer<'_, u64> {
-        self.writer.call(Sync::Os, move |conn, _| Ok(ops::prune(conn, ended_before_ms, limit)?)).boxed()
+        let now = self.clock.wall_ms();
+        let prune = move |conn: &Connection, _: &mut Waiting| {
+            keys::forget(conn, now, limit)?;
+            Ok(ops::prune(conn, ended_before_ms, limit)?)
+        };
+        self.writer.call(Sync::Os, prune).boxed()
     }
 
     fn depths(&self) -> Answer<'_, Vec<Depth>> {

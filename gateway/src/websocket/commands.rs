@@ -142,7 +142,7 @@ async fn execute(app: &App, channel: ChannelName, command: Command) -> Result<An
             app.group_send(&group, message, idempotency_key.as_deref()).await.map(Answer::Accepted)
         }
         Command::Query { name, params } => {
-            app.dispatch.query(&name, &params, ReplyTo::Channel(channel)).await.map(Answer::Accepted)
+            app.dispatch.query(&name, &params, ReplyTo::Channel(channel), None).await.map(Answer::Accepted)
         }
         Command::Cancel { job } => app.dispatch.cancel(job).await.map(|()| Answer::Cancelled),
         Command::Members { group } => Ok(members(app, &group)),

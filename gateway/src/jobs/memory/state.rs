@@ -8,6 +8,7 @@ use groupcast_protocol::JobId;
 use super::ENDED_MAX;
 use crate::jobs::error::JobsError;
 use crate::jobs::new_job::{Enqueued, NewJob};
+use crate::jobs::once::{KEPT, Once, Told};
 use crate::jobs::queue::{
     ClaimAsk, Claimed, DeadLetters, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Sent, Settled,
     riding_keys,
@@ -15,6 +16,9 @@ use crate::jobs::queue::{
 use crate::jobs::record::{JobRecord, JobState};
 use crate::jobs::results::ResultKey;
 use crate::jobs::row::Row;
+
+/// Keys of requests that are kept, some 400 bytes each; more are refused, since forgetting one could run work twice.
+const KEYS_MAX: usize = 100_000;
 
 /// Every change of a row goes through [`State::change`], which keeps the indexes right.
 pub(super) struct State {
@@ -37,6 +41,8 @@ pub(super) struct State {
     pub(super) paused: BTreeSet<String>,
     waiting: u64,
     waiting_max: u64,
+    /// Keys of requests, with what was answered and until when.
+    keys: HashMap<[u8; 32], (Once, Vec<Enqueued>, u64)>,
 }
 
 impl State {
@@ -57,7 +63,30 @@ impl State {
             paused: BTreeSet::new(),
             waiting: 0,
             waiting_max,
+            keys: HashMap::new(),
         }
+    }
+
+    /// What a request with this key and body is told, if there was one with the key.
+    pub(super) fn recall(&self, name: [u8; 32], body: [u8; 32], now: u64) -> Option<Told> {
+        let (once, jobs, _) = self.keys.get(&name).filter(|(_, _, until)| now < *until)?;
+        Some(Told::of(&once.body, &body, once.answer.clone(), jobs.clone()))
+    }
+
+    /// Refuses when as many keys are kept as may be, and all of them live.
+    pub(super) fn has_room_for_key(&mut self, now: u64) -> Result<(), JobsError> {
+        if self.keys.len() >= KEYS_MAX {
+            self.forget_keys(now);
+        }
+        if self.keys.len() >= KEYS_MAX { Err(JobsError::Busy) } else { Ok(()) }
+    }
+
+    pub(super) fn keep(&mut self, once: Once, jobs: Vec<Enqueued>, now: u64) {
+        self.keys.insert(once.name, (once, jobs, now.saturating_add(KEPT.as_millis() as u64)));
+    }
+
+    pub(super) fn forget_keys(&mut self, now: u64) {
+        self.keys.retain(|_, (_, _, until)| now < *until);
     }
 
     pub(super) fn row(&self, id: JobId) -> Option<&Row> {

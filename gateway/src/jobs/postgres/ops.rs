@@ -70,54 +70,35 @@ pub(super) enum Room {
     },
 }
 
-/// What became of the calls of one transaction.
-pub(super) struct Stored {
-    /// For each call, in order.
-    pub(super) told: Vec<Result<Vec<Enqueued>, JobsError>>,
-    /// How many jobs waited before, if that was counted.
-    pub(super) counted: Option<u64>,
-    /// How many were added.
-    pub(super) added: u64,
-}
-
-/// Stores the jobs of several calls; each call's all or none.
-pub(super) async fn enqueue(tx: &Tx<'_>, calls: &[Vec<NewJob>], room: Room, node: &str) -> Result<Stored, Failed> {
-    let (counted, mut left) = match room {
-        Room::Enough => (None, u64::MAX),
-        Room::Counted { max } => {
-            let waiting = uint(tx.query(WAITING, &[]).await?[0].get(0));
-            (Some(waiting), max.saturating_sub(waiting))
-        }
-    };
-    let mut admitted = Vec::new();
-    let fits: Vec<bool> = calls
-        .iter()
-        .map(|jobs| {
-            let fits = jobs.len() as u64 <= left;
-            if fits {
-                left -= jobs.len() as u64;
-                admitted.extend(jobs.iter().map(|job| there(tx, job)));
+impl Room {
+    /// How many jobs waited, if that has to be counted, and how many more may.
+    pub(super) async fn look(self, tx: &Tx<'_>) -> Result<(Option<u64>, u64), Failed> {
+        match self {
+            Self::Enough => Ok((None, u64::MAX)),
+            Self::Counted { max } => {
+                let waiting = waiting(tx).await?;
+                Ok((Some(waiting), max.saturating_sub(waiting)))
             }
-            fits
-        })
-        .collect();
-    let (told, added) = enqueue_all(tx, &admitted, node).await?;
-    let mut told = told.into_iter();
-    let limit = if let Room::Counted { max } = room { max } else { 0 };
-    let told = calls.iter().zip(fits).map(|(jobs, fits)| match fits {
-        true => Ok(told.by_ref().take(jobs.len()).collect()),
-        false => Err(JobsError::QueueFull { limit }),
-    });
-    Ok(Stored { told: told.collect(), counted, added })
+        }
+    }
+
+    /// What who finds no room is told.
+    pub(super) fn refusal(self) -> JobsError {
+        match self {
+            Self::Enough => JobsError::Busy,
+            Self::Counted { max } => JobsError::QueueFull { limit: max },
+        }
+    }
 }
 
 /// A job with the times of the store.
-fn there(tx: &Tx<'_>, job: &NewJob) -> NewJob {
+pub(super) fn there(tx: &Tx<'_>, job: &NewJob) -> NewJob {
     let (run_at, deadline_at) = (job.run_at.map(|at| tx.there(at)), job.deadline_at.map(|at| tx.there(at)));
     NewJob { run_at, deadline_at, ..job.clone() }
 }
 
-async fn enqueue_all(tx: &Tx<'_>, jobs: &[NewJob], node: &str) -> Result<(Vec<Enqueued>, u64), Failed> {
+/// Stores jobs; answers how many of them are new, too.
+pub(super) async fn enqueue_all(tx: &Tx<'_>, jobs: &[NewJob], node: &str) -> Result<(Vec<Enqueued>, u64), Failed> {
     let mut told: Vec<Option<Enqueued>> = vec![None; jobs.len()];
     let mut added = 0;
     for _ in 0..INSERTS {
@@ -412,8 +393,9 @@ pub(super) async fn event_sent(tx: &Tx<'_>, sent: &[Sent]) -> Result<(), Failed>
     Ok(())
 }
 
-/// Removes ended jobs.
+/// Removes ended jobs, and keys whose day is over.
 pub(super) async fn prune(tx: &Tx<'_>, before: u64, limit: usize) -> Result<u64, Failed> {
+    super::keys::forget(tx, limit).await?;
     let sql = "delete from job where id in (select id from job
         where state > 2 and finished_at < $1 and not event_pending order by finished_at limit $2 for update skip locked)";
     Ok(tx.execute(sql, &[&int(tx.there(before)), &i64::try_from(limit).unwrap_or(i64::MAX)]).await?)

@@ -70,6 +70,15 @@ create table paused (
     paused_at bigint not null
 );
 
+create table once (
+    name bytea primary key,
+    body bytea not null,
+    answer bytea not null,
+    jobs text not null,
+    expires_at bigint not null
+);
+create index once_expires on once (expires_at);
+
 create table node (
     name text primary key,
     boot uuid not null,

@@ -62,4 +62,14 @@ create index job_shared_result on job (shared_result) where shared_result is not
 create table paused (consumer text not null primary key, paused_at integer not null) strict, without rowid;
 create index job_dead on job (consumer, error_code, error_class, finished_at) where state = 4;
 ",
+    "
+create table once (
+    name blob not null primary key,
+    body blob not null,
+    answer blob not null,
+    jobs text not null,
+    expires_at integer not null
+) strict, without rowid;
+create index once_expires on once (expires_at);
+",
 ];
