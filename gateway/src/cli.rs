@@ -134,7 +134,7 @@ mod tests {
             "groupcast bench",
             "groupcast bench --connections 10 --groups 2 --publishers 2 --in-flight 1 --duration 1s --json --url http://x",
             "groupcast torture",
-            "groupcast torture --kills 20 --jobs 1000 --durability os --data-dir . --seconds-max 60 --seed 7 --keep --json --kill-point all",
+            "groupcast torture --kills 20 --jobs 1000 --durability os --data-dir . --seconds-max 60 --seed 7 --keep --json --kill-point all --store postgres --url x --processes 2 --lease 2s",
             "groupcast bench jobs --durability os --clients 4 --duration 1s --every 5ms --data-dir . --json",
             "groupcast bench --spawn --rate 100 --size 1024 --warmup 0s --group-prefix room",
         ] {

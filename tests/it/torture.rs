@@ -7,7 +7,7 @@ use std::time::Duration;
 use groupcast_tests::gateway::{groupcast, groupcast_with_kill_points};
 use groupcast_tests::home::BARE;
 use groupcast_tests::wait::within_time;
-use groupcast_tests::{Home, kernel};
+use groupcast_tests::{Home, Postgres, kernel};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
@@ -58,6 +58,23 @@ async fn no_window_between_two_steps_loses_anything() {
     assert_eq!((&figures["kills"]["at random"], &figures["lost"]), (&json!(7), &json!(0)), "{figures}");
     // Two of the points leave stored what nobody was told of, or would but for the transaction.
     assert_eq!(figures["half"], 0, "{figures}");
+}
+
+#[tokio::test]
+async fn several_gateways_on_one_server_lose_nothing_either() {
+    let (home, url) = (Home::new(BARE), Postgres::shared().database());
+    let mut command = groupcast(&home, &["torture", "--store", "postgres", "--lease", "2s"]);
+    command.env("GROUPCAST_TORTURE_URL", &url);
+    let output = run(command, &format!("--kills 10 --jobs 300 {PATIENT}")).await;
+    let figures = figures(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert_eq!((&figures["kills"], &figures["stalls"]), (&json!({"at random": 10}), &json!(1)), "{figures}");
+    assert!(figures["acked"].as_u64() >= Some(300), "{figures}");
+    for fault in ["lost", "unfinished", "wrong", "contradicted", "half", "excessive"] {
+        assert_eq!(figures[fault], 0, "{fault}: {figures}");
+    }
+    let schemas = "select count(*) from pg_namespace where nspname like 'torture%'";
+    assert_eq!(Postgres::shared().query_in(&url, schemas), "0", "a good run leaves nothing behind");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! `groupcast torture`: kills a gateway again and again while it works, and checks that nothing it accepted is lost.
 //!
-//! Reading order: this file (what may be asked for), `course` (lives and kills), `work`
+//! Reading order: this file (what may be asked for), `course` (lives and kills), `fleet` (the processes), `work`
 //! (the jobs that are asked for, and what has to come of them), `producer` (asks for them), `ledger` (what was
 //! accepted), `witness` (what a subscriber was told), `gather` (what became of it), `judge` (whether that is right),
 //! `report` (what is printed).
@@ -13,21 +13,25 @@ mod config;
 mod course;
 mod door;
 mod files;
+mod fleet;
 mod gather;
 mod judge;
 mod ledger;
 mod producer;
 mod progress;
 mod report;
+mod server;
 mod witness;
 mod work;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::config::Store;
 use super::sandbox::Folder;
 use super::{CliError, block_on, output};
 use crate::config::consumer::Durability;
+use crate::config::hidden::Hidden;
 use crate::config::units::Time;
 use crate::kill_point::KillPoint;
 
@@ -37,6 +41,7 @@ use crate::kill_point::KillPoint;
 Examples:
   groupcast torture                                  # 200 kills, 10,000 jobs: some minutes
   groupcast torture --kills 20 --data-dir /mnt/disk  # on another disk
+  groupcast torture --store postgres                 # several gateways; the server in GROUPCAST_TORTURE_URL
   groupcast torture --durability os                  # survives kill -9, not the loss of power
   groupcast torture --durability memory --kills 3    # has to fail: it shows that losses are seen
 
@@ -53,6 +58,19 @@ pub struct TortureArgs {
     /// How many jobs have to be accepted, at least. [default: 50 for each kill]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     jobs: Option<u64>,
+    /// Where jobs are kept: sqlite, in the folder, by one gateway; or postgres, by several.
+    #[arg(long, value_name = "STORE", default_value = "sqlite", value_parser = ["sqlite", "postgres"])]
+    store: String,
+    /// With --store postgres: the server, as in [jobs] url. The run has a schema of its own there, and removes it when all
+    /// is well.
+    #[arg(long, value_name = "URL", env = "GROUPCAST_TORTURE_URL", hide_env_values = true)]
+    url: Option<String>,
+    /// Gateways that share the store. [default: 1, with postgres 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
+    processes: Option<u32>,
+    /// With --store postgres: how long a job stays with a gateway that is not heard of.
+    #[arg(long, value_name = "TIME", default_value = "3s")]
+    lease: Time,
     /// What the jobs are to survive: memory, os or disk.
     #[arg(long, value_name = "LEVEL", default_value = "disk", value_parser = durability)]
     durability: Durability,
@@ -63,9 +81,10 @@ pub struct TortureArgs {
     /// with the feature `kill-points`.
     #[arg(long, value_name = "NAME")]
     kill_point: Vec<String>,
-    /// The longest that a gateway may take from its start until it has picked up a job, at the 99th percentile.
-    #[arg(long, value_name = "TIME", default_value = "1s")]
-    recovery_max: Time,
+    /// The longest that recovery may take, at the 99th percentile: from the start of a gateway until it has picked up a
+    /// job; with several, from a kill until the jobs that ran run elsewhere. [default: 1s; with postgres the lease and 5 s]
+    #[arg(long, value_name = "TIME")]
+    recovery_max: Option<Time>,
     /// After so many seconds the run is given up, and has failed.
     #[arg(long, value_name = "N", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     seconds_max: u64,
@@ -85,11 +104,14 @@ pub struct TortureArgs {
 struct Plan {
     kills: u32,
     jobs: u64,
+    store: Store,
+    processes: u32,
     durability: Durability,
     kill_points: Vec<KillPoint>,
     recovery_max: Duration,
     time_max: Duration,
     seed: u64,
+    keep: bool,
 }
 
 /// Tortures, and prints what came of it.
@@ -123,16 +145,47 @@ impl TortureArgs {
             let why = format!("{jobs} jobs are too few for {} kills; name at least as many with --jobs", self.kills);
             return Err(CliError::Usage(why));
         }
+        let store = self.store()?;
+        let (processes, recovery) = match &store {
+            Store::Sqlite => (1, Duration::from_secs(1)),
+            Store::Postgres { lease, .. } => (3, *lease + Duration::from_secs(5)),
+        };
+        let processes = self.processes.unwrap_or(processes);
+        if matches!(store, Store::Sqlite) && processes > 1 {
+            let why = "files belong to one gateway; take --processes out, or name --store postgres";
+            return Err(CliError::Usage(why.to_owned()));
+        }
         Ok(Plan {
+            store,
+            processes,
             kills: self.kills,
             jobs,
             durability: self.durability,
             kill_points: kill_points(&self.kill_point)?,
-            recovery_max: self.recovery_max.0,
+            recovery_max: self.recovery_max.map_or(recovery, |time| time.0),
             time_max: Duration::from_secs(self.seconds_max),
             // Short enough to be typed.
             seed: self.seed.unwrap_or_else(|| crate::clock::random() as u64 >> 32),
+            keep: self.keep,
         })
+    }
+}
+
+impl TortureArgs {
+    fn store(&self) -> Result<Store, CliError> {
+        if self.store == "sqlite" {
+            return Ok(Store::Sqlite);
+        }
+        if !cfg!(feature = "postgres") {
+            let why = "--store postgres: this program is built without the feature `postgres`";
+            return Err(CliError::Usage(why.to_owned()));
+        }
+        let Some(url) = &self.url else {
+            let why = "--store postgres: name the server with --url, or with GROUPCAST_TORTURE_URL";
+            return Err(CliError::Usage(why.to_owned()));
+        };
+        let schema = format!("torture_{:08x}", crate::clock::random() as u32);
+        Ok(Store::Postgres { url: Hidden::new(url.clone()), schema, lease: self.lease.0 })
     }
 }
 
@@ -198,6 +251,18 @@ mod tests {
             (outcome, _) => panic!("{outcome:?}"),
         }
         assert!(matches!(plan("--kill-point after_lunch"), Err(CliError::Usage(_))));
+    }
+
+    #[test]
+    fn several_gateways_need_a_server() {
+        assert_eq!(plan("").expect("a good plan").processes, 1);
+        assert!(matches!(plan("--processes 2"), Err(CliError::Usage(_))));
+        assert!(matches!(plan("--store postgres"), Err(CliError::Usage(_))));
+        if cfg!(feature = "postgres") {
+            let plan = plan("--store postgres --url postgres://me:secret@h/d --lease 2s").expect("a good plan");
+            assert_eq!((plan.processes, plan.recovery_max), (3, Duration::from_secs(7)));
+            assert!(!format!("{plan:?}").contains("secret@"), "{plan:?}");
+        }
     }
 
     #[test]

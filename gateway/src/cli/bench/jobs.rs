@@ -75,7 +75,7 @@ pub(super) fn jobs(args: &JobsArgs) -> Result<(), CliError> {
 }
 
 async fn measure(args: &JobsArgs, folder: &Folder, disk: disk::Rate) -> Result<Figures, CliError> {
-    let mut life = Life::start(folder, None)?;
+    let mut life = Life::start(folder, &[])?;
     let listening = life.listening();
     let figures = async {
         let address = listening.await?;

@@ -14,7 +14,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Folder;
 use crate::cli::CliError;
-use crate::kill_point::{self, KillPoint};
 
 /// How long a gateway may take until it listens.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -35,23 +34,21 @@ pub(in crate::cli) struct Life {
 }
 
 impl Life {
-    /// Starts a gateway of this very binary, with a kill point that is come to so often before it kills.
+    /// Starts a gateway of this very binary, with these variables for its environment.
     ///
     /// # Errors
     /// When the system gives no process.
-    pub(in crate::cli) fn start(folder: &Folder, point: Option<(KillPoint, u32)>) -> Result<Self, CliError> {
+    pub(in crate::cli) fn start(folder: &Folder, variables: &[(String, String)]) -> Result<Self, CliError> {
         let failed = |error: std::io::Error| CliError::Failed(format!("a gateway cannot be started: {error}"));
         let binary = std::env::current_exe().map_err(failed)?;
         let log = OpenOptions::new().create(true).append(true).open(folder.log()).map_err(failed)?;
         let mut command = Command::new(binary);
         command.arg("serve").arg("--config").arg(folder.config()).current_dir(folder.path());
-        // Settings are those of the folder alone.
+        // Other settings are those of the folder alone.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GROUPCAST_")) {
             command.env_remove(name);
         }
-        if let Some((point, nth)) = point {
-            command.env(kill_point::VARIABLE, format!("{point}:{nth}"));
-        }
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         // Ctrl-C in a terminal ends the run, and that ends the gateway; not the other way round.
         command.process_group(0);
@@ -90,19 +87,32 @@ impl Life {
         self.began
     }
 
+    /// How it ended, if it has.
+    pub(in crate::cli) fn has_ended(&mut self) -> Option<ExitStatus> {
+        // It is our child and has not been waited for: an error cannot be, and must not be taken for a life.
+        self.process.try_wait().unwrap_or_else(|_| Some(ExitStatus::from_raw(-1)))
+    }
+
     /// Waits until it ends by itself.
     ///
     /// # Cancel safety
     /// Nothing is lost.
     pub(in crate::cli) async fn ended(&mut self) -> ExitStatus {
         loop {
-            match self.process.try_wait() {
-                Ok(Some(status)) => return status,
-                Ok(None) => sleep(LOOK).await,
-                // It is our child and has not been waited for: this cannot be, and must not be taken for alive.
-                Err(_) => return ExitStatus::from_raw(-1),
+            match self.has_ended() {
+                Some(status) => return status,
+                None => sleep(LOOK).await,
             }
         }
+    }
+
+    /// Has it stand still, as a machine that is suspended, or go on.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(in crate::cli) fn stand_still(&self, still: bool) -> std::io::Result<()> {
+        let signal = if still { Signal::STOP } else { Signal::CONT };
+        Ok(kill_process(Pid::from_child(&self.process), signal)?)
     }
 
     /// Ends it with no chance to do anything.

@@ -1,6 +1,9 @@
 //! The course of a run: life after life is killed while jobs are asked for; then everything may end, and is looked at.
+//!
+//! With several processes the others go on when one is killed, and now and then one stands still for longer than its lease,
+//! so that it comes back with reports that nobody may believe.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -9,28 +12,29 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use parking_lot::Mutex;
 use tokio::signal::ctrl_c;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::chance::Chance;
-use super::config::CONCURRENCY;
+use super::config::{CONCURRENCY, Store};
 use super::door::Door;
-use super::gather::Fate;
+use super::files::Stored;
+use super::fleet::{Fleet, Living};
 use super::judge::Findings;
 use super::ledger::Ledger;
 use super::producer::{Counter, produce};
 use super::progress::Progress;
 use super::report::{Figures, in_ms};
 use super::witness::{self, Testimony};
-use super::work::Work;
-use super::{Plan, files, gather};
+use super::{Plan, files, gather, server};
 use crate::cli::CliError;
 use crate::cli::delays::{Percentiles, histogram};
-use crate::cli::sandbox::{Folder, Life};
+use crate::cli::sandbox::Folder;
 use crate::kill_point::KillPoint;
 
 /// How long a gateway lives after it was ready.
@@ -51,11 +55,20 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How long is waited for the first job to be picked up. There may be none that is due.
 const PICK_UP_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long a gateway that is to be killed may take for a last word.
+const ANSWER: Duration = Duration::from_secs(1);
+
 /// How often is looked, and how often more asks are allowed.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The files are checked after so many kills.
 const CHECK_EVERY: u32 = 10;
+
+/// With several processes, one stands still after so many kills.
+const STALL_EVERY: u32 = 10;
+
+/// Jobs that are not running elsewhere after so long are as good as lost.
+const RECOVERY_DEADLINE: Duration = Duration::from_secs(60);
 
 const PRODUCERS: usize = 4;
 
@@ -93,31 +106,40 @@ async fn told_to_stop() {
 struct Course<'a> {
     plan: &'a Plan,
     folder: &'a Folder,
-    door: Door,
     began: Instant,
     chance: Chance,
-    gateway: watch::Sender<Option<SocketAddr>>,
-    allowed: watch::Sender<u64>,
+    fleet: Fleet<'a>,
+    lookout: Lookout<'a>,
     counter: Arc<Counter>,
     /// They end with the run.
     producers: JoinSet<()>,
-    witness: JoinHandle<Testimony>,
+    testimony: Arc<Mutex<Testimony>>,
+    witnesses: JoinSet<()>,
     hearing: CancellationToken,
+    /// How long the jobs of one that was killed took until they ran elsewhere.
+    recoveries: JoinSet<Duration>,
     progress: Progress,
     kills: BTreeMap<String, u64>,
-    samples: Samples,
+    stalls: u64,
     fenced: u64,
     integrity_checks: u64,
     faults: Vec<String>,
 }
 
+/// The process that was started last.
+struct Newest {
+    place: usize,
+    began: Instant,
+    point: Option<(KillPoint, u32)>,
+}
+
 impl<'a> Course<'a> {
     fn begin(plan: &'a Plan, folder: &'a Folder) -> Result<Self, CliError> {
         let door = Door::new()?;
-        let (gateway, living) = watch::channel(None);
+        let fleet = Fleet::new(plan, folder);
         let (allowed, allowance) = watch::channel(0);
         let counter = Arc::new(Counter {
-            gateway: living.clone(),
+            living: fleet.living(),
             allowed: allowance,
             stop: CancellationToken::new(),
             ledger: Arc::new(Ledger::default()),
@@ -126,23 +148,26 @@ impl<'a> Course<'a> {
         });
         let mut producers = JoinSet::new();
         (0..PRODUCERS).for_each(|_| drop(producers.spawn(produce(Arc::clone(&counter), door.clone()))));
-        let hearing = CancellationToken::new();
-        let witness = tokio::spawn(witness::listen(living, hearing.clone()));
+        let (hearing, testimony, mut witnesses) = (CancellationToken::new(), Arc::default(), JoinSet::new());
+        for place in 0..fleet.len() {
+            witnesses.spawn(witness::listen(fleet.living(), place, Arc::clone(&testimony), hearing.clone()));
+        }
         Ok(Self {
             plan,
             folder,
-            door,
             began: Instant::now(),
             chance: Chance::new(plan.seed, 1 << 63),
-            gateway,
-            allowed,
+            fleet,
+            lookout: Lookout { plan, door, allowed, ready: histogram(), recovery: histogram() },
             counter,
             producers,
-            witness,
+            testimony,
+            witnesses,
             hearing,
+            recoveries: JoinSet::new(),
             progress: Progress::stderr(plan.kills),
             kills: BTreeMap::new(),
-            samples: Samples { ready: histogram(), recovery: histogram() },
+            stalls: 0,
             fenced: 0,
             integrity_checks: 0,
             faults: Vec::new(),
@@ -151,27 +176,90 @@ impl<'a> Course<'a> {
 
     /// Life after life, each killed at work.
     async fn kill_all(&mut self) -> Result<(), CliError> {
+        for place in 1..self.fleet.len() {
+            self.fleet.start(place, None)?;
+            let listening = self.fleet.listening(place);
+            tokio::select! {
+                address = listening => drop(address?),
+                (_, status) = self.fleet.first_ended() => return Err(ended_by_itself(self.folder, status)),
+            }
+        }
+        let mut newest = self.start(0, None)?;
         for kill in 0..self.plan.kills {
-            let point = self.point(kill);
-            let mut life = Life::start(self.folder, point)?;
-            let (listening, began) = (life.listening(), life.began());
+            let lifetime = match newest.point {
+                None => self.chance.between(LIFE.0, LIFE.1),
+                Some(_) => POINT_DEADLINE,
+            };
+            let listening = self.fleet.listening(newest.place);
             let end = tokio::select! {
-                lived = self.live(listening, began, kill, point) => lived.map(|()| None)?,
-                status = life.ended() => Some(status),
+                lived = self.lookout.live(listening, newest.began, lifetime, kill) => lived.map(|()| None)?,
+                ended = self.fleet.first_ended() => Some(ended),
             };
-            let place = match (end, point) {
-                (None, _) => "at random",
-                (Some(status), Some((point, _))) if status.signal() == Some(SIGKILL) => point.as_str(),
-                (Some(status), _) => return Err(ended_by_itself(self.folder, status)),
+            let (victim, place) = match (end, newest.point) {
+                (None, None) => (self.chance.below(self.fleet.len() as u64) as usize, "at random"),
+                (None, Some(_)) => (newest.place, "at random"),
+                (Some((at, status)), Some((point, _))) if at == newest.place && status.signal() == Some(SIGKILL) => {
+                    (at, point.as_str())
+                }
+                (Some((_, status)), _) => return Err(ended_by_itself(self.folder, status)),
             };
-            life.kill().await;
-            self.gateway.send_replace(None);
+            self.kill(victim).await;
             *self.kills.entry(place.to_owned()).or_default() += 1;
             if (kill + 1).is_multiple_of(CHECK_EVERY) {
                 self.check_files();
             }
+            if (kill + 1).is_multiple_of(STALL_EVERY) && self.fleet.len() > 1 {
+                self.stall((victim + 1) % self.fleet.len()).await?;
+            }
             self.progress.killed(&self.counter.ledger);
+            let point = if kill + 1 == self.plan.kills { None } else { self.point(kill + 1) };
+            newest = self.start(victim, point)?;
         }
+        let listening = self.fleet.listening(newest.place);
+        tokio::select! {
+            address = listening => address.map(drop),
+            (_, status) = self.fleet.first_ended() => Err(ended_by_itself(self.folder, status)),
+        }
+    }
+
+    fn start(&mut self, place: usize, point: Option<(KillPoint, u32)>) -> Result<Newest, CliError> {
+        let began = self.fleet.start(place, point)?;
+        Ok(Newest { place, began, point })
+    }
+
+    /// Kills, and has somebody watch when the jobs that ran then are run elsewhere.
+    async fn kill(&mut self, victim: usize) {
+        let (door, several) = (self.lookout.door.clone(), self.fleet.len() > 1);
+        if let Some(address) = self.fleet.address(victim) {
+            self.fenced += timeout(ANSWER, door.metric(address, FENCED)).await.ok().flatten().unwrap_or(0);
+        }
+        let running = match self.fleet.other_than(victim) {
+            Some(other) if several => gather::running(&door, other).await,
+            _ => Vec::new(),
+        };
+        self.fleet.kill(victim).await;
+        if !running.is_empty() {
+            self.recoveries.spawn(recovered(door, self.fleet.living(), running));
+        }
+    }
+
+    /// Has a process stand still for longer than its lease.
+    async fn stall(&mut self, place: usize) -> Result<(), CliError> {
+        let Store::Postgres { lease, .. } = &self.plan.store else { return Ok(()) };
+        let Some(address) = self.fleet.address(place) else { return Ok(()) };
+        self.fleet.hide(place);
+        self.fleet.stand_still(place, true)?;
+        let time = lease.mul_f64(1.5);
+        let ended = tokio::select! {
+            () = sleep(time) => None,
+            ended = self.fleet.first_ended() => Some(ended),
+        };
+        self.fleet.stand_still(place, false)?;
+        if let Some((_, status)) = ended {
+            return Err(ended_by_itself(self.folder, status));
+        }
+        self.fleet.show(place, address);
+        self.stalls += 1;
         Ok(())
     }
 
@@ -195,84 +283,60 @@ impl<'a> Course<'a> {
         Some((point, 1 + self.chance.below(times) as u32))
     }
 
-    /// One life, up to the moment at which it is to be killed.
-    async fn live(
-        &mut self,
-        listening: impl Future<Output = Result<SocketAddr, CliError>>,
-        began: Instant,
-        kill: u32,
-        point: Option<(KillPoint, u32)>,
-    ) -> Result<(), CliError> {
-        let lifetime = match point {
-            None => self.chance.between(LIFE.0, LIFE.1),
-            Some(_) => POINT_DEADLINE,
-        };
-        let gateway = listening.await?;
-        self.gateway.send_replace(Some(gateway));
-        let is_ready = tokio::select! {
-            is_ready = self.samples.observe(&self.door, gateway, began, lifetime) => is_ready,
-            never = allow_evenly(&self.allowed, self.plan, kill) => never,
-        };
-        if !is_ready {
-            let log = self.folder.log().display().to_string();
-            let why = format!("a gateway was not ready within {} s; see {log}", READY_DEADLINE.as_secs());
-            return Err(CliError::Failed(why));
-        }
-        self.fenced += self.door.metric(gateway, FENCED).await.unwrap_or(0);
-        Ok(())
-    }
-
-    /// The last life, in which everything may end; then everything is looked at.
+    /// The last lives, in which everything may end; then everything is looked at.
     async fn finish(mut self) -> Result<Figures, CliError> {
         self.progress.step("finishing");
-        let mut life = Life::start(self.folder, None)?;
-        let listening = life.listening();
-        let (accepted, fates) = tokio::select! {
-            gathered = self.gather(listening) => gathered?,
-            status = life.ended() => return Err(ended_by_itself(self.folder, status)),
+        let gateway = self.fleet.other_than(0).expect("one has just said where it listens");
+        let ledger = Arc::clone(&self.counter.ledger);
+        let gathered = async {
+            self.lookout.ask_for_the_rest(&ledger).await;
+            self.counter.stop.cancel();
+            while self.producers.join_next().await.is_some() {}
+            gather::all_ended(&self.lookout.door, gateway).await;
+            let accepted = ledger.jobs();
+            let fates = gather::fates(&self.lookout.door, gateway, accepted.keys().cloned()).await;
+            (accepted, fates)
         };
+        let (accepted, fates) = tokio::select! {
+            gathered = gathered => gathered,
+            (_, status) = self.fleet.first_ended() => return Err(ended_by_itself(self.folder, status)),
+        };
+        let living: Living = self.fleet.living().borrow().clone();
+        for address in living.into_iter().flatten() {
+            self.fenced += self.lookout.door.metric(address, FENCED).await.unwrap_or(0);
+        }
+        while let Some(Ok(time)) = self.recoveries.join_next().await {
+            self.lookout.recovery.saturating_record(nanos(time));
+        }
         self.hearing.cancel();
-        let testimony = (&mut self.witness).await;
-        let testimony = testimony.map_err(|_| CliError::Failed("the subscriber panicked".to_owned()))?;
-        self.faults.extend(life.stop().await.err());
-        self.gateway.send_replace(None);
-        self.check_files();
+        while self.witnesses.join_next().await.is_some() {}
+        let testimony = std::mem::take(&mut *self.testimony.lock());
+        let fleet = std::mem::replace(&mut self.fleet, Fleet::new(self.plan, self.folder));
+        self.faults.extend(fleet.stop().await);
         let mut findings = Findings::default();
         findings.judge(&accepted, &fates);
         findings.hear(&testimony, &fates);
-        match files::jobs(&self.folder.data()) {
+        match self.stored().await {
             Ok(stored) => findings.inspect(&stored, &accepted, self.plan.seed),
             Err(why) => self.faults.push(why),
         }
-        Ok(self.figures(findings, &testimony))
+        let plan = self.plan;
+        let mut figures = self.figures(findings, &testimony);
+        if let (Store::Postgres { url, schema, .. }, false, None) = (&plan.store, plan.keep, figures.verdict()) {
+            figures.faults.extend(server::remove(url, schema).await.err());
+        }
+        Ok(figures)
     }
 
-    /// Lets the producers ask for the rest, waits until all has ended, and reads what came of it.
-    async fn gather(
-        &mut self,
-        listening: impl Future<Output = Result<SocketAddr, CliError>>,
-    ) -> Result<(HashMap<String, Work>, HashMap<String, Fate>), CliError> {
-        let gateway = listening.await?;
-        self.gateway.send_replace(Some(gateway));
-        let ledger = Arc::clone(&self.counter.ledger);
-        loop {
-            let (answers, allowed) = (ledger.answers.load(Relaxed), *self.allowed.borrow());
-            let missing = self.plan.jobs.saturating_sub(ledger.len());
-            if answers >= allowed {
-                match missing {
-                    0 => break,
-                    missing => drop(self.allowed.send_replace(allowed + missing)),
-                }
+    /// The jobs as they are stored, read without a gateway.
+    async fn stored(&mut self) -> Result<Vec<Stored>, String> {
+        match &self.plan.store {
+            Store::Sqlite => {
+                self.check_files();
+                files::jobs(&self.folder.data())
             }
-            sleep(LOOK).await;
+            Store::Postgres { url, schema, .. } => server::jobs(url, schema).await,
         }
-        self.counter.stop.cancel();
-        while self.producers.join_next().await.is_some() {}
-        gather::all_ended(&self.door, gateway).await;
-        let accepted = ledger.jobs();
-        let fates = gather::fates(&self.door, gateway, accepted.keys().cloned()).await;
-        self.fenced += self.door.metric(gateway, FENCED).await.unwrap_or(0);
-        Ok((accepted, fates))
     }
 
     fn check_files(&mut self) {
@@ -290,11 +354,16 @@ impl<'a> Course<'a> {
         let recovery_max = nanos(self.plan.recovery_max);
         let lives = self.kills.values().sum::<u64>();
         Figures {
-            store: "sqlite",
+            store: match &self.plan.store {
+                Store::Sqlite => "sqlite",
+                Store::Postgres { .. } => "postgres",
+            },
+            processes: self.plan.processes,
             durability: self.plan.durability,
             seed: self.plan.seed,
             seconds: in_ms(self.began.elapsed()).round() / 1e3,
-            re_executions_max: lives * CONCURRENCY,
+            re_executions_max: (lives + self.stalls) * CONCURRENCY,
+            stalls: self.stalls,
             kills: self.kills,
             acked: ledger.len(),
             repeated_asks: ledger.repeated.load(Relaxed),
@@ -305,11 +374,11 @@ impl<'a> Course<'a> {
             events: testimony.told.len() as u64,
             events_repeated: testimony.repeated,
             events_missed: testimony.missed,
-            ready_ms: Percentiles::of(&self.samples.ready),
-            recovery_ms: Percentiles::of(&self.samples.recovery),
-            recoveries_unseen: lives - self.samples.recovery.len(),
+            ready_ms: Percentiles::of(&self.lookout.ready),
+            recovery_ms: Percentiles::of(&self.lookout.recovery),
+            recoveries_unseen: lives.saturating_sub(self.lookout.recovery.len()),
             recovery_max_ms: in_ms(self.plan.recovery_max),
-            recovery_is_late: self.samples.recovery.value_at_quantile(0.99) > recovery_max,
+            recovery_is_late: self.lookout.recovery.value_at_quantile(0.99) > recovery_max,
             integrity_checks: self.integrity_checks,
             faults,
         }
@@ -321,32 +390,94 @@ fn ended_by_itself(folder: &Folder, status: ExitStatus) -> CliError {
     CliError::Failed(format!("a gateway ended by itself ({status}); what it said is in {log}"))
 }
 
-/// How long lives took to begin.
-struct Samples {
-    /// From the start until ready.
+/// Waits until jobs that ran in a process that is dead have ended or run elsewhere.
+async fn recovered(door: Door, mut living: watch::Receiver<Living>, jobs: Vec<(String, u64)>) -> Duration {
+    let began = Instant::now();
+    let all = async {
+        for (job, attempt) in jobs {
+            loop {
+                let one = living.wait_for(|living| living.iter().any(Option::is_some)).await;
+                // An error would mean that the run is over.
+                let Ok(Some(gateway)) = one.map(|living| living.iter().flatten().next().copied()) else { return };
+                if gather::has_gone_on(&door, gateway, &job, attempt).await {
+                    break;
+                }
+                sleep(4 * LOOK).await;
+            }
+        }
+    };
+    // What did not recover took too long, and counts as that.
+    let _ = timeout(RECOVERY_DEADLINE, all).await;
+    began.elapsed()
+}
+
+/// Watches lives while it allows the producers to ask.
+struct Lookout<'a> {
+    plan: &'a Plan,
+    door: Door,
+    allowed: watch::Sender<u64>,
+    /// From the start of a process until ready.
     ready: Histogram<u64>,
-    /// From the start until the first job was picked up.
+    /// Of one process: from its start until the first job was picked up.
     recovery: Histogram<u64>,
 }
 
-impl Samples {
-    /// Watches a life up to the end of its time: whether it was ready in time.
-    ///
+impl Lookout<'_> {
+    /// One life, up to the moment at which somebody is to be killed.
+    async fn live(
+        &mut self,
+        listening: impl Future<Output = Result<SocketAddr, CliError>>,
+        began: Instant,
+        lifetime: Duration,
+        kill: u32,
+    ) -> Result<(), CliError> {
+        let (plan, allowed) = (self.plan, self.allowed.clone());
+        tokio::select! {
+            seen = self.observe(listening, began, lifetime) => seen,
+            never = allow_evenly(&allowed, plan, kill) => never,
+        }
+    }
+
     /// # Cancel safety
     /// What was seen is kept.
-    async fn observe(&mut self, door: &Door, gateway: SocketAddr, began: Instant, lifetime: Duration) -> bool {
+    async fn observe(
+        &mut self,
+        listening: impl Future<Output = Result<SocketAddr, CliError>>,
+        began: Instant,
+        lifetime: Duration,
+    ) -> Result<(), CliError> {
+        let gateway = listening.await?;
+        let door = self.door.clone();
         let is_ready = async || door.get(gateway, "/readyz").await.is_some_and(|reply| reply.status == 200);
         if timeout(READY_DEADLINE, until(is_ready)).await.is_err() {
-            return false;
+            let why = format!("a gateway was not ready within {} s", READY_DEADLINE.as_secs());
+            return Err(CliError::Failed(why));
         }
         self.ready.saturating_record(nanos(began.elapsed()));
         let end = Instant::now() + lifetime;
-        let has_claimed = async || door.metric(gateway, CLAIMED).await.is_some_and(|claimed| claimed > 0);
-        if timeout(PICK_UP_DEADLINE, until(has_claimed)).await.is_ok() {
-            self.recovery.saturating_record(nanos(began.elapsed()));
+        if self.plan.processes == 1 {
+            let has_claimed = async || door.metric(gateway, CLAIMED).await.is_some_and(|claimed| claimed > 0);
+            if timeout(PICK_UP_DEADLINE, until(has_claimed)).await.is_ok() {
+                self.recovery.saturating_record(nanos(began.elapsed()));
+            }
         }
         sleep_until(end).await;
-        true
+        Ok(())
+    }
+
+    /// Lets the producers ask until as many jobs are accepted as have to be, and every ask has its answer.
+    async fn ask_for_the_rest(&self, ledger: &Ledger) {
+        loop {
+            let (answers, allowed) = (ledger.answers.load(Relaxed), *self.allowed.borrow());
+            let missing = self.plan.jobs.saturating_sub(ledger.len());
+            if answers >= allowed {
+                match missing {
+                    0 => return,
+                    missing => drop(self.allowed.send_replace(allowed + missing)),
+                }
+            }
+            sleep(LOOK).await;
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::door::Door;
 
@@ -23,6 +23,9 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// How long nothing may happen while something is to be done.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// A list that takes longer is not worth the wait: somebody is to be killed.
+const LIST_DEADLINE: Duration = Duration::from_secs(1);
 
 /// What became of a job.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +64,22 @@ async fn nothing_lives(door: &Door, gateway: SocketAddr) -> bool {
         }
     }
     true
+}
+
+/// The jobs that run at this moment, with their attempts; none when the gateway does not say.
+pub(super) async fn running(door: &Door, gateway: SocketAddr) -> Vec<(String, u64)> {
+    let listed = timeout(LIST_DEADLINE, door.get(gateway, "/v1/jobs?state=running&limit=1000")).await;
+    let listed = listed.ok().flatten().map(|reply| reply.json()).unwrap_or_default();
+    let one = |record: &Value| Some((record["id"].as_str()?.to_owned(), record["attempt"].as_u64()?));
+    listed["jobs"].as_array().map(|jobs| jobs.iter().filter_map(one).collect()).unwrap_or_default()
+}
+
+/// Whether a job has ended, or is at a later attempt.
+pub(super) async fn has_gone_on(door: &Door, gateway: SocketAddr, job: &str, attempt: u64) -> bool {
+    let Some(reply) = door.get(gateway, &format!("/v1/jobs/{job}")).await else { return false };
+    let record = reply.json();
+    let has_ended = matches!(record["state"].as_str(), Some("succeeded" | "dead" | "cancelled"));
+    has_ended || record["attempt"].as_u64() > Some(attempt)
 }
 
 /// Reads the records of jobs, and the results of those that have one.

@@ -1,6 +1,5 @@
 //! A producer: asks for one work after the other, each again and again until it is accepted.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::door::Door;
+use super::fleet::Living;
 use super::ledger::Ledger;
 use super::work::Work;
 
@@ -19,8 +19,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// What producers share.
 #[derive(Debug)]
 pub(super) struct Counter {
-    /// The gateway that lives, if one does.
-    pub(super) gateway: watch::Receiver<Option<SocketAddr>>,
+    /// The gateways that live, if any does.
+    pub(super) living: watch::Receiver<Living>,
     /// How many works may have been asked for by now.
     pub(super) allowed: watch::Receiver<u64>,
     pub(super) stop: CancellationToken,
@@ -32,14 +32,14 @@ pub(super) struct Counter {
 /// Asks until it is told to stop. Work that was begun then may stay unanswered.
 pub(super) async fn produce(counter: Arc<Counter>, door: Door) {
     let asking = async {
-        let (mut allowed, mut gateway) = (counter.allowed.clone(), counter.gateway.clone());
+        let (mut allowed, mut living) = (counter.allowed.clone(), counter.living.clone());
         loop {
             let n = counter.next.fetch_add(1, Relaxed);
             // Both end with the run only.
             if allowed.wait_for(|allowed| n < *allowed).await.is_err() {
                 return;
             }
-            ask(&counter, &door, &mut gateway, Work::of(counter.seed, n)).await;
+            ask(&counter, &door, &mut living, Work::of(counter.seed, n)).await;
         }
     };
     tokio::select! {
@@ -48,12 +48,16 @@ pub(super) async fn produce(counter: Arc<Counter>, door: Door) {
     }
 }
 
-async fn ask(counter: &Counter, door: &Door, gateway: &mut watch::Receiver<Option<SocketAddr>>, work: Work) {
+async fn ask(counter: &Counter, door: &Door, living: &mut watch::Receiver<Living>, work: Work) {
     let ledger = &counter.ledger;
     let mut is_repeated = false;
-    loop {
-        let address = match gateway.wait_for(Option::is_some).await {
-            Ok(address) => address.expect("it was waited for"),
+    // Asks are spread over the gateways, and a repeat goes to another one if there is.
+    for turn in work.number().. {
+        let address = match living.wait_for(|living| living.iter().any(Option::is_some)).await {
+            Ok(living) => {
+                let addresses: Vec<_> = living.iter().flatten().copied().collect();
+                addresses[turn as usize % addresses.len()]
+            }
             Err(_) => return,
         };
         match door.send(address, &work).await {

@@ -16,6 +16,8 @@ use crate::demo::grouped;
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Figures {
     pub(super) store: &'static str,
+    /// Gateways that share the store.
+    pub(super) processes: u32,
     pub(super) durability: Durability,
     pub(super) seed: u64,
     pub(super) seconds: f64,
@@ -30,7 +32,9 @@ pub(super) struct Figures {
     pub(super) refused_asks: BTreeMap<String, u64>,
     #[serde(flatten)]
     pub(super) findings: Findings,
-    /// Kills × jobs that run at once.
+    /// How often one stood still for longer than its lease.
+    pub(super) stalls: u64,
+    /// Kills and stalls × jobs that run at once.
     pub(super) re_executions_max: u64,
     /// Late reports that were refused, as far as gateways lived to tell.
     pub(super) fenced: u64,
@@ -40,7 +44,7 @@ pub(super) struct Figures {
     pub(super) events_missed: u64,
     /// From the start of a process until it answers `/readyz`.
     pub(super) ready_ms: Percentiles,
-    /// From the start of a process until it has picked up a job.
+    /// From the start of a process until it has picked up a job; of several, from a kill until its jobs ran elsewhere.
     pub(super) recovery_ms: Percentiles,
     /// Starts after which no job was seen to be picked up.
     pub(super) recoveries_unseen: u64,
@@ -76,7 +80,7 @@ impl Figures {
     pub(super) fn table(&self) -> String {
         let found = &self.findings;
         let rows = [
-            ("store", format!("{}, durability {}", self.store, level(self.durability))),
+            ("store", self.store_line()),
             ("kills", self.kills_line()),
             ("acked", self.acked_line()),
             ("ended", format!("{} well, {} dead as they had to be", grouped(found.succeeded), grouped(found.dead))),
@@ -96,6 +100,14 @@ impl Figures {
         let lines = rows.iter().map(|(name, value)| format!("{name:<13} {}", printable(value)));
         let notes = found.examples.iter().map(|example| format!("fault: {}", printable(example)));
         lines.chain(notes).collect::<Vec<_>>().join("\n")
+    }
+
+    fn store_line(&self) -> String {
+        let (store, level) = (self.store, level(self.durability));
+        match self.processes {
+            1 => format!("{store}, durability {level}"),
+            processes => format!("{store}, durability {level}, {processes} gateways; {} stood still", self.stalls),
+        }
     }
 
     fn kills_line(&self) -> String {
@@ -147,6 +159,8 @@ mod tests {
     fn figures() -> Figures {
         Figures {
             store: "sqlite",
+            processes: 1,
+            stalls: 0,
             durability: Durability::Disk,
             seed: 7,
             seconds: 12.5,

@@ -1,11 +1,13 @@
-//! The witness: a subscriber that notes every terminal event it is told, and whether two of them contradict each other.
+//! The witness: a subscriber of each gateway that notes every terminal event it is told, and whether two of them contradict each other.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -14,6 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::config::GROUP;
+use super::fleet::Living;
 
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -54,31 +57,36 @@ pub(super) fn digest(content: &Value) -> u64 {
     hasher.finish()
 }
 
-/// Listens to one gateway after the other until it is told to stop.
-pub(super) async fn listen(mut gateway: watch::Receiver<Option<SocketAddr>>, stop: CancellationToken) -> Testimony {
-    let mut testimony = Testimony::default();
-    loop {
-        let address = tokio::select! {
-            address = gateway.wait_for(Option::is_some) => match address {
-                Ok(address) => address.expect("it was waited for"),
-                Err(_) => return testimony,
-            },
-            () = stop.cancelled() => return testimony,
-        };
-        tokio::select! {
-            () = follow(address, &mut testimony) => {}
-            () = stop.cancelled() => return testimony,
+/// Listens to one gateway after the other at a place of the fleet, until it is told to stop.
+pub(super) async fn listen(
+    mut living: watch::Receiver<Living>,
+    place: usize,
+    testimony: Arc<Mutex<Testimony>>,
+    stop: CancellationToken,
+) {
+    let listening = async {
+        loop {
+            // Ends with the run only.
+            let Ok(address) = living.wait_for(|living| living[place].is_some()).await.map(|living| living[place])
+            else {
+                return;
+            };
+            follow(address.expect("it was waited for"), &testimony).await;
+            sleep(PAUSE).await;
         }
-        sleep(PAUSE).await;
+    };
+    tokio::select! {
+        () = listening => {}
+        () = stop.cancelled() => {}
     }
 }
 
 /// Takes what one gateway says until its end.
-async fn follow(gateway: SocketAddr, testimony: &mut Testimony) {
+async fn follow(gateway: SocketAddr, testimony: &Mutex<Testimony>) {
     let Ok((mut socket, _)) = connect_async(format!("ws://{gateway}/ws?group={GROUP}")).await else { return };
     while let Some(Ok(message)) = socket.next().await {
         if let Message::Text(text) = message {
-            testimony.take(&serde_json::from_str(&text).unwrap_or_default());
+            testimony.lock().take(&serde_json::from_str(&text).unwrap_or_default());
         }
     }
 }
