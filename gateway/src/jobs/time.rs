@@ -38,28 +38,37 @@ impl Clock for SystemClock {
 
 /// A clock that tests set.
 #[cfg(test)]
-pub(crate) struct ManualClock(std::sync::atomic::AtomicU64);
+pub(crate) struct ManualClock {
+    mono: std::sync::atomic::AtomicU64,
+    /// How far the wall clock was put forward (or back), in milliseconds.
+    jumped: std::sync::atomic::AtomicI64,
+}
 
 #[cfg(test)]
 impl ManualClock {
     /// Starts at a time in 2025.
     pub(crate) fn new() -> Self {
-        Self(std::sync::atomic::AtomicU64::new(1_763_830_834_000))
+        Self { mono: 1_763_830_834_000.into(), jumped: 0.into() }
     }
 
     /// Lets time pass.
     pub(crate) fn advance(&self, by: std::time::Duration) {
-        self.0.fetch_add(by.as_millis() as u64, std::sync::atomic::Ordering::SeqCst);
+        self.mono.fetch_add(by.as_millis() as u64, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock, by so many milliseconds, while no time passes.
+    pub(crate) fn jump(&self, by_ms: i64) {
+        self.jumped.fetch_add(by_ms, std::sync::atomic::Ordering::SeqCst);
     }
 }
 
 #[cfg(test)]
 impl Clock for ManualClock {
     fn wall_ms(&self) -> u64 {
-        self.0.load(std::sync::atomic::Ordering::SeqCst)
+        self.mono_ms().saturating_add_signed(self.jumped.load(std::sync::atomic::Ordering::SeqCst))
     }
 
     fn mono_ms(&self) -> u64 {
-        self.wall_ms()
+        self.mono.load(std::sync::atomic::Ordering::SeqCst)
     }
 }

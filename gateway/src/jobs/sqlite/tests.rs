@@ -13,7 +13,7 @@ use super::open::open_writer;
 use super::writer::{Failed, Sync, Writer};
 use super::{SqliteQueue, WorkQueue};
 use crate::config::consumer::{Durability, JobsConfig};
-use crate::jobs::queue::{ClaimAsk, Filter, Finish, Finished, How};
+use crate::jobs::queue::{ClaimAsk, Filter, Finish, Finished, How, LeaseState};
 use crate::jobs::results::Content;
 use crate::jobs::time::{Clock, ManualClock};
 use crate::jobs::{Counters, ErrorClass, JobState, Jobs, JobsError, NewJob, OpenError, ReplyTo};
@@ -35,6 +35,25 @@ async fn what_was_acknowledged_is_in_the_image_of_a_crash() {
     assert_eq!((again.lease.id, again.attempt, again.crashes), (ids[0], 2, 1));
     let late = Finish { lease: running.lease, how: How::Cancelled };
     assert!(matches!(after.finish(vec![late]).await.expect("told")[0], Finished::Fenced));
+}
+
+#[tokio::test]
+async fn a_jump_of_the_wall_clock_takes_no_lease_and_gives_none() {
+    const HOUR_MS: i64 = 3_600_000;
+    let home = tempfile::tempdir().expect("a directory");
+    let clock = Arc::new(ManualClock::new());
+    let queue = open_at(home.path(), clock.clone());
+    enqueue(&queue, 1, Durability::Os).await;
+    let claimed = queue.claim(ask(9)).await.expect("a batch").jobs.remove(0);
+    for jump in [HOUR_MS, -2 * HOUR_MS] {
+        clock.jump(jump);
+        assert!(queue.claim(ask(9)).await.expect("a batch").jobs.is_empty(), "nobody else gets it");
+        let held = queue.extend(vec![claimed.lease], Duration::from_secs(15)).await.expect("told");
+        assert_eq!(held, [LeaseState::Held]);
+    }
+    clock.advance(Duration::from_secs(15));
+    let again = queue.claim(ask(9)).await.expect("a batch").jobs.remove(0);
+    assert_eq!((again.attempt, again.crashes), (2, 1), "a lease that ran out is lost, whatever the wall clock says");
 }
 
 #[tokio::test]
@@ -354,7 +373,10 @@ async fn answers_about_results_say_what_is_the_matter() {
 }
 
 fn open(dir: &Path) -> SqliteQueue {
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
+    open_at(dir, Arc::new(ManualClock::new()))
+}
+
+fn open_at(dir: &Path, clock: Arc<dyn Clock>) -> SqliteQueue {
     let lock = Arc::new(DirLock::take(dir).expect("free"));
     SqliteQueue::open(dir, lock, clock, Arc::new(Counters::default()), 1000).expect("a store")
 }
