@@ -13,6 +13,7 @@ mod context;
 mod cpu;
 mod event;
 mod http;
+mod life;
 mod nearest;
 mod outlet;
 mod params;

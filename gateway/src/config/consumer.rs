@@ -28,7 +28,7 @@ pub struct JobsConfig {
     /// With `store = "postgres"`: the schema of the tables, which is made if need be. Default `groupcast`.
     pub schema: String,
     /// How long a consumer that is not heard of keeps its job; then another one runs it. It is heard of three times as
-    /// often. Default 15 s, at least 1 s.
+    /// often, while the job's work moves. Default 15 s, at least 1 s.
     pub lease: Time,
     /// How long ended jobs and their results are kept. Default 7 days.
     pub retention: Time,

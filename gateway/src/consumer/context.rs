@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::cpu::CpuPool;
+use super::life::Life;
 use super::work::Failure;
 use crate::jobs::Progress;
 use crate::jobs::queue::Claimed;
@@ -67,7 +68,7 @@ impl JobContext {
         self.inner.stop.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Whether to stop: the job was cancelled, or its time is over, or the gateway drains.
+    /// Whether to stop: the job was cancelled, or its time is over, or the gateway drains. To ask is a sign of life.
     pub fn is_cancelled(&self) -> bool {
         self.inner.stop.is_stopped()
     }
@@ -78,12 +79,16 @@ impl JobContext {
         self.inner.stop.token.cancelled().await;
     }
 
-    /// Says how far the job is. Cheap: only some of it is sent.
+    /// Says how far the job is. Cheap: only some of it is sent. A sign of life.
     pub fn progress(&self, done: u64, total: Option<u64>, unit: &str) {
+        self.inner.stop.life.sign();
         self.inner.progress.send_replace(Some(Progress { done, total, unit: unit.to_owned() }));
     }
 
     /// Computes on a thread of low priority. Waits for a free one while others compute.
+    ///
+    /// Whoever computes for long asks [`JobContext::is_cancelled`] or says his [`JobContext::progress`] now and then: without
+    /// either for two thirds of `[jobs] lease` he is taken for hung, and loses the job.
     ///
     /// # Cancel safety
     /// Dropped, what has begun goes on until it looks at [`JobContext::is_cancelled`].
@@ -96,6 +101,7 @@ impl JobContext {
     ) -> Result<T, Failure> {
         let job = self.clone();
         let counted = move || {
+            let _occupied = job.inner.stop.life.occupy();
             let _computing = Computing::new(job.clone());
             work(&job)
         };
@@ -112,21 +118,23 @@ impl JobContext {
     }
 }
 
-/// When to stop. For code that cannot be dropped: it asks.
+/// When to stop. For code that cannot be dropped: it asks, and shows thereby that it lives.
 #[derive(Debug, Clone)]
 pub(crate) struct Stop {
     pub(crate) token: CancellationToken,
     pub(crate) deadline: Instant,
+    pub(crate) life: Arc<Life>,
 }
 
 impl Stop {
     /// Stops after a time.
     pub(crate) fn after(time: Duration) -> Self {
-        Self { token: CancellationToken::new(), deadline: Instant::now() + time }
+        Self { token: CancellationToken::new(), deadline: Instant::now() + time, life: Arc::default() }
     }
 
     /// Whether it is time.
     pub(crate) fn is_stopped(&self) -> bool {
+        self.life.sign();
         self.token.is_cancelled() || Instant::now() >= self.deadline
     }
 }

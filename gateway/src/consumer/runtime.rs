@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::attempt::Held;
+use self::attempt::{Held, Hold};
 use self::courier::Courier;
 use self::flight::{Asker, Flights};
 use super::ask::Ask;
@@ -115,7 +115,7 @@ pub(super) struct Shared {
     stop: CancellationToken,
     /// Give back what runs.
     interrupt: CancellationToken,
-    held: Mutex<HashMap<Lease, CancellationToken>>,
+    held: Mutex<HashMap<Lease, Hold>>,
     landing: Semaphore,
     last_beat: Mutex<Instant>,
 }
@@ -407,8 +407,12 @@ impl Shared {
 
     fn spawn_attempt(self: &Arc<Self>, seat: &Arc<Seat>, claimed: Claimed, place: Place, room: Option<Room>) {
         let (shared, seat) = (Arc::clone(self), Arc::clone(seat));
+        let life = match &place {
+            Place::Alone | Place::Answered(_) => Arc::default(),
+            Place::Aboard(asker) => asker.life(),
+        };
         // Held from now on, not only from when the task first runs.
-        let held = Held::new(Arc::clone(self), claimed.lease);
+        let held = Held::new(Arc::clone(self), claimed.lease, life);
         self.attempts.spawn(async move {
             shared.attempt(&seat, claimed, held, place).await;
             drop(room);

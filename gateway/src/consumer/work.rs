@@ -17,6 +17,11 @@ use crate::jobs::{ErrorClass, JobError};
 ///   long: [`JobContext::compute`] is the place for that.
 /// - When the time of the attempt is over, or the job is cancelled, the future is dropped where it waits. Work given to
 ///   `compute` is not stopped by that; it has to ask [`JobContext::is_cancelled`] now and then.
+/// - The gateway's claim on the job holds for `[jobs] lease`, and is prolonged only while its work shows life. A future that
+///   waits is alive until its time is over, and so is work that waits for a free thread. Whatever occupies a thread, in
+///   `compute` or inside of a poll, has to ask [`JobContext::is_cancelled`] or to say its [`JobContext::progress`] at least
+///   once in two thirds of a lease. What does not is taken for hung: within two leases of its last sign the job is lost to it
+///   and run again (a crash, of which a job has 3), its thread is replaced, and what it still says is ignored.
 /// - A panic fails the job (class `crash`), and nothing else.
 ///
 /// ```

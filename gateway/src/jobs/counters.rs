@@ -53,6 +53,8 @@ pub struct Counters {
     pub recovered: Count,
     /// Events that the outlet did not take in time; they are sent again.
     pub events_failed: Count,
+    /// Attempts whose work showed no life, so that their leases were prolonged no more.
+    pub hung: Count,
     /// CPU threads given up because their work ignored the end of its time.
     pub threads_lost: Count,
 }

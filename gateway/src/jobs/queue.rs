@@ -29,6 +29,8 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, JobsError>>;
 /// - **Attempts.** `claim` adds one to `attempt`, and nothing ever takes one away.
 /// - **Lost leases.** A job whose lease ran out and is not among those that the one who asks holds, or whose process
 ///   died, is released by the store: `crashes` goes up by one, and the job is dead (class `crash`) at the third, or when it has no attempt left.
+/// - **Heartbeats.** Whoever runs a job extends its lease only while the work shows life. What `ClaimAsk::held` and `tidy`
+///   are told is in hand is alive, too: work that hangs is protected by nobody and loses its lease like that of a dead process.
 /// - **Events.** A commit that ends a job sets its event as pending. `event_sent` clears it; `events_pending` lists
 ///   what was not cleared, also after a restart. Where several processes share a store, each lists what it has to tell:
 ///   of the jobs that it took in, and of those whose process has gone.
@@ -128,7 +130,7 @@ pub struct ClaimAsk {
     pub max: usize,
     /// How long the claim holds without being extended.
     pub lease: Duration,
-    /// What the process works on at this moment. These leases are not lost, however late their heartbeat is: what held
+    /// What the process works on at this moment, and what shows life. These leases are not lost, however late their heartbeat is: what held
     /// the heartbeat up may have been the store itself.
     pub held: Vec<Lease>,
     /// The coalesce keys of what this process executes for the consumer at this moment.

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use groupcast_protocol::JobId;
 use parking_lot::Mutex;
@@ -20,7 +21,9 @@ pub(crate) struct Watch {
     /// Entries live as long as somebody waits.
     waiters: Mutex<HashMap<JobId, Waiter>>,
     /// The jobs that run in this process.
-    running: Mutex<HashMap<JobId, CancellationToken>>,
+    running: Mutex<HashMap<JobId, (u64, CancellationToken)>>,
+    /// Numbers them: a job that was lost may run again here before its former attempt has left.
+    runs: AtomicU64,
     /// Jobs whose cancellation came between their claim and their start here.
     early: Mutex<HashSet<JobId>>,
     /// Wakes the sender of events.
@@ -80,13 +83,14 @@ impl Watch {
 
     /// Notes that a job runs here until the guard is dropped; `cancel` stops it.
     pub(crate) fn runs(self: &Arc<Self>, id: JobId, cancel: CancellationToken) -> Running {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
         let mut running = self.running.lock();
-        running.insert(id, cancel.clone());
+        running.insert(id, (run, cancel.clone()));
         if self.early.lock().remove(&id) {
             cancel.cancel();
         }
         drop(running);
-        Running { watch: Arc::clone(self), id }
+        Running { watch: Arc::clone(self), id, run }
     }
 
     /// Whether a job runs here.
@@ -106,7 +110,7 @@ impl Watch {
     pub(crate) fn cancel(&self, id: JobId) {
         let running = self.running.lock();
         match running.get(&id) {
-            Some(cancel) => cancel.cancel(),
+            Some((_, cancel)) => cancel.cancel(),
             None => {
                 let mut early = self.early.lock();
                 // Those of another node never start here. What is forgotten is found by the next heartbeat.
@@ -142,11 +146,15 @@ impl Drop for Waiting {
 pub(crate) struct Running {
     watch: Arc<Watch>,
     id: JobId,
+    run: u64,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.watch.running.lock().remove(&self.id);
+        let mut running = self.watch.running.lock();
+        if running.get(&self.id).is_some_and(|(run, _)| *run == self.run) {
+            running.remove(&self.id);
+        }
     }
 }
 
@@ -167,5 +175,17 @@ mod tests {
         assert!(!again.is_cancelled());
         watch.cancel(id);
         assert!(again.is_cancelled());
+    }
+
+    #[test]
+    fn a_former_attempt_that_leaves_late_takes_nothing_with_it() {
+        let watch = Arc::new(Watch::default());
+        let (id, cancel) = (JobId::new(1, 1), CancellationToken::new());
+        let former = watch.runs(id, CancellationToken::new());
+        let _running = watch.runs(id, cancel.clone());
+        drop(former);
+        assert!(watch.is_running(id));
+        watch.cancel(id);
+        assert!(cancel.is_cancelled());
     }
 }

@@ -78,6 +78,7 @@ impl Collector for JobsPart {
             ("jobs_committed_calls", "Calls in those transactions", &counters.committed_calls),
             ("jobs_syncs", "Transactions that were synced to disk", &counters.syncs),
             ("jobs_events_failed", "Events that were not taken in time and are sent again", &counters.events_failed),
+            ("jobs_hung", "Attempts that showed no life and lost their lease", &counters.hung),
             ("jobs_threads_lost", "CPU threads given up because their work did not end", &counters.threads_lost),
         ] {
             count(&mut out, name, help, value.get())?;

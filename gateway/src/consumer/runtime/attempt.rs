@@ -17,6 +17,7 @@ use crate::clock;
 use crate::consumer::cache::{Asked, Cached};
 use crate::consumer::context::{JobContext, Stop};
 use crate::consumer::event;
+use crate::consumer::life::{Life, Vigil};
 use crate::consumer::product::Product;
 use crate::consumer::work::Failure;
 use crate::jobs::queue::{Claimed, Finished, How, Lease};
@@ -41,25 +42,26 @@ enum End {
     TimedOut,
     Cancelled,
     Interrupted,
+    /// Its work showed no life until its lease was over: the job is somebody else's.
+    Lost,
 }
 
 impl Shared {
     /// Runs an attempt to its end.
     pub(super) async fn attempt(&self, seat: &Seat, claimed: Claimed, held: Held, place: Place) {
-        let cancel = held.cancel.clone();
         // Until its event is sent: so that nobody else sends it.
-        let _running = self.jobs.watch().runs(claimed.lease.id, cancel.clone());
+        let _running = self.jobs.watch().runs(claimed.lease.id, held.cancel.clone());
         self.courier.tell(&claimed, event::started(&claimed)).await;
         let (end, _turn) = match place {
-            Place::Alone => (self.run(seat, &claimed, &cancel).await, None),
+            Place::Alone => (self.run(seat, &claimed, &held).await, None),
             Place::Answered(cached) => (End::Cached(cached), None),
             Place::Aboard(asker) => {
-                let end = self.wait_for(seat, &claimed, &cancel, asker).await;
+                let end = self.wait_for(seat, &claimed, &held, asker).await;
                 // What lands for thousands is not to fill the queue of the store.
                 (end, Some(self.landing.acquire().await.expect("the landing is never closed")))
             }
         };
-        let (how, product) = self.judge(&claimed, end).await;
+        let Some((how, product)) = self.judge(&claimed, end).await else { return };
         if let Some(finished) = self.report(&claimed, how).await {
             self.announce(&claimed, finished, product.as_deref().map(Product::content)).await;
         }
@@ -68,15 +70,18 @@ impl Shared {
     /// Executes what several jobs wait for, until nobody does. `claimed` is the one that began it.
     pub(super) async fn fly(&self, seat: &Seat, claimed: Claimed, pilot: Pilot) {
         let time = seat.config.timeout.0.min(TIME_MAX);
-        let stop = Stop { token: pilot.stop().child_token(), deadline: Instant::now() + time };
+        let stop = Stop { token: pilot.stop().child_token(), life: Arc::clone(pilot.life()), ..Stop::after(time) };
         let _stopped = stop.token.clone().drop_guard();
         let job = JobContext::new(claimed.clone(), stop, pilot.progress(), Arc::clone(&self.cpu));
         let landed = tokio::select! {
             biased;
             landed = self.execute(seat, &claimed, &job) => landed,
-            () = pilot.stop().cancelled() => return self.watch_for_lost_threads(job, time),
+            () = pilot.stop().cancelled() => {
+                let grace = if pilot.is_lost() { Duration::ZERO } else { grace(time) };
+                return self.watch_for_lost_threads(job, grace);
+            }
             () = sleep(time) => {
-                self.watch_for_lost_threads(job, time);
+                self.watch_for_lost_threads(job, grace(time));
                 Err(timed_out())
             }
         };
@@ -84,7 +89,7 @@ impl Shared {
     }
 
     /// Waits for an execution that others may wait for, too.
-    async fn wait_for(&self, seat: &Seat, claimed: &Claimed, cancel: &CancellationToken, asker: Asker) -> End {
+    async fn wait_for(&self, seat: &Seat, claimed: &Claimed, held: &Held, asker: Asker) -> End {
         let time = self.time_for(seat, claimed);
         let over = CancellationToken::new();
         let publish = self.publish_progress(claimed, asker.progress(), over.clone());
@@ -92,7 +97,11 @@ impl Shared {
             let end = tokio::select! {
                 biased;
                 landed = asker.landed() => End::Returned(landed),
-                () = cancel.cancelled() => End::Cancelled,
+                () = held.lost.cancelled() => {
+                    asker.lose();
+                    End::Lost
+                }
+                () = held.cancel.cancelled() => End::Cancelled,
                 () = self.interrupt.cancelled() => End::Interrupted,
                 () = sleep(time) => End::TimedOut,
             };
@@ -104,9 +113,9 @@ impl Shared {
         tokio::join!(wait, publish).0
     }
 
-    async fn run(&self, seat: &Seat, claimed: &Claimed, cancel: &CancellationToken) -> End {
+    async fn run(&self, seat: &Seat, claimed: &Claimed, held: &Held) -> End {
         let time = self.time_for(seat, claimed);
-        let stop = Stop { token: CancellationToken::new(), deadline: Instant::now() + time };
+        let stop = Stop { life: Arc::clone(&held.life), ..Stop::after(time) };
         // Whatever ends the attempt, work on other threads is told.
         let _stopped = stop.token.clone().drop_guard();
         let (progress, told) = watch::channel(None);
@@ -117,7 +126,8 @@ impl Shared {
             let end = tokio::select! {
                 biased;
                 returned = self.execute(seat, claimed, &job) => End::Returned(returned),
-                () = cancel.cancelled() => End::Cancelled,
+                () = held.lost.cancelled() => End::Lost,
+                () = held.cancel.cancelled() => End::Cancelled,
                 () = self.interrupt.cancelled() => End::Interrupted,
                 () = sleep(time) => End::TimedOut,
             };
@@ -125,8 +135,13 @@ impl Shared {
             end
         };
         let (end, ()) = tokio::join!(work, publish);
-        if !matches!(end, End::Returned(_)) {
-            self.watch_for_lost_threads(job, time);
+        match end {
+            End::Returned(_) | End::Cached(_) => {}
+            End::TimedOut | End::Cancelled | End::Interrupted => {
+                self.watch_for_lost_threads(job, grace(time));
+            }
+            // It has been silent for long enough.
+            End::Lost => self.watch_for_lost_threads(job, Duration::ZERO),
         }
         end
     }
@@ -180,7 +195,8 @@ impl Shared {
     async fn execute(&self, seat: &Seat, claimed: &Claimed, job: &JobContext) -> Landed {
         let asked = self.asked(seat, claimed);
         let freshness = asked.as_ref().map(Asked::freshness);
-        let returned = AssertUnwindSafe(seat.consumer.run(job)).catch_unwind().await;
+        let run = AssertUnwindSafe(seat.consumer.run(job)).catch_unwind();
+        let returned = job.stop().life.over(run).await;
         let outcome = returned.unwrap_or_else(|panic| Err(panicked(&*panic)))?;
         let product = Arc::new(Product::new(outcome, claimed)?);
         if let (Some(asked), Some(freshness)) = (asked, freshness) {
@@ -189,23 +205,24 @@ impl Shared {
         Ok(product)
     }
 
-    /// What the end means for the job; a good result is stored first.
-    async fn judge(&self, claimed: &Claimed, end: End) -> (How, Option<Arc<Product>>) {
+    /// What the end means for the job; a good result is stored first. `None`: it has no say any more.
+    async fn judge(&self, claimed: &Claimed, end: End) -> Option<(How, Option<Arc<Product>>)> {
         let failure = match end {
-            End::Cancelled => return (How::Cancelled, None),
-            End::Interrupted => return (How::Released, None),
+            End::Lost => return None,
+            End::Cancelled => return Some((How::Cancelled, None)),
+            End::Interrupted => return Some((How::Released, None)),
             End::Returned(Ok(product)) => match self.keep(claimed, &product, None).await {
-                Ok(how) => return (how, Some(product)),
+                Ok(how) => return Some((how, Some(product))),
                 Err(failure) => failure,
             },
             End::Cached(Cached { product, age }) => match self.keep(claimed, &product, Some(age)).await {
-                Ok(how) => return (how, Some(product)),
+                Ok(how) => return Some((how, Some(product))),
                 Err(failure) => failure,
             },
             End::Returned(Err(failure)) => failure,
             End::TimedOut => timed_out(),
         };
-        (self.policy.decide(claimed, &failure, self.jobs.now_ms(), clock::random_fraction()), None)
+        Some((self.policy.decide(claimed, &failure, self.jobs.now_ms(), clock::random_fraction()), None))
     }
 
     async fn keep(&self, claimed: &Claimed, product: &Product, age: Option<Duration>) -> Result<How, Failure> {
@@ -248,15 +265,16 @@ impl Shared {
         self.courier.deliver(&settled, content).await;
     }
 
-    /// A thread whose work outlives its time twice over is replaced, so that the others' work is not held up by it.
-    fn watch_for_lost_threads(&self, job: JobContext, time: Duration) {
+    /// A thread whose work goes on for so long after the end of its attempt is replaced, so that the others' work is not
+    /// held up by it.
+    fn watch_for_lost_threads(&self, job: JobContext, grace: Duration) {
         if job.computing() == 0 {
             return;
         }
         let (cpu, jobs, interrupt) = (Arc::clone(&self.cpu), self.jobs.clone(), self.interrupt.clone());
         // Not tracked: it only looks, and a drain must not wait for it.
         tokio::spawn(async move {
-            let waited = timeout(time.max(Duration::from_secs(1)), interrupt.cancelled()).await;
+            let waited = timeout(grace, interrupt.cancelled()).await;
             if waited.is_err() && job.computing() > 0 {
                 jobs.counters().threads_lost.add(1);
                 let replaced = cpu.replace_one();
@@ -271,6 +289,11 @@ fn log_unreported(claimed: &Claimed, error: &JobsError) {
     tracing::error!(%error, %job, attempt, "the end of an attempt could not be stored; the job will be run again");
 }
 
+/// How long work that was told to end may take for it.
+fn grace(time: Duration) -> Duration {
+    time.max(Duration::from_secs(1))
+}
+
 fn timed_out() -> Failure {
     Failure::timeout("the attempt took longer than it may; see the consumer's `timeout`")
 }
@@ -283,19 +306,26 @@ fn panicked(panic: &(dyn Any + Send)) -> Failure {
     Failure::new(ErrorClass::Crash, "panicked", "the consumer panicked; the gateway's log says where")
 }
 
-/// The job's lease is prolonged while this lives.
+/// The job's lease is prolonged while this exists and its work lives.
 pub(super) struct Held {
     shared: Arc<Shared>,
     lease: Lease,
     /// Stops the attempt.
     cancel: CancellationToken,
+    /// Ends it without a report.
+    lost: CancellationToken,
+    life: Arc<Life>,
 }
 
 impl Held {
-    pub(super) fn new(shared: Arc<Shared>, lease: Lease) -> Self {
-        let cancel = CancellationToken::new();
-        shared.held.lock().insert(lease, cancel.clone());
-        Self { shared, lease, cancel }
+    /// `life` is that of the work: of the job alone, or of the execution that it shares.
+    pub(super) fn new(shared: Arc<Shared>, lease: Lease, life: Arc<Life>) -> Self {
+        let (cancel, lost) = (CancellationToken::new(), CancellationToken::new());
+        let now = tokio::time::Instant::now();
+        let vigil = Vigil::new(Arc::clone(&life), now);
+        let hold = Hold { cancel: cancel.clone(), lost: lost.clone(), vigil, prolonged_at: now };
+        shared.held.lock().insert(lease, hold);
+        Self { shared, lease, cancel, lost, life }
     }
 }
 
@@ -303,4 +333,13 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.shared.held.lock().remove(&self.lease);
     }
+}
+
+/// What the heartbeat knows of a job in hand.
+pub(super) struct Hold {
+    pub(super) cancel: CancellationToken,
+    pub(super) lost: CancellationToken,
+    pub(super) vigil: Vigil,
+    /// When the lease was taken or prolonged last.
+    pub(super) prolonged_at: tokio::time::Instant,
 }

@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::cache::Freshness;
+use crate::consumer::life::Life;
 use crate::consumer::product::Product;
 use crate::consumer::work::Failure;
 use crate::jobs::Progress;
@@ -36,6 +37,9 @@ struct Flight {
     progress: watch::Sender<Option<Progress>>,
     /// Cancelled when the last asker has gone.
     stop: CancellationToken,
+    /// Whether its work moves.
+    life: Arc<Life>,
+    is_lost: AtomicBool,
 }
 
 /// Somebody who waits for a flight. Dropped, he has gone.
@@ -78,6 +82,8 @@ impl Flights {
             landed: watch::Sender::new(None),
             progress: watch::Sender::new(None),
             stop: CancellationToken::new(),
+            life: Arc::default(),
+            is_lost: AtomicBool::new(false),
         });
         // One whose query was invalidated goes on for those who have it.
         self.by_key.lock().insert(key.to_owned(), Arc::clone(&flight));
@@ -117,6 +123,17 @@ impl Asker {
         &self.flight.key
     }
 
+    /// Whether its work moves.
+    pub(super) fn life(&self) -> Arc<Life> {
+        Arc::clone(&self.flight.life)
+    }
+
+    /// Says that its work hangs: nobody joins it any more.
+    pub(super) fn lose(&self) {
+        Flights::remove(&mut self.flights.by_key.lock(), &self.flight);
+        self.flight.is_lost.store(true, Ordering::Relaxed);
+    }
+
     /// Another one for the same flight.
     pub(super) fn another(&self) -> Self {
         let _by_key = self.flights.by_key.lock();
@@ -154,6 +171,16 @@ impl Pilot {
     /// Cancelled when nobody asks any more.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.flight.stop
+    }
+
+    /// Whether its work moves.
+    pub(super) fn life(&self) -> &Arc<Life> {
+        &self.flight.life
+    }
+
+    /// Whether it was stopped because its work hangs.
+    pub(super) fn is_lost(&self) -> bool {
+        self.flight.is_lost.load(Ordering::Relaxed)
     }
 
     /// Where to say how far it is.
@@ -225,6 +252,20 @@ mod tests {
         drop(held);
         assert!(pilot.stop().is_cancelled());
         assert!(flights.join("a").is_none(), "what is stopped is not joined");
+    }
+
+    #[test]
+    fn what_hangs_is_not_joined_and_ends_with_its_last_asker() {
+        let flights = Flights::default();
+        let (pilot, first) = flights.begin("a", None);
+        let second = flights.join("a").expect("in flight");
+        first.lose();
+        drop(first);
+        assert!(flights.join("a").is_none());
+        let (_next, _asker) = flights.begin("a", None);
+        assert!(pilot.is_lost() && !pilot.stop().is_cancelled());
+        drop(second);
+        assert!(pilot.stop().is_cancelled() && flights.join("a").is_some());
     }
 
     #[test]

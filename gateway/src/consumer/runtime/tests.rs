@@ -6,7 +6,7 @@ mod sharing;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -247,6 +247,74 @@ async fn a_cpu_thread_that_never_returns_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_hung_thread_loses_its_job_and_is_replaced() {
+    let rig = Rig::start_leased(Duration::from_secs(1)).await;
+    let (go, gate) = std::sync::mpsc::sync_channel::<()>(1);
+    *rig.act.stuck.lock() = Some(gate);
+    let id = rig.send(r#"{"type":"act","do":"hang_once"}"#).await;
+    let other = rig.send(r#"{"type":"act","do":"answer"}"#).await;
+    assert_eq!(rig.ended(other).await.state, JobState::Succeeded, "the others do not notice");
+    let record = rig.ended(id).await;
+    assert_eq!((record.state, record.attempt), (JobState::Succeeded, 2), "on the one thread that took its place");
+    let counters = rig.jobs.counters();
+    assert_eq!((counters.hung.get(), counters.threads_lost.get(), counters.retried.get()), (1, 1, 0));
+    assert_eq!((rig.count(id, "job.started"), rig.count(id, "job.result")), (2, 1));
+    go.send(()).expect("it waits still");
+    rig.until(|| rig.consumers.cpu_load() == (0, 0)).await;
+    assert_eq!(rig.record(id).await, record, "what it says late is ignored");
+}
+
+#[tokio::test]
+async fn a_job_that_hangs_each_time_is_dead_after_three() {
+    let rig = Rig::start_leased(Duration::from_secs(1)).await;
+    let id = rig.send(r#"{"type":"act","do":"hang_always","max_attempts":50}"#).await;
+    let record = rig.ended(id).await;
+    let error = record.error.expect("it failed");
+    assert_eq!((record.state, record.attempt, &*error.code), (JobState::Dead, 3, "worker_lost"));
+    assert_eq!(error.class, ErrorClass::Crash);
+    rig.events(id, "job.failed").await;
+    rig.act.is_over.store(true, Ordering::SeqCst);
+}
+
+#[tokio::test]
+async fn work_that_shows_life_or_waits_for_a_thread_keeps_its_lease() {
+    let rig = Rig::start().await;
+    let working = rig.send(r#"{"type":"act","do":"ask_until_stopped"}"#).await;
+    rig.until(|| rig.consumers.cpu_load() == (1, 0)).await;
+    let waiting = rig.send(r#"{"type":"act","do":"ask_until_stopped"}"#).await;
+    rig.until(|| rig.consumers.cpu_load() == (1, 1)).await;
+    let shared = &rig.consumers.shared;
+    for look in 1..20 {
+        let asked = rig.act.asked.load(Ordering::SeqCst);
+        rig.until(|| rig.act.asked.load(Ordering::SeqCst) > asked + 1).await;
+        shared.look(tokio::time::Instant::now() + look * shared.lease);
+        assert_eq!(shared.held_leases().len(), 2);
+    }
+    for id in [working, waiting] {
+        rig.jobs.cancel(id).await.expect("told");
+        assert_eq!(rig.ended(id).await.state, JobState::Cancelled);
+    }
+    assert_eq!(rig.jobs.counters().hung.get(), 0);
+}
+
+#[tokio::test]
+async fn a_query_shows_life_by_its_steps() {
+    let rig = Rig::start().await;
+    let id = rig.send(r#"{"type":"execute_query","query":"endless"}"#).await;
+    rig.until(|| rig.sources.loads().any(|(_, load)| load == (1, 0))).await;
+    let shared = &rig.consumers.shared;
+    let signs = || shared.held.lock().values().map(|hold| hold.vigil.signs()).sum::<u64>();
+    for look in 1..20 {
+        let before = signs();
+        rig.until(|| signs() > before).await;
+        shared.look(tokio::time::Instant::now() + look * shared.lease);
+        assert_eq!(shared.held_leases().len(), 1);
+    }
+    rig.jobs.cancel(id).await.expect("told");
+    assert_eq!(rig.ended(id).await.state, JobState::Cancelled);
+}
+
+#[tokio::test]
 async fn a_waiting_job_is_cancelled_and_told() {
     let rig = Rig::start().await;
     let id = rig.send(r#"{"type":"act","do":"answer","delay_ms":60000}"#).await;
@@ -477,12 +545,23 @@ impl Rig {
         Self::start_in(tempfile::tempdir().expect("a directory"), change).await
     }
 
+    async fn start_leased(lease: Duration) -> Self {
+        let config = JobsConfig { lease: Time(lease), ..Self::config() };
+        Self::start_all(tempfile::tempdir().expect("a directory"), config, |_| ()).await
+    }
+
     async fn start_in(home: tempfile::TempDir, change: impl Fn(&mut ConsumerConfig)) -> Self {
+        Self::start_all(home, Self::config(), change).await
+    }
+
+    fn config() -> JobsConfig {
+        JobsConfig { retry_base: Time(Duration::from_millis(5)), cpu_threads: Some(1), ..JobsConfig::default() }
+    }
+
+    async fn start_all(home: tempfile::TempDir, config: JobsConfig, change: impl Fn(&mut ConsumerConfig)) -> Self {
         let (sources, queries) = demo(home.path());
         let mut consumers: Vec<ConsumerConfig> = CONSUMERS.map(|one| toml::from_str(one).expect("a consumer")).into();
         consumers.iter_mut().for_each(change);
-        let config =
-            JobsConfig { retry_base: Time(Duration::from_millis(5)), cpu_threads: Some(1), ..JobsConfig::default() };
         let jobs = Jobs::open(&config, home.path()).expect("free");
         let (outlet, act) = (Arc::new(Remembers::default()), Arc::new(Act::default()));
         let cache = Arc::new(QueryCache::new(Arc::clone(&queries), 1 << 20, 100));
@@ -621,6 +700,9 @@ struct Act {
     most: AtomicU32,
     gate: Notify,
     stuck: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
+    asked: Arc<AtomicU32>,
+    /// Lets the threads go that hang.
+    is_over: Arc<AtomicBool>,
 }
 
 impl Consumer for Act {
@@ -645,7 +727,26 @@ impl Act {
             "fail_for_good" => return Err(Failure::permanent("broken", "never")),
             "panic" => panic!("with a secret"),
             "panic_computing" => job.compute(|_| panic!("with a secret")).await?,
-            "never_return" => {
+            "hang_once" if job.attempt() > 1 => {}
+            "hang_always" => {
+                let is_over = Arc::clone(&self.is_over);
+                let hang = move || {
+                    while !is_over.load(Ordering::SeqCst) {
+                        std::thread::park_timeout(Duration::from_millis(20))
+                    }
+                };
+                job.compute(move |_| hang()).await?;
+            }
+            "ask_until_stopped" => {
+                let asked = Arc::clone(&self.asked);
+                let ask = move |job: &JobContext| {
+                    while !job.is_cancelled() {
+                        asked.fetch_add(1, Ordering::SeqCst);
+                    }
+                };
+                job.compute(ask).await?;
+            }
+            "never_return" | "hang_once" => {
                 let gate = self.stuck.lock().take().expect("set by the test");
                 job.compute(move |_| gate.recv().is_ok()).await?;
             }

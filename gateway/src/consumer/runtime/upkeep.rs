@@ -12,8 +12,8 @@ use crate::jobs::queue::{Lease, LeaseState};
 const SWEEP: Duration = Duration::from_secs(600);
 
 impl Shared {
-    /// Prolongs the leases of what runs here. An attempt cannot outlive its timeout, so a lease that is prolonged is of
-    /// work that still has time.
+    /// Prolongs the leases of what runs here and shows life. An attempt cannot outlive its timeout either, so a lease that is
+    /// prolonged is of work that still has time.
     pub(super) async fn beat(self: Arc<Self>) {
         loop {
             tokio::select! {
@@ -30,26 +30,51 @@ impl Shared {
         !is_late || self.beat_once().await
     }
 
+    /// What runs here and was alive when it was looked at last.
     pub(super) fn held_leases(&self) -> Vec<Lease> {
-        self.held.lock().keys().copied().collect()
+        let held = self.held.lock();
+        held.iter().filter(|(_, hold)| hold.vigil.is_alive(self.lease)).map(|(lease, _)| *lease).collect()
     }
 
     /// Answers whether every store took it.
     pub(super) async fn beat_once(&self) -> bool {
+        let now = Instant::now();
+        self.look(now);
         let (told, all_answered) = self.jobs.extend(self.held_leases(), self.lease).await;
         if all_answered {
-            *self.last_beat.lock() = Instant::now();
+            *self.last_beat.lock() = now;
         }
-        let held = self.held.lock();
+        let mut held = self.held.lock();
         for (lease, state) in told {
+            let Some(hold) = held.get_mut(&lease) else { continue };
             match state {
-                LeaseState::Held => {}
-                LeaseState::CancelRequested | LeaseState::Lost => {
-                    held.get(&lease).iter().for_each(|cancel| cancel.cancel());
+                LeaseState::Held => hold.prolonged_at = now,
+                LeaseState::CancelRequested => {
+                    hold.prolonged_at = now;
+                    hold.cancel.cancel();
                 }
+                LeaseState::Lost => hold.cancel.cancel(),
             }
         }
         all_answered
+    }
+
+    /// Looks which jobs in hand show life. Of one that does not, the lease is prolonged no more; when that is over, the
+    /// attempt is.
+    pub(super) fn look(&self, now: Instant) {
+        for (lease, hold) in self.held.lock().iter_mut() {
+            let was_alive = hold.vigil.is_alive(self.lease);
+            if hold.vigil.look(now, self.lease) {
+                continue;
+            }
+            if was_alive {
+                self.jobs.counters().hung.add(1);
+                tracing::error!(job = %lease.id, "the work of a job shows no life; its lease is prolonged no more");
+            }
+            if now.saturating_duration_since(hold.prolonged_at) >= self.lease {
+                hold.lost.cancel();
+            }
+        }
     }
 
     /// Ends what its time did, also while no slot is free and so nobody claims.

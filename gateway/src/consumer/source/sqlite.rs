@@ -87,6 +87,7 @@ struct Open {
 
 impl Slot {
     fn run(&mut self, execution: &Execution) -> Result<RowSet, SourceError> {
+        let _occupied = execution.stop.life.occupy();
         let stop = guard::earlier(execution.stop.clone(), execution.timeout);
         if stop.is_stopped() {
             return Err(stopped(&stop, execution));

@@ -98,7 +98,7 @@ async fn a_deadline_stops_an_endless_query() {
 async fn a_cancelled_query_stops_at_once() {
     let rig = Rig::new();
     let token = CancellationToken::new();
-    let stop = Stop { token: token.clone(), deadline: Instant::now() + Duration::from_secs(60) };
+    let stop = Stop { token: token.clone(), ..Stop::after(Duration::from_secs(60)) };
     let mut running = Box::pin(rig.execute(Execution { stop, ..rig.execution(ENDLESS) }));
     while rig.source.load() != (1, 0) {
         assert!(futures_util::poll!(&mut running).is_pending());
