@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub use consumer::{ConsumerConfig, Durability, JobsConfig, Mode, Run, StoreKind};
+pub use consumer::{ConsumerConfig, CpuMode, Durability, JobsConfig, Mode, Run, StoreKind};
 pub use hidden::Hidden;
 pub use layer::{CapacityConfig, GroupConfig, HistoryConfig, LayerConfig, LayerKind};
 pub use limits::LimitsConfig;

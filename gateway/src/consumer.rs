@@ -35,6 +35,8 @@ pub use self::check::check;
 pub use self::claims::{Claimed, Claims, EVENT_PREFIX, HOPS_MAX};
 pub use self::context::JobContext;
 pub(crate) use self::context::Stop;
+pub use self::cpu::CpuLoad;
+pub(crate) use self::cpu::{CpuPool, Inline};
 pub(crate) use self::http::Calls;
 pub use self::outlet::{Outlet, OutletError};
 pub(crate) use self::params::{Bound, Given};

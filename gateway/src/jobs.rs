@@ -21,6 +21,7 @@ mod row;
 mod running;
 mod sqlite;
 pub(crate) mod time;
+mod times;
 mod watch;
 
 pub use self::counters::{Count, Counters};

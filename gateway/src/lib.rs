@@ -20,6 +20,7 @@ pub mod http;
 pub mod idempotency;
 pub mod jobs;
 pub mod kill_point;
+pub mod lag;
 pub mod live;
 pub mod metrics;
 mod origin;

@@ -16,10 +16,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::consumer::Calls;
+use crate::clock;
+use crate::consumer::{Calls, CpuPool, Sources};
 use crate::jobs::Jobs;
+use crate::lag::LoopLag;
 use crate::live::Live;
-use parts::{JobsPart, LayerPart, LivePart};
+use parts::{JobsPart, LayerPart, LivePart, PoolsPart};
 
 /// The media type of the text.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -68,6 +70,7 @@ impl Metrics {
         registry.register_collector(Box::new(JobsPart(jobs.clone())));
         registry.register("live_run_seconds", "Time of a run of a live query", live.counters().seconds.clone());
         registry.register_collector(Box::new(LivePart(live)));
+        jobs.counters().times.register(&mut registry);
         let depths = parts::Depths::register(&mut registry);
         let paused = parts::Paused::register(&mut registry);
         // 1 ms to 8 s.
@@ -98,6 +101,16 @@ impl Metrics {
         self
     }
 
+    /// Adds what the threads tell that work runs on, and how late the runtimes are.
+    #[must_use]
+    pub(crate) fn with_pools(mut self, cpu: Arc<CpuPool>, sources: Arc<Sources>, lag: &LoopLag) -> Self {
+        let registry = &mut self.registry;
+        lag.register(registry);
+        registry.register("cpu_piece_seconds", "Time that a piece of work computed", cpu.seconds());
+        registry.register_collector(Box::new(PoolsPart { cpu, sources }));
+        self
+    }
+
     /// Counts an answered request. `route` is the pattern, as in `/v1/groups/{group}`.
     pub fn http_request(&self, method: &http::Method, route: &str, status: u16, took: Duration) {
         let method = known_method(method);
@@ -120,7 +133,7 @@ impl Metrics {
     pub async fn encode(&self) -> Result<String, fmt::Error> {
         // A store that does not answer must not hide the rest; `/readyz` tells of it.
         if let Ok(depths) = self.jobs.depths().await {
-            self.depths.set(&depths);
+            self.depths.set(&depths, clock::now_ms());
         }
         if let Ok(paused) = self.jobs.paused().await {
             self.paused.set(paused);

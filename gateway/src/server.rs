@@ -47,6 +47,7 @@ use crate::health::Health;
 use crate::http::Api;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
+use crate::lag::LoopLag;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::websocket;
@@ -177,6 +178,7 @@ impl Groupcast {
         let limits = &config.limits;
         let cache = Arc::new(QueryCache::new(queries.clone(), limits.cache_bytes.0, limits.cache_results));
         let live = Live::new(&config, queries.clone(), sources.clone(), layer.clone());
+        let lag = LoopLag::new(config.jobs.lag_budget.0);
         let setup = Setup {
             consumers: config.consumer.clone(),
             role: config.server.role,
@@ -186,10 +188,13 @@ impl Groupcast {
             sources: sources.clone(),
             cache: cache.clone(),
             outlet: Arc::new(dispatch.clone()),
+            lag: lag.clone(),
             embedded: consumers,
         };
         let consumers = Consumers::start(setup).map_err(StartError::consumers)?;
-        let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone(), live.clone()).with_calls(consumers.calls()));
+        let metrics = Metrics::new(layer.clone(), jobs.clone(), live.clone());
+        let metrics = metrics.with_calls(consumers.calls());
+        let metrics = Arc::new(metrics.with_pools(Arc::clone(consumers.cpu()), Arc::clone(&sources), &lag));
         let health = health(&jobs, &sources);
         let idempotency = Idempotency::default();
         let app = App::new(Parts { config, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
@@ -197,12 +202,12 @@ impl Groupcast {
             Role::All | Role::Gateway => Api::new(app.clone(), routes.merge(sockets(&app, echo_at))),
             Role::Consumer => Api::of_operations(app.clone()),
         };
-        let served = Served { api, tls: tls.clone() };
+        let served = Served { api, tls: tls.clone(), lag: lag.clone(), inline: consumers.inline() };
         let stop = Stop::default();
         let mut shards = Vec::new();
-        for inbox in inboxes {
+        for (number, inbox) in inboxes.into_iter().enumerate() {
             let door = door.try_clone().map_err(StartError::Thread)?;
-            shards.push(ShardThread::start(inbox, door, served.clone(), app.clone(), stop.clone())?);
+            shards.push(ShardThread::start(number, inbox, door, served.clone(), app.clone(), stop.clone())?);
         }
         let tasks = TaskTracker::new();
         tasks.spawn(sweep(app.layer.clone(), stop.accepting.clone()));
@@ -214,6 +219,7 @@ impl Groupcast {
             tasks.spawn(tls.follow(reload.clone(), stop.accepting.clone()));
         }
         tasks.spawn(announce(app.layer.clone(), stop.accepting.clone()));
+        tasks.spawn(measure(lag, stop.now.clone()));
         tracing::info!(%address, shards = shards.len(), "listening");
         Ok(Running { address, scheme, reload, app, consumers, shards, tasks, stop })
     }
@@ -380,6 +386,11 @@ async fn sweep(layer: ChannelLayer, stop: CancellationToken) {
     while stop.run_until_cancelled(interval.tick()).await.is_some() {
         layer.sweep();
     }
+}
+
+/// Measures how late the runtime of the jobs is.
+async fn measure(lag: LoopLag, stop: CancellationToken) {
+    stop.run_until_cancelled(lag.measure("main".to_owned())).await;
 }
 
 /// Tells who comes and goes.

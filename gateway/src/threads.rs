@@ -5,11 +5,11 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Threads that take work from one queue.
 ///
@@ -35,7 +35,49 @@ pub(crate) enum PoolError {
     Closed,
 }
 
-type Work<S> = Box<dyn FnOnce(&mut S) + Send>;
+struct Work<S> {
+    act: Box<dyn FnOnce(&mut S) + Send>,
+    piece: Piece,
+}
+
+/// One piece of work, by which it can be given up. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Piece(Arc<AtomicU8>);
+
+impl Piece {
+    const GIVEN_UP: u8 = 1;
+    const ENDED: u8 = 2;
+
+    /// Whether both are one.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether it was the first to say so.
+    fn becomes(&self, state: u8) -> bool {
+        self.0.compare_exchange(0, state, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::GIVEN_UP
+    }
+}
+
+/// A place in the pool. The one of work that was given up has gone to the thread in its place.
+struct Room {
+    permit: Option<OwnedSemaphorePermit>,
+    piece: Piece,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take()
+            && !self.piece.becomes(Piece::ENDED)
+        {
+            permit.forget();
+        }
+    }
+}
 
 struct Shared<S> {
     queue: Mutex<Queue<S>>,
@@ -43,8 +85,6 @@ struct Shared<S> {
     make: Box<dyn Fn() -> S + Send + Sync>,
     busy: AtomicUsize,
     panics: AtomicU64,
-    /// Threads that were given up; each ends when its work ever does.
-    surplus: AtomicUsize,
 }
 
 struct Queue<S> {
@@ -69,7 +109,6 @@ impl<S: 'static> Pool<S> {
             make: Box::new(make),
             busy: AtomicUsize::new(0),
             panics: AtomicU64::new(0),
-            surplus: AtomicUsize::new(0),
         });
         let room = Arc::new(Semaphore::new(threads + waiting_max));
         let pool = Self { shared, room, threads: Mutex::new(Vec::new()) };
@@ -91,8 +130,17 @@ impl<S: 'static> Pool<S> {
         &self,
         work: impl FnOnce(&mut S) -> T + Send + 'static,
     ) -> Result<T, PoolError> {
+        self.run_piece(Piece::default(), work).await
+    }
+
+    /// As [`Pool::run`], with a handle by which the work can be given up.
+    pub(crate) async fn run_piece<T: Send + 'static>(
+        &self,
+        piece: Piece,
+        work: impl FnOnce(&mut S) -> T + Send + 'static,
+    ) -> Result<T, PoolError> {
         let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| PoolError::Closed)?;
-        self.give(room, work)?.await.unwrap_or(Err(PoolError::Panicked))
+        self.give(room, piece, work)?.await.unwrap_or(Err(PoolError::Panicked))
     }
 
     /// Does work on one of the threads, if there is room for it at once.
@@ -104,7 +152,7 @@ impl<S: 'static> Pool<S> {
         work: impl FnOnce(&mut S) -> T + Send + 'static,
     ) -> Result<T, PoolError> {
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| PoolError::Full)?;
-        self.give(room, work)?.await.unwrap_or(Err(PoolError::Panicked))
+        self.give(room, Piece::default(), work)?.await.unwrap_or(Err(PoolError::Panicked))
     }
 
     /// How many threads are at work, and how many pieces of work wait.
@@ -112,12 +160,18 @@ impl<S: 'static> Pool<S> {
         (self.shared.busy.load(Ordering::Relaxed), self.shared.queue.lock().waiting.len())
     }
 
-    /// Starts a thread in place of one that does not come back from its work; that one ends when it does.
-    pub(crate) fn replace_one(&self, name: &str) -> std::io::Result<()> {
+    /// Starts a thread in place of the one that does not come back from a piece of work; that one ends when it does. Answers
+    /// whether there was anything to give up.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn give_up(&self, piece: &Piece, name: &str) -> std::io::Result<bool> {
+        if !piece.becomes(Piece::GIVEN_UP) {
+            return Ok(false);
+        }
         self.spawn(name)?;
-        self.shared.surplus.fetch_add(1, Ordering::Relaxed);
         self.room.add_permits(1);
-        Ok(())
+        Ok(true)
     }
 
     /// Takes no more work; the threads end after what waits.
@@ -143,15 +197,17 @@ impl<S: 'static> Pool<S> {
 
     fn give<T: Send + 'static>(
         &self,
-        room: tokio::sync::OwnedSemaphorePermit,
+        room: OwnedSemaphorePermit,
+        piece: Piece,
         work: impl FnOnce(&mut S) -> T + Send + 'static,
     ) -> Result<oneshot::Receiver<Result<T, PoolError>>, PoolError> {
         let (reply, answer) = oneshot::channel();
+        let room = Room { permit: Some(room), piece: piece.clone() };
         let mut queue = self.shared.queue.lock();
         if queue.closed {
             return Err(PoolError::Closed);
         }
-        queue.waiting.push_back(Box::new(move |state| {
+        let act = move |state: &mut S| {
             let room = room;
             if !reply.is_closed() {
                 let value = work(state);
@@ -159,7 +215,8 @@ impl<S: 'static> Pool<S> {
                 // The one who asked may have left meanwhile.
                 let _ = reply.send(Ok(value));
             }
-        }));
+        };
+        queue.waiting.push_back(Work { act: Box::new(act), piece });
         drop(queue);
         self.shared.available.notify_one();
         Ok(answer)
@@ -178,13 +235,13 @@ impl<S> Shared<S> {
         let mut state = (self.make)();
         while let Some(work) = self.next() {
             self.busy.fetch_add(1, Ordering::Relaxed);
-            let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut state)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| (work.act)(&mut state)));
             self.busy.fetch_sub(1, Ordering::Relaxed);
             if outcome.is_err() {
                 self.panics.fetch_add(1, Ordering::Relaxed);
                 state = (self.make)();
             }
-            if self.is_surplus() {
+            if work.piece.is_given_up() {
                 return;
             }
         }
@@ -201,10 +258,6 @@ impl<S> Shared<S> {
             }
             self.available.wait(&mut queue);
         }
-    }
-
-    fn is_surplus(&self) -> bool {
-        self.surplus.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok()
     }
 }
 
@@ -232,6 +285,30 @@ mod tests {
         assert_eq!(pool.try_run(|()| ()).await, Err(PoolError::Full));
         go.send(()).expect("the work waits");
         assert!(first.await.is_ok() && second.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_thread_in_place_of_one_that_was_given_up_stays() {
+        let pool = Pool::start("test", 1, 1, || ()).expect("threads");
+        let (go, gate) = std::sync::mpsc::sync_channel::<()>(1);
+        let piece = Piece::default();
+        let mut stuck = Box::pin(pool.run_piece(piece.clone(), move |()| gate.recv()));
+        assert!(futures_util::poll!(&mut stuck).is_pending());
+        while pool.load() != (1, 0) {
+            tokio::task::yield_now().await;
+        }
+        assert!(pool.give_up(&piece, "spare").expect("a thread"));
+        assert!(!pool.give_up(&piece, "spare").expect("given up already"));
+        for n in 0..3 {
+            assert_eq!(pool.run(move |()| n).await, Ok(n), "on the one thread in its place");
+        }
+        go.send(()).expect("the work waits");
+        assert!(stuck.await.is_ok());
+        assert_eq!(pool.run(|()| 3).await, Ok(3), "one of the two has ended");
+        assert_eq!(pool.room.available_permits(), 2, "a thread and a place to wait");
+        let ended = Piece::default();
+        assert_eq!(pool.run_piece(ended.clone(), |()| 4).await, Ok(4));
+        assert!(!pool.give_up(&ended, "spare").expect("it has ended"));
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ mod history;
 mod house;
 mod http;
 mod http2;
+mod isolation;
 mod live;
 mod live_load;
 mod main_job;

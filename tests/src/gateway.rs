@@ -65,6 +65,12 @@ impl Gateway {
         Self::ready(home, serve, None).await
     }
 
+    /// Starts an example program of the gateway, which takes a configuration and serves it.
+    pub async fn start_example(name: &str, home: Arc<Home>) -> Self {
+        let command = example(name, &home);
+        Self::ready(home, command, None).await
+    }
+
     async fn ready(home: Arc<Home>, serve: Command, certificate: Option<String>) -> Self {
         let mut process = Process::spawn(serve);
         let address = process.address().await;
@@ -204,6 +210,15 @@ fn command(binary: PathBuf, home: &Home, arguments: &[&str]) -> Command {
         command.env_remove(name);
     }
     command.args(arguments).current_dir(home.path()).stdin(Stdio::null());
+    command
+}
+
+/// An example program of the gateway, which takes a configuration and serves it, as a command in a folder.
+pub fn example(name: &str, home: &Home) -> Command {
+    let built = binary().with_file_name("examples").join(name);
+    assert!(built.is_file(), "there is no {}; run `cargo build --example {name}`", built.display());
+    let mut command = Command::new(built);
+    command.arg(home.config()).current_dir(home.path()).stdin(Stdio::null());
     command
 }
 

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use super::check::ConfigFile;
 use super::{CliError, block_on, output};
 use crate::config::server::parse_address;
-use crate::config::{Role, Setting};
+use crate::config::{CpuMode, Role, Setting};
 use crate::demo::{self, data};
 use crate::kill_point;
 use crate::server::{Drained, Groupcast, Running, StartError};
@@ -35,6 +35,9 @@ pub struct ServeArgs {
     /// What this process does.
     #[arg(long, value_enum)]
     role: Option<Role>,
+    /// Where work that computes runs: for measurements only.
+    #[arg(long, value_enum, hide = true)]
+    cpu_mode: Option<CpuMode>,
 }
 
 /// Arguments of `demo`.
@@ -59,10 +62,13 @@ pub struct DemoArgs {
 impl ServeArgs {
     fn flags(&self) -> Vec<Setting> {
         let role = self.role.and_then(|role| clap::ValueEnum::to_possible_value(&role));
+        let cpu = self.cpu_mode.and_then(|mode| clap::ValueEnum::to_possible_value(&mode));
         let listen =
             self.listen.as_ref().map(|value| Setting { flag: "--listen", key: "server.listen", value: value.clone() });
         let role = role.map(|value| Setting { flag: "--role", key: "server.role", value: value.get_name().to_owned() });
-        listen.into_iter().chain(role).collect()
+        let cpu =
+            cpu.map(|mode| Setting { flag: "--cpu-mode", key: "jobs.cpu_mode", value: mode.get_name().to_owned() });
+        listen.into_iter().chain(role).chain(cpu).collect()
     }
 }
 

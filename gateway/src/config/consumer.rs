@@ -38,6 +38,11 @@ pub struct JobsConfig {
     pub cpu_threads: Option<usize>,
     /// How many pieces of CPU work may wait for a thread. Default 64.
     pub cpu_queue: usize,
+    /// While a runtime is later than this to what is due, no CPU work begins, but for one piece a second. 0 is never.
+    /// Default 20 ms.
+    pub lag_budget: Time,
+    /// Where CPU work runs. Anything but the default `pool` is for measurements: it shows what the pool is for.
+    pub cpu_mode: CpuMode,
     /// First delay of a retry; doubles each time, with full jitter. Default 1 s.
     pub retry_base: Time,
     /// The longest delay of a retry. Default 5 min.
@@ -59,6 +64,8 @@ impl Default for JobsConfig {
             max_queued: 100_000,
             cpu_threads: None,
             cpu_queue: 64,
+            lag_budget: Time(std::time::Duration::from_millis(20)),
+            cpu_mode: CpuMode::Pool,
             retry_base: seconds(1),
             retry_max: seconds(300),
         }
@@ -75,6 +82,18 @@ impl JobsConfig {
         let (text, env, file) = (self.url.as_ref(), self.url_env.as_deref(), self.url_file.as_deref());
         Places { key: "jobs.url".to_owned(), text, env, file }
     }
+}
+
+/// Where work that computes runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum CpuMode {
+    /// On threads of low priority.
+    Pool,
+    /// On threads of the runtime, made as they are needed.
+    SpawnBlocking,
+    /// On the threads that serve the sockets.
+    Inline,
 }
 
 /// Where jobs are kept.

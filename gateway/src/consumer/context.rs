@@ -1,18 +1,18 @@
 //! `JobContext`: what a consumer knows about the attempt it runs, and how it says how far it is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use groupcast_protocol::{JobId, Message};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::cpu::CpuPool;
+use super::cpu::{CpuPool, Piece};
 use super::life::Life;
 use super::work::Failure;
 use crate::jobs::Progress;
 use crate::jobs::queue::Claimed;
+use parking_lot::Mutex;
 
 /// One attempt of a job. Cheap to clone.
 #[derive(Clone)]
@@ -25,7 +25,8 @@ struct Inner {
     stop: Stop,
     progress: watch::Sender<Option<Progress>>,
     cpu: Arc<CpuPool>,
-    computing: AtomicUsize,
+    /// The pieces of work that are being computed: as many as the consumer gave at once.
+    computing: Mutex<Vec<Piece>>,
 }
 
 impl JobContext {
@@ -35,7 +36,7 @@ impl JobContext {
         progress: watch::Sender<Option<Progress>>,
         cpu: Arc<CpuPool>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { claimed, stop, progress, cpu, computing: AtomicUsize::new(0) }) }
+        Self { inner: Arc::new(Inner { claimed, stop, progress, cpu, computing: Mutex::default() }) }
     }
 
     /// The job's id: the same in every attempt.
@@ -99,18 +100,19 @@ impl JobContext {
         &self,
         work: impl FnOnce(&JobContext) -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        let job = self.clone();
+        let (job, piece) = (self.clone(), Piece::default());
+        let computing = Computing { job: self.clone(), piece: piece.clone() };
         let counted = move || {
             let _occupied = job.inner.stop.life.occupy();
-            let _computing = Computing::new(job.clone());
+            let _computing = computing.begun();
             work(&job)
         };
-        self.inner.cpu.run(counted).await
+        self.inner.cpu.run(piece, counted).await
     }
 
-    /// How many pieces of work given to [`JobContext::compute`] are being computed.
-    pub(crate) fn computing(&self) -> usize {
-        self.inner.computing.load(Ordering::Relaxed)
+    /// The pieces of work given to [`JobContext::compute`] that are being computed.
+    pub(crate) fn computing(&self) -> Vec<Piece> {
+        self.inner.computing.lock().clone()
     }
 
     pub(crate) fn stop(&self) -> &Stop {
@@ -139,17 +141,21 @@ impl Stop {
     }
 }
 
-struct Computing(JobContext);
+/// A piece of work that is computed, once it has begun.
+struct Computing {
+    job: JobContext,
+    piece: Piece,
+}
 
 impl Computing {
-    fn new(job: JobContext) -> Self {
-        job.inner.computing.fetch_add(1, Ordering::Relaxed);
-        Self(job)
+    fn begun(self) -> Self {
+        self.job.inner.computing.lock().push(self.piece.clone());
+        self
     }
 }
 
 impl Drop for Computing {
     fn drop(&mut self) {
-        self.0.inner.computing.fetch_sub(1, Ordering::Relaxed);
+        self.job.inner.computing.lock().retain(|piece| !piece.is(&self.piece));
     }
 }

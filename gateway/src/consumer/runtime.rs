@@ -24,7 +24,7 @@ use self::flight::{Asker, Flights};
 use super::ask::Ask;
 use super::bucket::Bucket;
 use super::cache::{Asked, Cached, QueryCache};
-use super::cpu::CpuPool;
+use super::cpu::{CpuLoad, CpuPool, Inline};
 use super::http::{Calls, HttpConsumer};
 use super::outlet::Outlet;
 use super::problem::Problem;
@@ -39,6 +39,7 @@ use crate::config::consumer::{ConsumerConfig, JobsConfig, Run};
 use crate::jobs::Jobs;
 use crate::jobs::queue::{ClaimAsk, ClaimBatch, Claimed, Lease};
 use crate::kill_point::{self, KillPoint};
+use crate::lag::LoopLag;
 
 /// A consumer that nobody woke looks for work this often.
 const POLL: Duration = Duration::from_secs(1);
@@ -74,6 +75,8 @@ pub struct Setup {
     pub cache: Arc<QueryCache>,
     /// Where events go.
     pub outlet: Arc<dyn Outlet>,
+    /// How late the runtimes are.
+    pub lag: LoopLag,
     /// For each `run = "embedded"`, by the consumer's name, what runs its jobs.
     pub embedded: HashMap<String, Arc<dyn Consumer>>,
 }
@@ -151,7 +154,7 @@ impl Consumers {
     pub fn start(setup: Setup) -> Result<Self, Vec<Problem>> {
         let calls = Calls::default();
         let seats = seats(&setup, &calls)?;
-        let cpu = CpuPool::start(setup.config.cpu_threads, setup.config.cpu_queue)
+        let cpu = CpuPool::start(&setup.config, setup.lag.clone())
             .map_err(|error| vec![Problem::new("jobs.cpu_threads", error.to_string())])?;
         let inline_bytes = setup.consumers.iter().map(|config| (config.name.clone(), config.inline_bytes.0)).collect();
         let shared = Arc::new(Shared {
@@ -191,9 +194,19 @@ impl Consumers {
         &self.calls
     }
 
-    /// How many CPU threads compute, and how many pieces of work wait for one.
-    pub fn cpu_load(&self) -> (usize, usize) {
+    /// How much is computed, and how much waits for it.
+    pub fn cpu_load(&self) -> CpuLoad {
         self.shared.cpu.load()
+    }
+
+    /// The CPU pool, for metrics.
+    pub(crate) fn cpu(&self) -> &Arc<CpuPool> {
+        &self.shared.cpu
+    }
+
+    /// What the threads of the sockets have to serve, with `cpu_mode = "inline"`.
+    pub(crate) fn inline(&self) -> Option<Arc<Inline>> {
+        self.shared.cpu.inline()
     }
 
     /// Claims no more, lets running jobs end until the deadline, then interrupts them: they are ready again for whoever
@@ -357,6 +370,8 @@ impl Shared {
     ) {
         let mut slots = slots.into_iter();
         for claimed in batch.jobs.into_iter().chain(batch.riders) {
+            let waited = Duration::from_millis(self.jobs.now_ms().saturating_sub(claimed.ready_at));
+            self.jobs.counters().times.picked_up(&claimed.consumer, waited);
             let (place, room) = match self.without_slot(seat, &claimed, &aboard) {
                 Some(place) => {
                     let room = Arc::clone(&seat.riders).try_acquire_owned().ok().or_else(|| slots.next());
@@ -379,7 +394,8 @@ impl Shared {
             return Some(Place::Answered(cached));
         }
         let key = claimed.coalesce_key.as_deref()?;
-        let held_flight = || aboard.iter().find(|asker| asker.key() == key && asker.is_fresh()).map(Asker::another);
+        let is_held = |asker: &&Asker| asker.key() == key && asker.is_fresh() && !asker.is_lost();
+        let held_flight = || aboard.iter().find(is_held).map(Asker::another);
         let asker = seat.flights.join(key).or_else(held_flight)?;
         self.jobs.counters().coalesced.add(1);
         Some(Place::Aboard(asker))

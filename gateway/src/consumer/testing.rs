@@ -21,6 +21,7 @@ pub(crate) fn claimed() -> Claimed {
         crashes: 0,
         timeouts: 0,
         deadline_at: None,
+        ready_at: 0,
         consumer: "queries".into(),
         message: message(r#"{"type":"execute_query","queryset_id":7}"#),
         reply_to: ReplyTo::Nobody,

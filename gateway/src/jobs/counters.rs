@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::queue::Finished;
 use super::record::JobState;
+use super::times::JobTimes;
 
 /// A number that only goes up.
 #[derive(Debug, Default)]
@@ -57,6 +58,8 @@ pub struct Counters {
     pub hung: Count,
     /// CPU threads given up because their work ignored the end of its time.
     pub threads_lost: Count,
+    /// How long jobs waited and ran.
+    pub(crate) times: JobTimes,
 }
 
 impl Counters {

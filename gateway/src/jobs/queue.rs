@@ -174,6 +174,8 @@ pub struct Claimed {
     pub timeouts: u32,
     /// When it is worth nothing any more, in milliseconds since 1970.
     pub deadline_at: Option<u64>,
+    /// Since when it could be run, in milliseconds since 1970.
+    pub ready_at: u64,
     /// The consumer it is for.
     pub consumer: String,
     /// The message that asked for it.

@@ -103,6 +103,7 @@ impl Row {
             crashes: self.crashes,
             timeouts: self.timeouts,
             deadline_at: self.deadline_at,
+            ready_at: self.run_at,
             consumer: self.consumer.clone(),
             message: self.message.clone(),
             reply_to: self.reply_to.clone(),

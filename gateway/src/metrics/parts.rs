@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::consumer::{CpuPool, Sources};
 use crate::jobs::{Depth, Jobs};
 use crate::live::Live;
 
@@ -118,9 +119,55 @@ impl Collector for LivePart {
     }
 }
 
+/// The threads that work runs on.
+pub(super) struct PoolsPart {
+    pub(super) cpu: Arc<CpuPool>,
+    pub(super) sources: Arc<Sources>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabel {
+    source: String,
+}
+
+impl fmt::Debug for PoolsPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PoolsPart")
+    }
+}
+
+impl Collector for PoolsPart {
+    fn encode(&self, mut out: DescriptorEncoder) -> fmt::Result {
+        let cpu = self.cpu.load();
+        gauge(&mut out, "cpu_pool_busy", "Pieces of work that are being computed", cpu.busy as u64)?;
+        gauge(&mut out, "cpu_pool_queued", "Pieces of work that wait to be computed", cpu.queued as u64)?;
+        let help = "Pieces of work that were held back because the runtimes were late";
+        count(&mut out, "cpu_pool_deferred", help, cpu.deferred)?;
+        let mut busy = out.encode_descriptor("query_pool_busy", "Queries that run", None, MetricType::Gauge)?;
+        for (source, load) in self.sources.loads() {
+            ConstGauge::new(signed(load.0 as u64))
+                .encode(busy.encode_family(&SourceLabel { source: source.to_owned() })?)?;
+        }
+        let help = "Queries that wait for a thread of their source";
+        let mut queued = out.encode_descriptor("query_pool_queued", help, None, MetricType::Gauge)?;
+        for (source, load) in self.sources.loads() {
+            ConstGauge::new(signed(load.1 as u64))
+                .encode(queued.encode_family(&SourceLabel { source: source.to_owned() })?)?;
+        }
+        Ok(())
+    }
+}
+
 /// How much there is to do, by consumer and state; a consumer without jobs has no value.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Depths(Arc<Mutex<BTreeMap<DepthLabels, (u64, u64)>>>);
+pub(super) struct Depths(Arc<Mutex<Seen>>);
+
+/// What was read at a time: how many jobs, and when the oldest was stored.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    now: u64,
+    values: BTreeMap<DepthLabels, (u64, u64)>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct DepthLabels {
@@ -135,8 +182,9 @@ impl Depths {
         depths
     }
 
-    /// Replaces all values at once, so that scrapes at the same time see the one or the other.
-    pub(super) fn set(&self, depths: &[Depth]) {
+    /// Replaces all values at once, so that scrapes at the same time see the one or the other. `now` is in milliseconds since
+    /// 1970.
+    pub(super) fn set(&self, depths: &[Depth], now: u64) {
         let mut values = BTreeMap::new();
         for depth in depths {
             let labels = DepthLabels { consumer: depth.consumer.clone(), state: depth.state.as_str() };
@@ -145,13 +193,13 @@ impl Depths {
             *jobs += depth.jobs;
             *oldest_at = depth.oldest_at.min(*oldest_at);
         }
-        *self.0.lock() = values;
+        *self.0.lock() = Seen { now, values };
     }
 }
 
 impl Collector for Depths {
     fn encode(&self, mut out: DescriptorEncoder) -> fmt::Result {
-        let values = self.0.lock().clone();
+        let Seen { now, values } = self.0.lock().clone();
         let mut jobs = out.encode_descriptor("jobs", "Jobs that have not ended", None, MetricType::Gauge)?;
         for (labels, (count, _)) in &values {
             ConstGauge::new(signed(*count)).encode(jobs.encode_family(labels)?)?;
@@ -160,6 +208,12 @@ impl Collector for Depths {
         let mut oldest = out.encode_descriptor("jobs_oldest_ms", help, None, MetricType::Gauge)?;
         for (labels, (_, at)) in &values {
             ConstGauge::new(signed(*at)).encode(oldest.encode_family(labels)?)?;
+        }
+        let help = "How long ago the oldest job that has not ended was stored";
+        let mut age = out.encode_descriptor("jobs_oldest_age_seconds", help, None, MetricType::Gauge)?;
+        for (labels, (_, at)) in &values {
+            let seconds = now.saturating_sub(*at) as f64 / 1000.0;
+            ConstGauge::new(seconds).encode(age.encode_family(labels)?)?;
         }
         Ok(())
     }
@@ -225,14 +279,15 @@ mod tests {
         let depth = |jobs, oldest_at| Depth { consumer: "q".into(), state: JobState::Ready, jobs, oldest_at };
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..100).for_each(|_| depths.set(&[depth(2, 7), depth(3, 5)])));
+                scope.spawn(|| (0..100).for_each(|_| depths.set(&[depth(2, 7), depth(3, 5)], 2505)));
             }
         });
         let mut text = String::new();
         encode(&mut text, &registry).expect("text");
         assert!(text.contains("\njobs{consumer=\"q\",state=\"ready\"} 5\n"), "{text}");
         assert!(text.contains("\njobs_oldest_ms{consumer=\"q\",state=\"ready\"} 5\n"), "{text}");
-        depths.set(&[]);
+        assert!(text.contains("\njobs_oldest_age_seconds{consumer=\"q\",state=\"ready\"} 2.5\n"), "{text}");
+        depths.set(&[], 0);
         text.clear();
         encode(&mut text, &registry).expect("text");
         assert!(!text.contains("consumer"), "{text}");

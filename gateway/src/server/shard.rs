@@ -23,7 +23,9 @@ use super::front::Front;
 use super::tls::Tls;
 use super::{StartError, Stop, spread};
 use crate::app::App;
+use crate::consumer::Inline;
 use crate::http::{Api, events};
+use crate::lag::LoopLag;
 use crate::live::Question;
 use crate::websocket::{self, Upgrade};
 
@@ -47,6 +49,9 @@ pub(crate) enum Arrival {
 pub(crate) struct Served {
     pub(super) api: Api,
     pub(super) tls: Option<Tls>,
+    pub(super) lag: LoopLag,
+    /// Work that computes and shall do it here, for measurements only.
+    pub(super) inline: Option<Arc<Inline>>,
 }
 
 /// What the tasks of one shard share. Never leaves its thread.
@@ -91,6 +96,7 @@ pub(crate) struct ShardThread {
 
 impl ShardThread {
     pub(crate) fn start(
+        number: usize,
         inbox: ShardInbox,
         door: Door,
         served: Served,
@@ -102,7 +108,7 @@ impl ShardThread {
         let run = move || {
             let (shard, events) = inbox.open();
             let local = Rc::new(Local::new(app, shard));
-            LocalSet::new().block_on(&runtime, run(local, events, door, served, stop));
+            LocalSet::new().block_on(&runtime, run(number, local, events, door, served, stop));
             drop(alive);
         };
         let thread = std::thread::Builder::new().name("groupcast-shard".to_owned()).spawn(run);
@@ -123,12 +129,24 @@ impl ShardThread {
     }
 }
 
-async fn run(local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, served: Served, stop: Stop) {
+async fn run(number: usize, local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, served: Served, stop: Stop) {
     let (way_in, arrivals) = mpsc::channel(ARRIVALS_MAX);
     let wheel = tokio::task::spawn_local(websocket::turn(local.clone()));
     let sweeper = tokio::task::spawn_local(sweep_on(local.clone(), events));
     tokio::task::spawn_local(take_arrivals(local.clone(), arrivals));
-    let Served { api, tls } = served;
+    let Served { api, tls, lag, inline } = served;
+    let lag = tokio::task::spawn_local(async move { lag.measure(format!("shard-{number}")).await });
+    if let Some(inline) = inline {
+        local.spawn({
+            let stop = stop.serving.clone();
+            async move {
+                tokio::select! {
+                    () = inline.serve() => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        });
+    }
     let (scratch, tasks) = (Front::scratch(), local.tasks.clone());
     let upgrades = local.app.metrics.route(Method::GET, websocket::PATH, StatusCode::SWITCHING_PROTOCOLS.as_u16());
     let (api, local_too, stop_too) = (Rc::new(api), local.clone(), stop.clone());
@@ -146,6 +164,7 @@ async fn run(local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, served
     // The layer may still send; what nobody takes is for nobody.
     sweeper.abort();
     wheel.abort();
+    lag.abort();
 }
 
 /// Serves each connection that this thread accepts, until no more are taken.

@@ -10,13 +10,14 @@ use tokio::time::timeout;
 
 use super::resolver::CheckedResolver;
 use super::{Calls, HttpConsumer, client, tls};
-use crate::config::ConsumerConfig;
+use crate::config::{ConsumerConfig, JobsConfig};
 use crate::consumer::context::{JobContext, Stop};
 use crate::consumer::cpu::CpuPool;
 use crate::consumer::testing::claimed;
 use crate::consumer::work::{Consumer, Failure, Outcome};
 use crate::fake_backend::{Backend, read_request};
 use crate::jobs::ErrorClass;
+use crate::lag::LoopLag;
 
 const STEP: Duration = Duration::from_secs(20);
 const JSON: &str = "content-type: application/json\r\n";
@@ -292,7 +293,7 @@ fn consumer(url: &str, more: &str) -> HttpConsumer {
 }
 
 async fn run(consumer: &HttpConsumer) -> Result<Outcome, Failure> {
-    let cpu = Arc::new(CpuPool::start(Some(1), 1).expect("threads"));
+    let cpu = Arc::new(CpuPool::start(&JobsConfig::default(), LoopLag::default()).expect("threads"));
     let job = JobContext::new(claimed(), Stop::after(Duration::from_secs(60)), watch::channel(None).0, cpu);
     timeout(STEP, consumer.run(&job)).await.expect("it ends")
 }

@@ -52,6 +52,8 @@ impl Shared {
         // Until its event is sent: so that nobody else sends it.
         let _running = self.jobs.watch().runs(claimed.lease.id, held.cancel.clone());
         self.courier.tell(&claimed, event::started(&claimed)).await;
+        let began = Instant::now();
+        let ran = |outcome| self.jobs.counters().times.ran(&claimed.consumer, outcome, began.elapsed());
         let (end, _turn) = match place {
             Place::Alone => (self.run(seat, &claimed, &held).await, None),
             Place::Answered(cached) => (End::Cached(cached), None),
@@ -61,10 +63,10 @@ impl Shared {
                 (end, Some(self.landing.acquire().await.expect("the landing is never closed")))
             }
         };
-        let Some((how, product)) = self.judge(&claimed, end).await else { return };
-        if let Some(finished) = self.report(&claimed, how).await {
-            self.announce(&claimed, finished, product.as_deref().map(Product::content)).await;
-        }
+        let Some((how, product)) = self.judge(&claimed, end).await else { return ran("hung") };
+        let Some(finished) = self.report(&claimed, how).await else { return ran("unreported") };
+        ran(outcome(&finished));
+        self.announce(&claimed, finished, product.as_deref().map(Product::content)).await;
     }
 
     /// Executes what several jobs wait for, until nobody does. `claimed` is the one that began it.
@@ -268,19 +270,33 @@ impl Shared {
     /// A thread whose work goes on for so long after the end of its attempt is replaced, so that the others' work is not
     /// held up by it.
     fn watch_for_lost_threads(&self, job: JobContext, grace: Duration) {
-        if job.computing() == 0 {
+        if job.computing().is_empty() {
             return;
         }
         let (cpu, jobs, interrupt) = (Arc::clone(&self.cpu), self.jobs.clone(), self.interrupt.clone());
         // Not tracked: it only looks, and a drain must not wait for it.
         tokio::spawn(async move {
             let waited = timeout(grace, interrupt.cancelled()).await;
-            if waited.is_err() && job.computing() > 0 {
-                jobs.counters().threads_lost.add(1);
-                let replaced = cpu.replace_one();
+            for piece in job.computing().iter().filter(|_| waited.is_err()) {
+                let replaced = cpu.give_up(piece);
+                jobs.counters().threads_lost.add(usize::from(!matches!(replaced, Ok(false))));
                 tracing::error!(job = %job.id(), consumer = job.consumer(), ?replaced, "a CPU thread does not end its work");
             }
         });
+    }
+}
+
+/// A word for metrics.
+fn outcome(finished: &Finished) -> &'static str {
+    match finished {
+        Finished::Fenced => "fenced",
+        Finished::Accepted(settled) => match settled.record.state {
+            JobState::Succeeded => "succeeded",
+            JobState::Scheduled => "retried",
+            JobState::Dead => "dead",
+            JobState::Cancelled => "cancelled",
+            JobState::Ready | JobState::Running => "released",
+        },
     }
 }
 

@@ -134,6 +134,11 @@ impl Asker {
         self.flight.is_lost.store(true, Ordering::Relaxed);
     }
 
+    /// Whether somebody said so.
+    pub(super) fn is_lost(&self) -> bool {
+        self.flight.is_lost.load(Ordering::Relaxed)
+    }
+
     /// Another one for the same flight.
     pub(super) fn another(&self) -> Self {
         let _by_key = self.flights.by_key.lock();

@@ -28,6 +28,7 @@ use crate::consumer::{
 use crate::jobs::queue::How;
 use crate::jobs::results::{Content, StoredResult};
 use crate::jobs::{CancelOutcome, ErrorClass, JobError, JobRecord, JobState, Jobs, NewJob, RedriveFilter, ReplyTo};
+use crate::lag::LoopLag;
 
 #[tokio::test]
 async fn the_mission_line_gives_rows_to_the_group() {
@@ -243,7 +244,7 @@ async fn a_cpu_thread_that_never_returns_is_replaced() {
     let next = rig.send(r#"{"type":"act","do":"progress"}"#).await;
     assert_eq!(rig.ended(next).await.state, JobState::Succeeded, "on the one thread that took its place");
     go.send(()).expect("it waits still");
-    rig.until(|| rig.consumers.cpu_load() == (0, 0)).await;
+    rig.until(|| rig.cpu() == (0, 0)).await;
 }
 
 #[tokio::test]
@@ -260,7 +261,7 @@ async fn a_hung_thread_loses_its_job_and_is_replaced() {
     assert_eq!((counters.hung.get(), counters.threads_lost.get(), counters.retried.get()), (1, 1, 0));
     assert_eq!((rig.count(id, "job.started"), rig.count(id, "job.result")), (2, 1));
     go.send(()).expect("it waits still");
-    rig.until(|| rig.consumers.cpu_load() == (0, 0)).await;
+    rig.until(|| rig.cpu() == (0, 0)).await;
     assert_eq!(rig.record(id).await, record, "what it says late is ignored");
 }
 
@@ -280,9 +281,9 @@ async fn a_job_that_hangs_each_time_is_dead_after_three() {
 async fn work_that_shows_life_or_waits_for_a_thread_keeps_its_lease() {
     let rig = Rig::start().await;
     let working = rig.send(r#"{"type":"act","do":"ask_until_stopped"}"#).await;
-    rig.until(|| rig.consumers.cpu_load() == (1, 0)).await;
+    rig.until(|| rig.cpu() == (1, 0)).await;
     let waiting = rig.send(r#"{"type":"act","do":"ask_until_stopped"}"#).await;
-    rig.until(|| rig.consumers.cpu_load() == (1, 1)).await;
+    rig.until(|| rig.cpu() == (1, 1)).await;
     let shared = &rig.consumers.shared;
     for look in 1..20 {
         let asked = rig.act.asked.load(Ordering::SeqCst);
@@ -480,6 +481,7 @@ async fn an_embedded_consumer_must_be_registered() {
         cache: Arc::new(QueryCache::new(Arc::default(), 0, 1)),
         sources: Arc::clone(&rig.sources),
         outlet: Arc::clone(&rig.outlet) as Arc<dyn Outlet>,
+        lag: LoopLag::default(),
         embedded: HashMap::new(),
     };
     let problems = Consumers::start(setup).err().expect("a problem");
@@ -574,6 +576,7 @@ impl Rig {
             cache: Arc::clone(&cache),
             sources: Arc::clone(&sources),
             outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,
+            lag: LoopLag::default(),
             embedded: [("act".to_owned(), Arc::clone(&act) as Arc<dyn Consumer>)].into(),
         };
         let claims = Claims::new(&consumers, queries).expect("valid");
@@ -615,6 +618,12 @@ impl Rig {
 
     async fn file(&self, id: JobId, format: &str) -> Bytes {
         self.jobs.file(id, format).await.expect("read").expect("there").body
+    }
+
+    /// How many pieces of work are computed, and how many wait.
+    fn cpu(&self) -> (usize, usize) {
+        let load = self.consumers.cpu_load();
+        (load.busy, load.queued)
     }
 
     async fn no_events_are_pending(&self) {

@@ -111,6 +111,36 @@ async fn a_cancelled_query_stops_at_once() {
     rig.run("select 1").await.expect("the connection is good again");
 }
 
+/// Prints how far a deadline is overshot and how long a cancellation takes, and holds the middle of both to what no busy
+/// machine makes of a millisecond.
+#[tokio::test]
+async fn deadlines_and_cancellations_are_prompt() {
+    let rig = Rig::new();
+    let (mut overshot, mut cancelled) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        let (start, timeout) = (Instant::now(), Duration::from_millis(20));
+        rig.execute(Execution { timeout, ..rig.execution(ENDLESS) }).await.expect_err("endless");
+        overshot.push(start.elapsed().saturating_sub(timeout));
+
+        let token = CancellationToken::new();
+        let stop = Stop { token: token.clone(), ..Stop::after(Duration::from_secs(60)) };
+        let mut running = Box::pin(rig.execute(Execution { stop, ..rig.execution(ENDLESS) }));
+        while rig.source.load() != (1, 0) {
+            assert!(futures_util::poll!(&mut running).is_pending());
+            tokio::task::yield_now().await;
+        }
+        let start = Instant::now();
+        token.cancel();
+        running.await.expect_err("cancelled");
+        cancelled.push(start.elapsed());
+    }
+    for (what, times) in [("a deadline is overshot by", &mut overshot), ("a cancellation takes", &mut cancelled)] {
+        times.sort_unstable();
+        eprintln!("{what} {:?}, at most {:?}", times[10], times[19]);
+        assert!(times[10] < Duration::from_secs(1), "{what} {times:?}");
+    }
+}
+
 #[tokio::test]
 async fn budgets_cut_and_say_so() {
     let rig = Rig::new();
