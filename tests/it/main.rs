@@ -15,6 +15,7 @@ mod front_door;
 mod groups;
 mod handshake;
 mod history;
+mod hostile;
 mod house;
 mod http;
 mod http2;

@@ -101,7 +101,7 @@ impl Watch {
     /// Stops a job if it runs here. Another process asks: whether the job is about to start here, the heartbeat finds.
     #[cfg(feature = "postgres")]
     pub(crate) fn cancel_running(&self, id: JobId) {
-        if let Some(cancel) = self.running.lock().get(&id) {
+        if let Some((_, cancel)) = self.running.lock().get(&id) {
             cancel.cancel();
         }
     }

@@ -505,6 +505,7 @@ async fn jobs_over_the_rate_wait_for_their_time() {
         cache: Arc::new(QueryCache::new(Arc::default(), 0, 1)),
         sources: Arc::new(Sources::open(&BTreeMap::new(), Path::new(".")).map_err(|_| "none").expect("none to open")),
         outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,
+        lag: LoopLag::default(),
         embedded: [("act".to_owned(), Arc::new(Act::default()) as Arc<dyn Consumer>)].into(),
     };
     let began = tokio::time::Instant::now();

@@ -129,7 +129,7 @@ async fn a_deadline_stops_a_query_on_the_server() {
 async fn a_cancelled_query_stops_here_at_once_and_on_the_server() {
     let rig = Rig::new();
     let token = CancellationToken::new();
-    let stop = Stop { token: token.clone(), deadline: Instant::now() + Duration::from_secs(60) };
+    let stop = Stop { token: token.clone(), ..Stop::after(Duration::from_secs(60)) };
     let running = rig.execute(Execution { stop, ..rig.execution(SLEEP) });
     let cancel = async {
         rig.until_it_sleeps().await;
@@ -202,7 +202,7 @@ async fn a_lost_connection_and_a_missing_server_are_transient() {
 async fn queries_wait_for_a_connection_and_no_longer_than_they_may() {
     let rig = Rig::new();
     let token = CancellationToken::new();
-    let stop = || Stop { token: token.clone(), deadline: Instant::now() + Duration::from_secs(60) };
+    let stop = || Stop { token: token.clone(), ..Stop::after(Duration::from_secs(60)) };
     let sleeping =
         futures_util::future::join_all((0..2).map(|_| rig.execute(Execution { stop: stop(), ..rig.execution(SLEEP) })));
     let wait = async {
