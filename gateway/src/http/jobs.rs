@@ -79,7 +79,8 @@ pub(super) struct Redriven {
 pub(super) async fn list(State(app): State<App>, uri: Uri) -> Result<Json<JobList>, Problem> {
     let params = Params::parse(&uri, &["state", "consumer", "reason", "limit", "after"])?;
     // One more is read to know whether there is a next page.
-    let limit = params.limit()?.min(LIST_MAX - 1);
+    let limit = params.limit()?;
+    debug_assert!(limit < LIST_MAX);
     let text = |name| params.text(name).map(str::to_owned);
     let filter = Filter { state: params.parsed("state")?, consumer: text("consumer"), reason: text("reason") };
     let mut jobs = app.jobs.list(filter, params.parsed("after")?, limit + 1).await.map_err(Refusal::from)?;

@@ -20,8 +20,8 @@ use super::watch::Watch;
 use crate::config::ServerConfig;
 use crate::config::consumer::{Durability, JobsConfig, StoreKind};
 
-/// Records in one answer of [`Jobs::list`].
-pub const LIST_MAX: usize = 1000;
+/// Records in one answer of [`Jobs::list`]: a page of the HTTP API, and the one that says that there is another.
+pub const LIST_MAX: usize = 1001;
 
 /// How long a redrive waits for events that are under way.
 const EVENTS_LEAVE: Duration = Duration::from_millis(500);

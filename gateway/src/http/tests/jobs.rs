@@ -56,6 +56,19 @@ async fn a_query_is_a_job_that_can_be_waited_for() {
 }
 
 #[tokio::test]
+async fn a_page_has_as_many_jobs_as_are_asked_for() {
+    let api = Api::new().await;
+    for _ in 0..1001 {
+        api.ask().await;
+    }
+    let page = call("GET", "/v1/jobs?limit=1000").to(&api).await;
+    assert_eq!((page.status, page.json["jobs"].as_array().map(Vec::len)), (200, Some(1000)));
+    let next = page.json["next"].as_str().expect("there is another page");
+    let rest = call("GET", &format!("/v1/jobs?limit=1000&after={next}")).to(&api).await;
+    assert_eq!((rest.json["jobs"].as_array().map(Vec::len), &rest.json["next"]), (Some(1), &json!(null)));
+}
+
+#[tokio::test]
 async fn a_query_that_ends_within_the_wait_is_answered_at_once() {
     let api = Api::new().await;
     let asked = async { call("POST", "/v1/queries/one").header("prefer", "wait=30").to(&api).await };
