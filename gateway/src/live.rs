@@ -8,8 +8,8 @@
 //!
 //! # Contract
 //!
-//! - **Once for each set.** A set never runs twice at the same time, and all sets together occupy fewer threads of a
-//!   source than it has, so that jobs find one. Sets of the same `refresh` are spread over it.
+//! - **Once for each set.** A set never runs twice at the same time, and all sets together occupy fewer threads or
+//!   connections of a source than it has, so that jobs find one. Sets of the same `refresh` are spread over it.
 //! - **Only changes are told**, each with a `version` that is one more than the last. A newcomer enters the group first
 //!   and is told the state then (`Live::join`): no change lies between the two, and one that is told twice has the
 //!   version that he knows.
@@ -47,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::counters::Counters;
 pub(crate) use self::question::Question;
 use self::table::Table;
-use crate::config::Config;
+use crate::config::{Config, SourceConfig, SourceKind};
 use crate::consumer::{Given, Queries, Sources};
 
 /// How often it is looked for sets that nobody is in.
@@ -181,8 +181,14 @@ fn given(params: &RawObject) -> Result<Given, Refusal> {
     serde_json::from_str(params.as_str()).map_err(unread)
 }
 
-/// How many runs of each source may be under way: one fewer than it has threads, so that a job finds one.
+/// How many runs of each source may be under way: one fewer than it has threads or connections, so that a job finds one.
 fn room(config: &Config) -> BTreeMap<String, usize> {
-    let room = |threads: usize| threads.saturating_sub(1).max(1);
-    config.source.iter().map(|(name, source)| (name.clone(), room(source.threads))).collect()
+    let room = |source: &SourceConfig| {
+        let all = match source.kind {
+            SourceKind::Sqlite => source.threads,
+            SourceKind::Postgres => source.pool,
+        };
+        all.saturating_sub(1).max(1)
+    };
+    config.source.iter().map(|(name, source)| (name.clone(), room(source))).collect()
 }
