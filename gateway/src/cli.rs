@@ -14,6 +14,7 @@ pub mod jobs;
 pub mod output;
 pub mod query;
 mod sandbox;
+pub mod schedules;
 pub mod send;
 pub mod serve;
 pub mod subscribe;
@@ -63,6 +64,8 @@ pub enum Command {
     Jobs(jobs::JobsArgs),
     /// Lists, pauses and resumes consumers.
     Consumers(consumers::ConsumersArgs),
+    /// Lists when messages are sent by the clock.
+    Schedules(schedules::SchedulesArgs),
     /// Loads a gateway, checks every delivery, and prints what it costs.
     Bench(bench::BenchArgs),
     /// Kills a gateway again and again, and checks that nothing it accepted is lost.
@@ -87,6 +90,7 @@ impl Command {
             Self::Query(args) => block_on(query::query(args)),
             Self::Jobs(args) => block_on(jobs::jobs(args)),
             Self::Consumers(args) => block_on(consumers::consumers(args)),
+            Self::Schedules(args) => block_on(schedules::schedules(args)),
             Self::Bench(args) => bench::bench(args),
             Self::Torture(args) => torture::torture(args),
         }
@@ -131,6 +135,7 @@ mod tests {
             "groupcast jobs dead --json",
             "groupcast consumers",
             "groupcast consumers pause queries --url http://x",
+            "groupcast schedules --json",
             "groupcast bench",
             "groupcast bench --connections 10 --groups 2 --publishers 2 --in-flight 1 --duration 1s --json --url http://x",
             "groupcast torture",

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod problem;
 pub mod query;
 pub mod rate;
+pub mod schedule;
 pub mod secret;
 pub mod server;
 pub mod sources;
@@ -35,6 +36,7 @@ pub use limits::LimitsConfig;
 pub use problem::{Origins, Problem, Problems};
 pub use query::{ParamConfig, ParamKind, QueryConfig, SourceConfig, SourceKind};
 pub use rate::Rate;
+pub use schedule::{CatchUp, ScheduleConfig};
 pub use secret::Secret;
 pub use server::{Role, ServerConfig, TlsConfig};
 pub use sources::{Setting, Sources};
@@ -59,6 +61,8 @@ pub struct Config {
     pub query: Vec<QueryConfig>,
     /// `[[consumer]]`: who claims which messages.
     pub consumer: Vec<ConsumerConfig>,
+    /// `[[schedule]]`: messages that are sent by the clock.
+    pub schedule: Vec<ScheduleConfig>,
 }
 
 /// A configuration that passed its checks, and where each setting came from.

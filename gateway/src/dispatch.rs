@@ -17,7 +17,7 @@ use crate::clock;
 use crate::config::Mode;
 use crate::consumer::{Claims, EVENT_PREFIX, Outlet, OutletError};
 use crate::idempotency::{self, KeyOf};
-use crate::jobs::{CancelOutcome, Enqueued, Jobs, NewJob, Once, ReplyTo, Told};
+use crate::jobs::{CancelOutcome, Enqueued, Jobs, NewJob, Once, ReplyTo, Tick, Told};
 use crate::kill_point::{self, KillPoint};
 
 /// Sends messages and asks queries. A cheap handle.
@@ -71,6 +71,28 @@ impl Dispatch {
         refuse_job_events(&message)?;
         self.layer.send(channel, message).await.map_err(refusal)?;
         Ok(clock::new_id())
+    }
+
+    /// Sends the message of a schedule's tick as a client's would be. `None` when the tick was sent before, by whichever gateway.
+    ///
+    /// # Errors
+    /// As [`Dispatch::group_send`]. The tick is not noted then.
+    pub(crate) async fn tick(
+        &self,
+        tick: Tick,
+        group: &GroupName,
+        message: Message,
+    ) -> Result<Option<Accepted>, Refusal> {
+        let claimed = self.claims.claim(group, &message, ReplyTo::Group(group.clone()))?;
+        let shown = claimed.is_empty() || claimed.iter().any(|claimed| claimed.mode == Mode::Both);
+        let jobs = claimed.into_iter().map(|claimed| claimed.job).collect();
+        let Some(stored) = self.jobs.tick(tick, jobs).await? else { return Ok(None) };
+        let jobs = stored.into_iter().map(accepted_job).collect();
+        if !shown {
+            return Ok(Some(Accepted { jobs, ..accepted(Some(group.clone()), Some(self.count(group))) }));
+        }
+        let sent = self.show(group, &message).await;
+        Ok(Some(at(sent.position, Accepted { jobs, ..accepted(Some(group.clone()), Some(sent.members)) })))
     }
 
     /// Asks a named query as a job whose events go to `reply`.
@@ -136,7 +158,7 @@ impl Dispatch {
         Ok(told.map(|told| answer(accepted(Some(group.clone()), Some(self.count(group))), told).map(|told| told.0)))
     }
 
-    /// Shows stored work to the group's sockets. That they may not have seen it is no reason to refuse what is stored:
+    /// Shows stored work, or a tick that is noted, to the group's sockets. That they may not have seen it is no reason to refuse what is stored:
     /// the sender would send it again.
     async fn show(&self, group: &GroupName, message: &Message) -> Sent {
         self.layer.group_send(group, message).await.unwrap_or_else(|error| {

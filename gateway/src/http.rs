@@ -27,6 +27,7 @@ pub mod problem;
 mod queries;
 mod result;
 mod rows;
+mod schedules;
 
 #[cfg(test)]
 mod tests;
@@ -100,6 +101,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(consumers::pause))
         .routes(routes!(consumers::resume))
         .routes(routes!(result::read))
+        .routes(routes!(schedules::list))
         .routes(routes!(connections::list))
         .routes(routes!(connections::one, connections::disconnect))
         .routes(routes!(events::stream))

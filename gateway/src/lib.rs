@@ -26,6 +26,7 @@ pub mod metrics;
 mod origin;
 #[cfg(feature = "postgres")]
 mod postgres;
+pub mod schedule;
 pub mod server;
 mod stream;
 mod threads;

@@ -40,7 +40,7 @@ use self::tls::{Tls, TlsError};
 pub(crate) use self::watch::Busy;
 use crate::app::{App, Parts};
 use crate::clock;
-use crate::config::{Config, Durability, GroupConfig, Problems, Role, StoreKind};
+use crate::config::{CatchUp, Config, Durability, GroupConfig, Problems, Role, StoreKind};
 use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, QueryCache, Setup, Sources};
 use crate::dispatch::Dispatch;
 use crate::health::Health;
@@ -50,6 +50,7 @@ use crate::jobs::Jobs;
 use crate::lag::LoopLag;
 use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::schedule::Schedules;
 use crate::websocket;
 
 /// How often what has expired is dropped.
@@ -197,6 +198,11 @@ impl Groupcast {
         let metrics = Arc::new(metrics.with_pools(Arc::clone(consumers.cpu()), Arc::clone(&sources), &lag));
         let health = health(&jobs, &sources);
         let idempotency = Idempotency::default();
+        // One that only runs jobs has no sockets to send to.
+        let schedules = if config.server.role == Role::Consumer { &[][..] } else { &config.schedule };
+        let schedules = Schedules::new(schedules, dispatch.clone(), jobs.clone(), clock::now_ms());
+        let schedules =
+            schedules.map_err(|error| StartError::consumers(vec![Problem::new("schedule", error.to_string())]))?;
         let app = App::new(Parts { config, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
         let api = match app.config.server.role {
             Role::All | Role::Gateway => Api::new(app.clone(), routes.merge(sockets(&app, echo_at))),
@@ -220,6 +226,7 @@ impl Groupcast {
         }
         tasks.spawn(announce(app.layer.clone(), stop.accepting.clone()));
         tasks.spawn(measure(lag, stop.now.clone()));
+        tasks.spawn(schedules.run(stop.accepting.clone()));
         tracing::info!(%address, shards = shards.len(), "listening");
         Ok(Running { address, scheme, reload, app, consumers, shards, tasks, stop })
     }
@@ -335,9 +342,11 @@ fn shards(config: &Config) -> usize {
 }
 
 /// Without consumers nothing is ever stored, and without any that is to survive nothing is written: a gateway that only
-/// carries messages leaves no files behind.
+/// carries messages leaves no files behind, unless ticks of schedules are to be remembered.
 async fn open_jobs(config: &Config) -> Result<Jobs, StartError> {
-    if config.consumer.iter().all(|consumer| consumer.durability == Durability::Memory) {
+    let catches_up = config.schedule.iter().any(|schedule| schedule.catch_up == CatchUp::One);
+    let is_shared = config.jobs.store == StoreKind::Postgres && !config.schedule.is_empty();
+    if !catches_up && !is_shared && config.consumer.iter().all(|consumer| consumer.durability == Durability::Memory) {
         return Ok(Jobs::in_memory(&config.jobs));
     }
     let opened = match config.jobs.store {

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::serve::with_causes;
 use super::{CliError, output};
-use crate::config::{Config, Loaded, Problems, Run, Setting, Sources};
+use crate::clock;
+use crate::config::{Config, Loaded, Problems, Run, ScheduleConfig, Setting, Sources};
 use crate::consumer;
+use crate::schedule::Timetable;
 use crate::server::tls::Tls;
 
 /// Arguments of `check`.
@@ -32,6 +34,9 @@ pub struct ConfigFile {
     #[arg(long, env = "GROUPCAST_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
+
+/// Ticks of a schedule that are printed, so that a person sees whether they are the ones that he meant.
+const TICKS_SHOWN: usize = 3;
 
 const FILE: &str = "groupcast.toml";
 
@@ -78,6 +83,15 @@ fn load_certificate(loaded: &Loaded) -> Result<(), Problems> {
     Err(Problems(vec![loaded.origins.problem(error.setting(), with_causes(&error))]))
 }
 
+/// When a schedule ticks next.
+fn ticks(schedule: &ScheduleConfig) -> String {
+    let now = clock::now_ms();
+    let times = Timetable::parse(&schedule.cron, &schedule.timezone, now).ok();
+    let next = |after: &u64| times.as_ref().and_then(|times| times.next(*after));
+    let next = std::iter::successors(next(&now), next).take(TICKS_SHOWN).map(clock::rfc3339);
+    format!("schedule `{}` ticks at {}", schedule.name, next.collect::<Vec<_>>().join(", "))
+}
+
 /// Checks, and prints what was found.
 ///
 /// # Errors
@@ -88,6 +102,9 @@ pub fn check(args: CheckArgs, environment: Vec<(String, String)>) -> Result<(), 
     load_certificate(&loaded)?;
     if args.print {
         return output::bytes(loaded.config.print().as_bytes());
+    }
+    for schedule in &loaded.config.schedule {
+        output::line(&ticks(schedule))?;
     }
     let (queries, consumers) = (loaded.config.query.len(), loaded.config.consumer.len());
     output::line(&format!(

@@ -12,6 +12,8 @@ use super::{
     Config, ConsumerConfig, Durability, GroupConfig, LimitsConfig, QueryConfig, Role, Run, Secret, SourceConfig,
     SourceKind, StoreKind,
 };
+use crate::clock;
+use crate::schedule::{Timetable, TimetableError};
 
 /// More messages than this are no history but a database: each costs its bytes in memory, and some 100 beside.
 const HISTORY_MESSAGES_MAX: usize = 1_000_000;
@@ -38,6 +40,7 @@ pub(super) fn check(config: &Config) -> Vec<Found> {
     check_sources(config, &mut found);
     check_queries(config, &mut found);
     check_consumers(config, &mut found);
+    check_schedules(config, &mut found);
     found
 }
 
@@ -404,6 +407,35 @@ fn check_no_backend(consumer: &ConsumerConfig, key: &dyn Fn(&str) -> String, fou
     ] {
         if is_set {
             found.push((key(last), "is for `run = \"http\"` alone; take it out".to_owned()));
+        }
+    }
+}
+
+fn check_schedules(config: &Config, found: &mut Vec<Found>) {
+    let mut names = HashSet::new();
+    for (at, schedule) in config.schedule.iter().enumerate() {
+        let key = |last: &str| format!("schedule[{at}].{last}");
+        check_name(key("name"), &schedule.name, found);
+        once(&mut names, &schedule.name, key("name"), found);
+        if let Err(error) = GroupName::parse(&schedule.group) {
+            found.push((key("group"), error.to_string()));
+        }
+        match Timetable::parse(&schedule.cron, &schedule.timezone, clock::now_ms()) {
+            Ok(_) => {}
+            Err(error @ TimetableError::Zone(_)) => found.push((key("timezone"), error.to_string())),
+            Err(error) => found.push((key("cron"), error.to_string())),
+        }
+        match schedule.message() {
+            Ok(message) if message.kind().starts_with("job.") => {
+                let why = "is a type of events of jobs, which only consumers send; choose another";
+                found.push((key("message.type"), format!("`{}` {why}", message.kind())));
+            }
+            Ok(message) if message.raw().len() > config.limits.publish_bytes.0 => {
+                let message = format!("is larger than [limits] publish_bytes ({})", config.limits.publish_bytes);
+                found.push((key("message"), message));
+            }
+            Ok(_) => {}
+            Err(why) => found.push((key("message"), why)),
         }
     }
 }

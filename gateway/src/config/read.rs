@@ -10,7 +10,8 @@ use super::nearest::suggest;
 use super::problem::{Origins, Problem};
 use super::{Config, GroupConfig};
 
-const SECTIONS: &[&str] = &["server", "limits", "layer", "group", "jobs", "source", "query", "consumer", "auth"];
+const SECTIONS: &[&str] =
+    &["server", "limits", "layer", "group", "jobs", "source", "query", "consumer", "schedule", "auth"];
 
 /// Reads what can be read; what cannot has its default, and a problem.
 pub(super) fn read(mut table: Table, origins: &Origins, problems: &mut Vec<Problem>) -> Config {
@@ -24,6 +25,7 @@ pub(super) fn read(mut table: Table, origins: &Origins, problems: &mut Vec<Probl
         source: reader.map(&mut table, "source"),
         query: reader.list(&mut table, "query"),
         consumer: reader.list(&mut table, "consumer"),
+        schedule: reader.list(&mut table, "schedule"),
     };
     for key in table.keys() {
         reader.problem(key, format!("unknown section; {}", suggest(key, SECTIONS)));

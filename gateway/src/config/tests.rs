@@ -404,3 +404,25 @@ fn the_example_is_valid() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/groupcast.toml");
     Config::load(&Sources::file(example)).expect("the example in deploy passes its check");
 }
+
+#[test]
+fn schedules_are_read_and_their_problems_told() {
+    let one = |change: &str| {
+        let text = "[[schedule]]\nname = 'night'\ncron = '0 3 * * *'\ntimezone = 'Europe/Berlin'\ngroup = 'work'\n\
+            message = { type = 'clean', deep = { n = 1 } }\n";
+        let (key, _) = change.split_once(" = ").unwrap_or_default();
+        let kept = text.lines().filter(|line| key.is_empty() || !line.starts_with(&format!("{key} ")));
+        kept.chain([change]).collect::<Vec<_>>().join("\n")
+    };
+    let config = load(&one(""), &[], vec![]).expect("valid");
+    assert_eq!((config.schedule[0].name.as_str(), config.schedule[0].catch_up), ("night", CatchUp::None));
+    assert!(config.print().contains("[schedule.message]"), "{}", config.print());
+    refused(&one("cron = '61 * * * *'"), &[("schedule[0].cron", "not understood")]);
+    refused(&one("cron = '0 0 31 4 *'"), &[("schedule[0].cron", "never comes")]);
+    refused(&one("timezone = 'Berlin'"), &[("schedule[0].timezone", "Europe/Berlin")]);
+    refused(&one("group = 'work.*'"), &[("schedule[0].group", "'*' at position 5")]);
+    refused(&one("message = { text = 'x' }"), &[("schedule[0].message", "type")]);
+    refused(&one("message = { type = 'job.result' }"), &[("schedule[0].message.type", "only consumers send")]);
+    refused(&one("catch_up = 'all'"), &[("schedule[0].catch_up", "unknown value")]);
+    refused("[jobs]\nlease = '500ms'", &[("jobs.lease", "1s or longer")]);
+}

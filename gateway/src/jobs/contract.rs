@@ -13,7 +13,7 @@ use super::new_job::{NewJob, ReplyTo};
 use super::once::{Once, Told};
 use super::queue::{
     CancelOutcome, ClaimAsk, Claimed, DeadLetters, Filter, Finish, Finished, How, Lease, LeaseState, RedriveFilter,
-    Sent, Settled,
+    Sent, Settled, Tick,
 };
 use super::record::{ErrorClass, JobError, JobRecord, JobState, Progress, ResultInfo};
 use super::results::{Chunk, Content, FileSet, ResultFile, ResultKey, RowSet, StoredResult};
@@ -59,6 +59,8 @@ contract!(
     nobody_is_sent_nothing,
     a_key_is_kept_with_its_jobs_for_a_day,
     a_refused_request_leaves_no_key,
+    a_tick_is_noted_once_with_its_jobs,
+    a_tick_without_room_for_its_jobs_is_not_noted,
     lists_are_newest_first,
     a_paused_consumer_claims_nothing,
     dead_jobs_are_counted_by_reason,
@@ -132,6 +134,36 @@ async fn a_retry_waits_and_counts(rig: Rig) {
     assert_eq!((again.attempt, again.timeouts, again.crashes), (2, 1, 0));
     assert!(again.lease.token > claimed.lease.token);
     assert_eq!(rig.record(id).await.error, Some(error("busy", ErrorClass::Timeout)));
+}
+
+async fn a_tick_is_noted_once_with_its_jobs(rig: Rig) {
+    let queue = &rig.backend.queue;
+    let tick = |due_ms| Tick { schedule: "night".into(), due_ms };
+    assert_eq!(queue.ticks().await.expect("read"), []);
+    let told = queue.tick(tick(5), vec![rig.at_level(job())]).await.expect("stored").expect("the first");
+    assert_eq!(rig.state(told[0].id).await, JobState::Ready);
+    for due_ms in [5, 4] {
+        let told = queue.tick(tick(due_ms), vec![rig.at_level(job())]).await.expect("told");
+        assert!(told.is_none(), "{due_ms} is noted");
+    }
+    let other = Tick { schedule: "other".into(), due_ms: 4 };
+    assert_eq!(queue.tick(other.clone(), Vec::new()).await.expect("told").map(|told| told.len()), Some(0));
+    assert_eq!(queue.tick(tick(6), vec![rig.at_level(job())]).await.expect("told").map(|told| told.len()), Some(1));
+    assert_eq!(queue.ticks().await.expect("read"), [tick(6), other]);
+    assert_eq!(rig.claim(9).await.len(), 2);
+}
+
+async fn a_tick_without_room_for_its_jobs_is_not_noted(rig: Rig) {
+    for _ in 0..QUEUED_MAX {
+        rig.enqueue(job()).await;
+    }
+    let queue = &rig.backend.queue;
+    let tick = || Tick { schedule: "night".into(), due_ms: 5 };
+    let refused = queue.tick(tick(), vec![rig.at_level(job())]).await;
+    assert!(matches!(refused, Err(JobsError::QueueFull { limit: QUEUED_MAX })), "{refused:?}");
+    assert_eq!(queue.ticks().await.expect("read"), []);
+    rig.claim_one().await;
+    assert!(queue.tick(tick(), vec![rig.at_level(job())]).await.expect("stored").is_some());
 }
 
 async fn a_late_report_is_fenced(rig: Rig) {

@@ -12,7 +12,7 @@ use super::counters::Counters;
 use super::error::{JobsError, OpenError};
 use super::new_job::{Enqueued, NewJob};
 use super::once::{Once, Told};
-use super::queue::{CancelOutcome, DeadLetters, Depth, Filter, RedriveFilter};
+use super::queue::{CancelOutcome, DeadLetters, Depth, Filter, RedriveFilter, Tick};
 use super::record::{JobRecord, JobState};
 use super::results::{ResultFile, ResultKey, StoredResult};
 use super::time::{Clock, SystemClock};
@@ -124,7 +124,7 @@ impl Jobs {
             false => self.inner.memory.queue.enqueue(memory).await?,
         };
         let told = woven(&in_memory, memory, durable);
-        told.iter().filter(|one| !one.existing).for_each(|one| self.inner.watch.wake(&one.consumer));
+        self.wake(&told);
         Ok(told)
     }
 
@@ -151,7 +151,7 @@ impl Jobs {
             }
         };
         if let Told::Stored(jobs) = &told {
-            jobs.iter().filter(|one| !one.existing).for_each(|one| self.inner.watch.wake(&one.consumer));
+            self.wake(jobs);
         }
         Ok(told)
     }
@@ -167,6 +167,40 @@ impl Jobs {
             }
         }
         Ok(None)
+    }
+
+    /// Notes that a schedule has ticked and stores the jobs of the tick, in one commit. `None`, and nothing stored, when this tick
+    /// or a later one is noted. Without a durable store ticks are noted in memory.
+    ///
+    /// # Errors
+    /// As [`Jobs::enqueue`]. Jobs of durability `memory` are stored after the commit, and a process that ends in between loses
+    /// them as it loses all in memory.
+    pub async fn tick(&self, tick: Tick, jobs: Vec<NewJob>) -> Result<Option<Vec<Enqueued>>, JobsError> {
+        let (memory, durable): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|job| job.durability == Durability::Memory);
+        if self.inner.durable.is_none() && durable.is_empty() {
+            return Ok(self.inner.memory.queue.tick(tick, memory).await?.inspect(|told| self.wake(told)));
+        }
+        let backend = self.durable()?;
+        self.inner.memory.queue.has_room(memory.len()).await?;
+        let Some(mut told) = backend.queue.tick(tick, durable).await? else { return Ok(None) };
+        if !memory.is_empty() {
+            told.extend(self.inner.memory.queue.enqueue(memory).await?);
+        }
+        self.wake(&told);
+        Ok(Some(told))
+    }
+
+    /// The last tick of each schedule that ever ticked.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn ticks(&self) -> Result<Vec<Tick>, JobsError> {
+        self.inner.durable.as_ref().unwrap_or(&self.inner.memory).queue.ticks().await
+    }
+
+    fn wake(&self, told: &[Enqueued]) {
+        told.iter().filter(|one| !one.existing).for_each(|one| self.inner.watch.wake(&one.consumer));
     }
 
     /// Reads a record.

@@ -17,7 +17,7 @@ use super::new_job::{Enqueued, NewJob};
 use super::once::{Once, Told};
 use super::queue::{
     Answer, CancelOutcome, ClaimAsk, ClaimBatch, DeadLetters, Depth, Filter, Finish, Finished, Lease, LeaseState,
-    RedriveFilter, Sent, Settled, WorkQueue,
+    RedriveFilter, Sent, Settled, Tick, WorkQueue,
 };
 use super::record::{JobRecord, Progress};
 use super::results::ResultKey;
@@ -39,6 +39,14 @@ impl MemoryQueue {
         Self { state: Mutex::new(State::new(max_queued)), clock, counters }
     }
 
+    fn store(&self, state: &mut State, jobs: &[NewJob]) -> Result<Vec<Enqueued>, JobsError> {
+        state.has_room(jobs.len())?;
+        let now = self.clock.wall_ms();
+        let told: Vec<_> = jobs.iter().map(|job| state.enqueue(job, now)).collect();
+        self.counters.enqueued.add(told.iter().filter(|one| !one.existing).count());
+        Ok(told)
+    }
+
     fn done<T: Send + 'static>(&self, act: impl FnOnce(&mut State) -> T) -> Answer<'_, T> {
         self.attempt(|state| Ok(act(state)))
     }
@@ -50,12 +58,17 @@ impl MemoryQueue {
 
 impl WorkQueue for MemoryQueue {
     fn enqueue(&self, jobs: Vec<NewJob>) -> Answer<'_, Vec<Enqueued>> {
+        self.attempt(|state| self.store(state, &jobs))
+    }
+
+    fn tick(&self, tick: Tick, jobs: Vec<NewJob>) -> Answer<'_, Option<Vec<Enqueued>>> {
         self.attempt(|state| {
-            state.has_room(jobs.len())?;
-            let now = self.clock.wall_ms();
-            let told: Vec<_> = jobs.iter().map(|job| state.enqueue(job, now)).collect();
-            self.counters.enqueued.add(told.iter().filter(|one| !one.existing).count());
-            Ok(told)
+            if state.has_ticked(&tick) {
+                return Ok(None);
+            }
+            let told = self.store(state, &jobs)?;
+            state.note(tick);
+            Ok(Some(told))
         })
     }
 
@@ -76,6 +89,10 @@ impl WorkQueue for MemoryQueue {
 
     fn recall(&self, name: [u8; 32], body: [u8; 32]) -> Answer<'_, Option<Told>> {
         self.done(|state| state.recall(name, body, self.clock.wall_ms()))
+    }
+
+    fn ticks(&self) -> Answer<'_, Vec<Tick>> {
+        self.done(|state| state.ticks())
     }
 
     fn has_room(&self, jobs: usize) -> Answer<'_, ()> {

@@ -22,6 +22,7 @@ mod schema;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod ticks;
 
 pub(crate) use self::db::{Db, Failed, Sync, Time, Tx, int, uint};
 pub(crate) use self::rows::Uuid;
@@ -46,7 +47,7 @@ use super::new_job::{Enqueued, NewJob};
 use super::once::{Once, Told};
 use super::queue::{
     Answer, CancelOutcome, ClaimAsk, ClaimBatch, DeadLetters, Depth, Filter, Finish, Finished, Lease, LeaseState,
-    RedriveFilter, Sent, Settled, WorkQueue,
+    RedriveFilter, Sent, Settled, Tick, WorkQueue,
 };
 use super::record::{JobRecord, Progress};
 use super::results::ResultKey;
@@ -209,6 +210,27 @@ impl WorkQueue for PostgresQueue {
 
     fn recall(&self, name: [u8; 32], body: [u8; 32]) -> Answer<'_, Option<Told>> {
         self.db.transact(Sync::Off, move |tx| async move { keys::recall(tx, name, body).await }.boxed()).boxed()
+    }
+
+    fn tick(&self, tick: Tick, jobs: Vec<NewJob>) -> Answer<'_, Option<Vec<Enqueued>>> {
+        let sync = sync_for(jobs.iter().map(|job| job.durability));
+        let (asked, max, node) = (Arc::new((tick, jobs)), self.max_queued, Arc::clone(&self.node));
+        let told = self.db.transact(sync, move |tx| {
+            let (asked, node) = (Arc::clone(&asked), Arc::clone(&node));
+            async move { ticks::tick(tx, &asked.0, &asked.1, max, &node).await }.boxed()
+        });
+        async move {
+            let told = told.await?;
+            let fresh = || told.iter().flatten().filter(|one| !one.existing);
+            self.counters.enqueued.add(fresh().count());
+            self.hints.give(fresh().map(|one| Hint::Work(one.consumer.clone())));
+            Ok(told)
+        }
+        .boxed()
+    }
+
+    fn ticks(&self) -> Answer<'_, Vec<Tick>> {
+        self.db.transact(Sync::Off, |tx| async move { ticks::ticks(tx).await }.boxed()).boxed()
     }
 
     fn has_room(&self, jobs: usize) -> Answer<'_, ()> {

@@ -49,6 +49,13 @@ pub trait WorkQueue: Send + Sync + 'static {
     /// What a request with this key and body would be told, if there was one with the key. Stores nothing.
     fn recall(&self, name: [u8; 32], body: [u8; 32]) -> Answer<'_, Option<Told>>;
 
+    /// Notes that a schedule has ticked and stores the jobs of the tick, in one commit. `None`, and nothing stored, when this tick
+    /// or a later one is noted: whoever comes second has nothing to do.
+    fn tick(&self, tick: Tick, jobs: Vec<NewJob>) -> Answer<'_, Option<Vec<Enqueued>>>;
+
+    /// The last tick of each schedule that ever ticked.
+    fn ticks(&self) -> Answer<'_, Vec<Tick>>;
+
     /// Refuses with [`JobsError::QueueFull`] when so many jobs more would be refused at this moment.
     fn has_room(&self, jobs: usize) -> Answer<'_, ()>;
 
@@ -119,6 +126,15 @@ pub trait WorkQueue: Send + Sync + 'static {
 
     /// Stops the store's threads after what they have been given. Idempotent; later calls are refused.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// One tick of a schedule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tick {
+    /// The name of the schedule.
+    pub schedule: String,
+    /// When it was due, in milliseconds since 1970.
+    pub due_ms: u64,
 }
 
 /// What a consumer asks for.

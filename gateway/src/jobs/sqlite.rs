@@ -36,7 +36,7 @@ use super::new_job::{Enqueued, NewJob};
 use super::once::{Once, Told};
 use super::queue::{
     Answer, CancelOutcome, ClaimAsk, ClaimBatch, DeadLetters, Depth, Filter, Finish, Finished, Lease, LeaseState,
-    RedriveFilter, Sent, Settled, WorkQueue,
+    RedriveFilter, Sent, Settled, Tick, WorkQueue,
 };
 use super::record::{JobRecord, Progress};
 use super::results::ResultKey;
@@ -125,9 +125,25 @@ impl WorkQueue for SqliteQueue {
         .boxed()
     }
 
+    fn tick(&self, tick: Tick, jobs: Vec<NewJob>) -> Answer<'_, Option<Vec<Enqueued>>> {
+        let sync = sync_for(jobs.iter().map(|job| job.durability));
+        let now = self.clock.wall_ms();
+        let call = self.writer.call(sync, move |conn, waiting| ops::tick(conn, waiting, &tick, &jobs, now));
+        async move {
+            let told = call.await?;
+            self.counters.enqueued.add(told.iter().flatten().filter(|one| !one.existing).count());
+            Ok(told)
+        }
+        .boxed()
+    }
+
     fn recall(&self, name: [u8; 32], body: [u8; 32]) -> Answer<'_, Option<Told>> {
         let now = self.clock.wall_ms();
         self.reader.read(move |conn| keys::recall(conn, name, body, now)).boxed()
+    }
+
+    fn ticks(&self) -> Answer<'_, Vec<Tick>> {
+        self.reader.read(ops::ticks).boxed()
     }
 
     fn has_room(&self, jobs: usize) -> Answer<'_, ()> {

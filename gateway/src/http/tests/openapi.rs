@@ -28,6 +28,7 @@ const CONTRACT: &[&str] = &[
     "GET /v1/jobs/dead",
     "GET /v1/jobs/{}",
     "GET /v1/jobs/{}/result",
+    "GET /v1/schedules",
     "POST /v1/channels/{}/send",
     "POST /v1/consumers/{}/pause",
     "POST /v1/consumers/{}/resume",

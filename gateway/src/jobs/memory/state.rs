@@ -11,7 +11,7 @@ use crate::jobs::new_job::{Enqueued, NewJob};
 use crate::jobs::once::{KEPT, Once, Told};
 use crate::jobs::queue::{
     ClaimAsk, Claimed, DeadLetters, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Sent, Settled,
-    riding_keys,
+    Tick, riding_keys,
 };
 use crate::jobs::record::{JobRecord, JobState};
 use crate::jobs::results::ResultKey;
@@ -39,6 +39,7 @@ pub(super) struct State {
     pending: BTreeSet<(u64, JobId)>,
     /// The consumers that are paused; their number is that of the configured consumers.
     pub(super) paused: BTreeSet<String>,
+    ticks: BTreeMap<String, u64>,
     waiting: u64,
     waiting_max: u64,
     /// Keys of requests, with what was answered and until when.
@@ -61,6 +62,7 @@ impl State {
             shared: BTreeSet::new(),
             pending: BTreeSet::new(),
             paused: BTreeSet::new(),
+            ticks: BTreeMap::new(),
             waiting: 0,
             waiting_max,
             keys: HashMap::new(),
@@ -111,6 +113,20 @@ impl State {
             self.insert(Row::new(job, now));
         }
         Enqueued { id, consumer: job.consumer.clone(), durability, existing: earlier.is_some() }
+    }
+
+    /// Whether this tick or a later one is noted.
+    pub(super) fn has_ticked(&self, tick: &Tick) -> bool {
+        self.ticks.get(&tick.schedule).is_some_and(|last| *last >= tick.due_ms)
+    }
+
+    pub(super) fn note(&mut self, tick: Tick) {
+        self.ticks.insert(tick.schedule, tick.due_ms);
+    }
+
+    pub(super) fn ticks(&self) -> Vec<Tick> {
+        let tick = |(schedule, due_ms): (&String, &u64)| Tick { schedule: schedule.clone(), due_ms: *due_ms };
+        self.ticks.iter().map(tick).collect()
     }
 
     /// Ends or readies what its time did; answers whether something ended.

@@ -15,7 +15,8 @@ use crate::jobs::error::{JobsError, OpenError};
 /// `text` takes no zero.
 ///
 /// The indexes that claims use cover live states only, so that history does not slow them down.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 create table job (
     id uuid primary key,
     seq bigint generated always as identity,
@@ -117,7 +118,15 @@ create table file (
     body bytea not null,
     primary key (job, attempt, token, position)
 );
-"];
+",
+    "
+-- The last tick of each schedule.
+create table tick (
+    schedule text primary key,
+    due_ms bigint not null
+);
+",
+];
 
 /// Held while a layout is changed: several processes may start at once. The second half is the schema's.
 const LOCK: i32 = 0x67_72_63_61;

@@ -12,7 +12,7 @@ use crate::jobs::error::JobsError;
 use crate::jobs::new_job::{Enqueued, NewJob};
 use crate::jobs::queue::{
     CancelOutcome, ClaimAsk, ClaimBatch, Depth, Filter, Finish, Finished, Lease, LeaseState, RedriveFilter, Sent,
-    Settled, riding_keys,
+    Settled, Tick, riding_keys,
 };
 use crate::jobs::record::{JobRecord, JobState};
 use crate::jobs::results::ResultKey;
@@ -92,6 +92,29 @@ fn enqueue_one(conn: &Connection, waiting: &mut Waiting, job: &NewJob, now: u64)
 fn live_with_key(conn: &Connection, consumer: &str, key: &str) -> rusqlite::Result<Option<Row>> {
     let sql = "select * from job where consumer = ?1 and unique_key = ?2 and state < 3 and unique_key is not null";
     conn.prepare_cached(sql)?.query_row([consumer, key], read).optional()
+}
+
+/// Notes a tick and stores its jobs, or finds that it is noted.
+pub(super) fn tick(
+    conn: &Connection,
+    waiting: &mut Waiting,
+    tick: &Tick,
+    jobs: &[NewJob],
+    now: u64,
+) -> Result<Option<Vec<Enqueued>>, Failed> {
+    // Before the note: a refusal must leave nothing behind in a transaction that others go on with.
+    waiting.has_room(jobs.len())?;
+    let sql = "insert into tick (schedule, due_ms) values (?1, ?2)
+        on conflict (schedule) do update set due_ms = excluded.due_ms where due_ms < excluded.due_ms";
+    let noted = conn.prepare_cached(sql)?.execute(params![tick.schedule, int(tick.due_ms)])?;
+    if noted == 0 { Ok(None) } else { enqueue(conn, waiting, jobs, now).map(Some) }
+}
+
+/// The last tick of each schedule.
+pub(super) fn ticks(conn: &Connection) -> rusqlite::Result<Vec<Tick>> {
+    let mut statement = conn.prepare_cached("select schedule, due_ms from tick order by schedule")?;
+    let rows = statement.query_map([], |row| Ok(Tick { schedule: row.get(0)?, due_ms: uint(row.get(1)?) }))?;
+    rows.collect()
 }
 
 /// Ends and releases what its time did.

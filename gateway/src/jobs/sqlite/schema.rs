@@ -72,4 +72,6 @@ create table once (
 ) strict, without rowid;
 create index once_expires on once (expires_at);
 ",
+    // The last tick of each schedule.
+    "create table tick (schedule text not null primary key, due_ms integer not null) strict;",
 ];
