@@ -32,6 +32,7 @@ mod queries;
 mod recovery;
 mod reports;
 mod results;
+mod schedules;
 mod shutdown;
 mod stalled;
 mod synced;

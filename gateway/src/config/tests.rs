@@ -424,5 +424,5 @@ fn schedules_are_read_and_their_problems_told() {
     refused(&one("message = { text = 'x' }"), &[("schedule[0].message", "type")]);
     refused(&one("message = { type = 'job.result' }"), &[("schedule[0].message.type", "only consumers send")]);
     refused(&one("catch_up = 'all'"), &[("schedule[0].catch_up", "unknown value")]);
-    refused("[jobs]\nlease = '500ms'", &[("jobs.lease", "1s or longer")]);
+    refused("[jobs]\nlease = '500ms'", &[("jobs.lease", "must be 1s or more")]);
 }
