@@ -20,8 +20,13 @@ use crate::clock;
 use crate::jobs::{FileInfo, ResultFile, StoredResult, StoredRows};
 
 /// The forms of rows: the name for `?format=`, and the media type. The first is the default.
-const ROW_FORMATS: &[(&str, &str)] =
-    &[("json", "application/json"), ("ndjson", "application/x-ndjson"), ("csv", "text/csv; charset=utf-8")];
+const ROW_FORMATS: &[(&str, &str)] = &[
+    ("json", "application/json"),
+    ("ndjson", "application/x-ndjson"),
+    ("csv", "text/csv; charset=utf-8"),
+    #[cfg(feature = "arrow")]
+    ("arrow", super::rows::arrow::MEDIA_TYPE),
+];
 const JSON_FORMATS: &[(&str, &str)] = &[("json", "application/json")];
 
 /// A report is a page of its own: it may show itself, and do nothing else with this origin.
@@ -42,7 +47,8 @@ pub(super) struct ResultRows {
 
 /// Reads the result of a job
 ///
-/// Rows come as JSON, as NDJSON (an object a line) or as CSV; a report as the files it made.
+/// Rows come as JSON, as NDJSON (an object a line) or as CSV, and where the gateway was built with it as an Arrow IPC stream
+/// (`?format=arrow`); a report as the files it made.
 #[utoipa::path(
     get,
     path = "/v1/jobs/{id}/result",
@@ -141,6 +147,12 @@ fn render_rows(id: JobId, stored: &StoredRows, format: &str) -> Result<Response,
             Ok(response)
         }
         "ndjson" => Ok(answer("application/x-ndjson", rows.ndjson_objects().map_err(damaged)?)),
+        #[cfg(feature = "arrow")]
+        "arrow" => {
+            let mut response = answer(super::rows::arrow::MEDIA_TYPE, rows.arrow().map_err(damaged)?);
+            response.headers_mut().insert(CONTENT_DISPOSITION, attachment(id, "arrows"));
+            Ok(response)
+        }
         _ => Ok(answer("application/json", rows.json())),
     }
 }

@@ -1,5 +1,8 @@
 //! Rows of a result in the forms that a client may ask for. The values pass through as the JSON they are.
 
+#[cfg(feature = "arrow")]
+pub(super) mod arrow;
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
