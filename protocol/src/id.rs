@@ -24,7 +24,8 @@ const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const LEN: usize = 26;
 
 impl Id {
-    /// Makes an id from milliseconds since 1970 and random bits, of which 74 are used.
+    /// Makes an id from milliseconds since 1970 and random bits, of which 74 are used. The lowest 12 of them come right behind
+    /// the time.
     pub fn new(unix_ms: u64, random: u128) -> Self {
         let time = u128::from(unix_ms & 0xFFFF_FFFF_FFFF) << 80;
         let rand_a = (random & 0xFFF) << 64;
