@@ -30,8 +30,6 @@ use crate::postgres::AddressError;
 pub(crate) struct Backend {
     pub(crate) queue: Arc<dyn WorkQueue>,
     pub(crate) results: Arc<dyn ResultStore>,
-    /// Whether other processes work on it, too.
-    pub(crate) is_shared: bool,
 }
 
 impl Backend {
@@ -46,7 +44,7 @@ impl Backend {
         let (clock, counters) = (Arc::clone(clock), Arc::clone(counters));
         let results = SqliteResults::open(dir, Arc::clone(&clock))?;
         let queue = SqliteQueue::open(dir, lock, clock, counters, config.max_queued)?;
-        Ok(Self { queue: Arc::new(queue), results: Arc::new(results), is_shared: false })
+        Ok(Self { queue: Arc::new(queue), results: Arc::new(results) })
     }
 
     /// In a schema of a PostgreSQL database, for the process of this name and role.
@@ -70,13 +68,13 @@ impl Backend {
         let (time, watch) = (Time::Server(Arc::clone(clock)), Arc::clone(watch));
         let queue = PostgresQueue::open(place, time, Arc::clone(counters), config.max_queued, watch).await?;
         let results = PostgresResults::new(queue.db());
-        Ok(Self { queue: Arc::new(queue), results: Arc::new(results), is_shared: true })
+        Ok(Self { queue: Arc::new(queue), results: Arc::new(results) })
     }
 
     /// In memory.
     pub(crate) fn memory(config: &JobsConfig, clock: &Arc<dyn Clock>, counters: &Arc<Counters>) -> Self {
         let queue = MemoryQueue::new(Arc::clone(clock), Arc::clone(counters), config.max_queued);
         let results = MemoryResults::new(Arc::clone(clock), BYTES_MAX);
-        Self { queue: Arc::new(queue), results: Arc::new(results), is_shared: false }
+        Self { queue: Arc::new(queue), results: Arc::new(results) }
     }
 }

@@ -640,6 +640,14 @@ async fn results_are_swept_in_order(rig: Rig) {
     assert_eq!(rig.read(of(1), 0, 9).await, None);
 }
 
+#[tokio::test]
+async fn a_store_says_whether_others_work_on_it() {
+    let is_shared = |rig: Rig| rig.backend.queue.capabilities().is_shared;
+    assert!(!is_shared(Rig::memory()) && !is_shared(Rig::sqlite()));
+    #[cfg(feature = "postgres")]
+    assert!(is_shared(Rig::postgres().await));
+}
+
 const QUEUED_MAX: u64 = 8;
 const LEASE: Duration = Duration::from_secs(15);
 
@@ -678,7 +686,7 @@ impl Rig {
         let queue = PostgresQueue::open(place, time, counters.clone(), QUEUED_MAX, Arc::default()).await;
         let queue = queue.expect("a fresh schema");
         let results = PostgresResults::new(queue.db());
-        let backend = Backend { queue: Arc::new(queue), results: Arc::new(results), is_shared: true };
+        let backend = Backend { queue: Arc::new(queue), results: Arc::new(results) };
         Self { backend, clock, counters, durability: Durability::Os, _dir: None }
     }
 

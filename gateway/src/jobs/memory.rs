@@ -16,8 +16,8 @@ use super::error::JobsError;
 use super::new_job::{Enqueued, NewJob};
 use super::once::{Once, Told};
 use super::queue::{
-    Answer, CancelOutcome, ClaimAsk, ClaimBatch, DeadLetters, Depth, Filter, Finish, Finished, Lease, LeaseState,
-    RedriveFilter, Sent, Settled, Tick, WorkQueue,
+    Answer, CancelOutcome, Capabilities, ClaimAsk, ClaimBatch, DeadLetters, Depth, Filter, Finish, Finished, Lease,
+    LeaseState, RedriveFilter, Sent, Settled, Tick, WorkQueue,
 };
 use super::record::{JobRecord, Progress};
 use super::results::ResultKey;
@@ -201,6 +201,10 @@ impl WorkQueue for MemoryQueue {
 
     fn dead_letters(&self, limit: usize) -> Answer<'_, Vec<DeadLetters>> {
         self.done(|state| state.dead_letters(limit))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { is_shared: false }
     }
 
     fn ready(&self) -> Answer<'_, ()> {

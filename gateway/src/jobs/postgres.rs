@@ -46,8 +46,8 @@ use super::error::{JobsError, OpenError};
 use super::new_job::{Enqueued, NewJob};
 use super::once::{Once, Told};
 use super::queue::{
-    Answer, CancelOutcome, ClaimAsk, ClaimBatch, DeadLetters, Depth, Filter, Finish, Finished, Lease, LeaseState,
-    RedriveFilter, Sent, Settled, Tick, WorkQueue,
+    Answer, CancelOutcome, Capabilities, ClaimAsk, ClaimBatch, DeadLetters, Depth, Filter, Finish, Finished, Lease,
+    LeaseState, RedriveFilter, Sent, Settled, Tick, WorkQueue,
 };
 use super::record::{JobRecord, Progress};
 use super::results::ResultKey;
@@ -443,6 +443,10 @@ impl WorkQueue for PostgresQueue {
 
     fn dead_letters(&self, limit: usize) -> Answer<'_, Vec<DeadLetters>> {
         self.db.transact(Sync::Off, move |tx| async move { letters::dead_letters(tx, limit).await }.boxed()).boxed()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { is_shared: true }
     }
 
     fn ready(&self) -> Answer<'_, ()> {

@@ -121,11 +121,21 @@ pub trait WorkQueue: Send + Sync + 'static {
     /// Why jobs are dead: at most `limit` reasons, those of most jobs first.
     fn dead_letters(&self, limit: usize) -> Answer<'_, Vec<DeadLetters>>;
 
+    /// What the store can do that others cannot.
+    fn capabilities(&self) -> Capabilities;
+
     /// Answers when the store works.
     fn ready(&self) -> Answer<'_, ()>;
 
     /// Stops the store's threads after what they have been given. Idempotent; later calls are refused.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What differs between stores in a way that who uses one has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether other processes work on it, too: what is found there may be in their hands.
+    pub is_shared: bool,
 }
 
 /// One tick of a schedule.

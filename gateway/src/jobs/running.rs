@@ -150,7 +150,7 @@ impl Jobs {
         for backend in self.backends() {
             jobs += prune(backend, ago(self.inner.retention)).await?;
             // Another process may be about to refer to what is there.
-            let orphans_before = if backend.is_shared { ago(ORPHAN_AGE) } else { orphans_before };
+            let orphans_before = if backend.queue.capabilities().is_shared { ago(ORPHAN_AGE) } else { orphans_before };
             results += sweep_results(backend, orphans_before).await?;
         }
         Ok((jobs, results))

@@ -35,8 +35,8 @@ use super::error::{JobsError, OpenError};
 use super::new_job::{Enqueued, NewJob};
 use super::once::{Once, Told};
 use super::queue::{
-    Answer, CancelOutcome, ClaimAsk, ClaimBatch, DeadLetters, Depth, Filter, Finish, Finished, Lease, LeaseState,
-    RedriveFilter, Sent, Settled, Tick, WorkQueue,
+    Answer, CancelOutcome, Capabilities, ClaimAsk, ClaimBatch, DeadLetters, Depth, Filter, Finish, Finished, Lease,
+    LeaseState, RedriveFilter, Sent, Settled, Tick, WorkQueue,
 };
 use super::record::{JobRecord, Progress};
 use super::results::ResultKey;
@@ -267,6 +267,10 @@ impl WorkQueue for SqliteQueue {
 
     fn dead_letters(&self, limit: usize) -> Answer<'_, Vec<DeadLetters>> {
         self.reader.read(move |conn| letters::dead_letters(conn, limit)).boxed()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { is_shared: false }
     }
 
     fn ready(&self) -> Answer<'_, ()> {
