@@ -2,7 +2,8 @@
 //!
 //! Knows no HTTP and no meaning of a payload. Reading order: [`layer`] (what callers use), [`registry`] (groups and
 //! channels of this node), `group` (one group), [`mailbox`] (channels), [`shard`] (the only fan-out to connections),
-//! [`log`] (frames that wait for sockets), `history` (messages for those who come back), `presence` (who comes and goes).
+//! [`log`] (frames that wait for sockets), `history` (messages for those who come back), `presence` (who comes and goes),
+//! [`broker`] (what carries messages between nodes).
 //!
 //! # The contract
 //!
@@ -43,6 +44,7 @@
 //! **Bounds.** Messages per channel, bytes per log, bytes of all logs of a shard, bytes of all histories, events on their
 //! way to a shard, channels in all: see [`LayerConfig`], each with what happens there.
 
+pub mod broker;
 pub mod config;
 #[cfg(any(test, feature = "contract-tests"))]
 pub mod contract;

@@ -3,23 +3,89 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::id::MessageId;
-use crate::message::Message;
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::message::{Message, MessageError};
 
 /// The most characters an epoch may have; ours have far fewer.
 pub const EPOCH_LEN_MAX: usize = 64;
 
-/// A message of a group with its place in the group's sequence. The same for every recipient.
+/// What an envelope begins with: the name of its form, so that another form can be told from it.
+const FORM: &str = "gc1";
+
+/// A message of a group with its place in the group's sequence, as it travels between nodes. The same for every recipient.
+///
+/// ```text
+/// gc1 x7 40 - {"type":"chat.message","text":"hello"}
+///     |  |  |  the message, as it was sent
+///     |  |  for what may come to travel with a message; readers pass over it
+///     |  offset
+///     epoch
+/// ```
+///
+/// A broker that numbers messages itself puts epoch and offset between [`Envelope::HEAD`] and [`Envelope::tail`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// The id that the sender was told.
-    pub id: MessageId,
-    /// Which run of the sequence `offset` belongs to.
-    pub epoch: Box<str>,
-    /// The place in the sequence, from 1 without holes.
-    pub offset: u64,
+    /// Its place in the sequence: offsets begin at 1 and have no holes.
+    pub position: Position,
     /// The message itself.
     pub message: Message,
+}
+
+/// Bytes that are not an envelope.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvelopeError {
+    /// It does not begin as one.
+    #[error("this is no envelope of the form `gc1 EPOCH OFFSET - MESSAGE`")]
+    Form,
+    /// Epoch and offset are none.
+    #[error(transparent)]
+    Position(#[from] PositionError),
+    /// The message is none.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+}
+
+impl Envelope {
+    /// What stands before the epoch.
+    pub const HEAD: &'static str = "gc1 ";
+
+    /// What stands behind the offset.
+    pub fn tail(message: &Message) -> Bytes {
+        let mut tail = BytesMut::with_capacity(message.raw().len() + 3);
+        tail.put_slice(b" - ");
+        tail.put_slice(message.raw());
+        tail.freeze()
+    }
+
+    /// The bytes that travel.
+    pub fn encode(&self) -> Bytes {
+        let Position { epoch, offset } = &self.position;
+        let head = format!("{FORM} {epoch} {offset} - ");
+        let mut bytes = BytesMut::with_capacity(head.len() + self.message.raw().len());
+        bytes.put_slice(head.as_bytes());
+        bytes.put_slice(self.message.raw());
+        bytes.freeze()
+    }
+
+    /// Reads what came from outside; the message may have at most `max` bytes.
+    ///
+    /// # Errors
+    /// When it is not an envelope, or what it carries is not a message.
+    pub fn decode(bytes: &Bytes, max: usize) -> Result<Self, EnvelopeError> {
+        let mut parts = bytes.splitn(5, |byte| *byte == b' ');
+        let mut text = || parts.next().and_then(|part| std::str::from_utf8(part).ok());
+        if text() != Some(FORM) {
+            return Err(EnvelopeError::Form);
+        }
+        let (Some(epoch), Some(offset), Some(_)) = (text(), text(), text()) else { return Err(EnvelopeError::Form) };
+        let message = parts.next().ok_or(EnvelopeError::Form)?;
+        let position: Position = format!("{epoch}:{offset}").parse()?;
+        if position.offset == 0 {
+            return Err(EnvelopeError::Form);
+        }
+        Ok(Self { position, message: Message::parse_within(bytes.slice_ref(message), max)? })
+    }
 }
 
 /// A place in a group's sequence: everything up to and including `offset` has been seen.
@@ -89,6 +155,33 @@ mod tests {
         let position: Position = "x7:40".parse().expect("valid");
         assert_eq!((&*position.epoch, position.offset), ("x7", 40));
         assert_eq!(position.to_string(), "x7:40");
+    }
+
+    #[test]
+    fn an_envelope_and_back() {
+        let message = Message::parse(Bytes::from_static(br#"{"type":"a","text":"b c"}"#)).expect("valid");
+        let envelope = Envelope { position: "x7:40".parse().expect("valid"), message };
+        let bytes = envelope.encode();
+        assert_eq!(&bytes[..], br#"gc1 x7 40 - {"type":"a","text":"b c"}"#);
+        assert_eq!(Envelope::decode(&bytes, 100).expect("valid"), envelope);
+        let tail = Envelope::tail(&envelope.message);
+        assert_eq!(bytes, [Envelope::HEAD.as_bytes(), b"x7 40", &tail].concat());
+        let later = Bytes::from_static(br#"gc1 x7 40 trace=00-ab {"type":"a","text":"b c"}"#);
+        assert_eq!(Envelope::decode(&later, 100).expect("what may come is passed over"), envelope);
+    }
+
+    #[test]
+    fn what_is_no_envelope_is_refused() {
+        let decode = |text: &'static str| Envelope::decode(&Bytes::from_static(text.as_bytes()), 20);
+        for text in ["", "gc1", "gc1 x7 40", "gc1 x7 40 -", "gc2 x7 40 - {}", r#"gc1 x7 0 - {"type":"a"}"#] {
+            assert!(matches!(decode(text), Err(EnvelopeError::Form)), "{text}");
+        }
+        for text in [r#"gc1  40 - {"type":"a"}"#, r#"gc1 x7 -4 - {"type":"a"}"#] {
+            assert!(matches!(decode(text), Err(EnvelopeError::Position(_))), "{text}");
+        }
+        for text in ["gc1 x7 40 - {}", "gc1 x7 40 - ", r#"gc1 x7 40 - {"type":"aaaaaaaaaa"}"#] {
+            assert!(matches!(decode(text), Err(EnvelopeError::Message(_))), "{text}");
+        }
     }
 
     #[test]
