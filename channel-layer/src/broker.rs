@@ -49,6 +49,10 @@ pub type BrokerInbox = mpsc::Receiver<BrokerEvent>;
 /// Events between a broker's reader and the layer. Enough to take a burst; beyond it the broker keeps what waits.
 pub const INBOX: usize = 4096;
 
+/// How long a broker remembers at least where a group is, from the last publication, reading or asking on. Nodes ask for
+/// what they follow more often than that.
+pub const LIFE: Duration = Duration::from_secs(3600);
+
 /// Carries messages between nodes. The rules are in the module's documentation.
 pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Numbers a message, keeps it if the publication says so, and hands it to every node that follows the group.
@@ -63,7 +67,8 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Follows groups no more. Messages that are on their way may still come.
     fn unfollow(&self, groups: Vec<GroupName>) -> BrokerCall<'_, ()>;
 
-    /// Where groups are, in the order of the question; `None` for one that the broker does not know.
+    /// Where groups are, in the order of the question; `None` for one that the broker does not know. Asking keeps a group
+    /// from being forgotten, see [`LIFE`].
     fn heads(&self, groups: Vec<GroupName>) -> BrokerCall<'_, Vec<Option<Position>>>;
 
     /// What is kept of a group behind offset `after`, oldest first, at most `limit` messages, none older than the rule
@@ -116,10 +121,25 @@ pub struct Published {
     pub position: Position,
 }
 
+/// A part of a group's history that is asked for.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The group.
+    pub group: GroupName,
+    /// How much it keeps: nothing older is given, though the broker may have it.
+    pub rule: HistoryRule,
+    /// Only messages behind this offset.
+    pub after: u64,
+    /// At most so many messages.
+    pub limit: usize,
+    /// The epoch that begins if the broker does not know the group; never used before.
+    pub fresh_epoch: Box<str>,
+}
+
 /// A part of what a broker keeps of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// The group's epoch, and the offset of its newest message.
+    /// The group's epoch, and the offset of its newest message; of the same moment as the messages.
     pub head: Position,
     /// Messages with their offsets, oldest first.
     pub messages: Vec<(u64, Message)>,

@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{
-    Broker, BrokerCall, BrokerError, BrokerEvent, BrokerInbox, ChannelBound, INBOX, Kept, Level, Publication, Published,
+    Ask, Broker, BrokerCall, BrokerError, BrokerEvent, BrokerInbox, ChannelBound, INBOX, Kept, Level, Publication,
+    Published,
 };
 use crate::config::HistoryRule;
 
@@ -140,8 +141,11 @@ impl Broker for MemoryBroker {
         self.call(|state| groups.iter().map(|group| state.groups.get(group).map(Sequence::position)).collect())
     }
 
-    fn history(&self, group: GroupName, rule: HistoryRule, after: u64, limit: usize) -> BrokerCall<'_, Option<Kept>> {
-        self.call(|state| state.groups.get_mut(&group).map(|sequence| sequence.history(rule, after, limit)))
+    fn history(&self, ask: Ask) -> BrokerCall<'_, Kept> {
+        self.call(|state| {
+            let sequence = state.groups.entry(ask.group).or_insert_with(|| Sequence::new(ask.fresh_epoch));
+            sequence.history(ask.rule, ask.after, ask.limit)
+        })
     }
 
     fn send(&self, node: NodeId, channel: ChannelName, message: Message) -> BrokerCall<'_, bool> {
@@ -197,8 +201,7 @@ impl State {
 
     fn publish(&mut self, publication: Publication) -> Published {
         let Publication { group, message, keep, fresh_epoch } = publication;
-        let fresh = || Sequence { epoch: fresh_epoch, head: 0, kept: VecDeque::new() };
-        let sequence = self.groups.entry(group.clone()).or_insert_with(fresh);
+        let sequence = self.groups.entry(group.clone()).or_insert_with(|| Sequence::new(fresh_epoch));
         sequence.head += 1;
         if let Some(rule) = keep {
             sequence.kept.push_back((sequence.head, Instant::now(), message.clone()));
@@ -236,6 +239,10 @@ impl State {
 }
 
 impl Sequence {
+    fn new(epoch: Box<str>) -> Self {
+        Self { epoch, head: 0, kept: VecDeque::new() }
+    }
+
     fn position(&self) -> Position {
         Position { epoch: self.epoch.clone(), offset: self.head }
     }
