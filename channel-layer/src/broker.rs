@@ -71,9 +71,9 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// from being forgotten, see [`LIFE`].
     fn heads(&self, groups: Vec<GroupName>) -> BrokerCall<'_, Vec<Option<Position>>>;
 
-    /// What is kept of a group behind offset `after`, oldest first, at most `limit` messages, none older than the rule
-    /// allows; `None` for a group that the broker does not know. The head is of the same moment as the messages.
-    fn history(&self, group: GroupName, rule: HistoryRule, after: u64, limit: usize) -> BrokerCall<'_, Option<Kept>>;
+    /// What is kept of a group behind an offset, oldest first. A group that the broker does not know begins at offset 0 of
+    /// the fresh epoch: clients are told where they are before the first message.
+    fn history(&self, ask: Ask) -> BrokerCall<'_, Kept>;
 
     /// Hands a message to one channel of another node. Says whether that node was there to take it: a full channel is not
     /// told.
