@@ -67,9 +67,10 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Follows groups no more. Messages that are on their way may still come.
     fn unfollow(&self, groups: Vec<GroupName>) -> BrokerCall<'_, ()>;
 
-    /// Where groups are, in the order of the question; `None` for one that the broker does not know. Asking keeps a group
-    /// from being forgotten, see [`LIFE`].
-    fn heads(&self, groups: Vec<GroupName>) -> BrokerCall<'_, Vec<Option<Position>>>;
+    /// Where groups are, in the order of the question. A group that the broker does not know begins at offset 0 of the
+    /// fresh epoch: so a node that asks again can tell a broker that has forgotten from one where nothing happened. Asking
+    /// keeps a group from being forgotten, see [`LIFE`].
+    fn heads(&self, asks: Vec<WhereIs>) -> BrokerCall<'_, Vec<Position>>;
 
     /// What is kept of a group behind an offset, oldest first. A group that the broker does not know begins at offset 0 of
     /// the fresh epoch: clients are told where they are before the first message.
@@ -119,6 +120,15 @@ pub struct Publication {
 pub struct Published {
     /// Its place in the group's sequence.
     pub position: Position,
+}
+
+/// A group whose place is asked for.
+#[derive(Debug, Clone)]
+pub struct WhereIs {
+    /// The group.
+    pub group: GroupName,
+    /// The epoch that begins if the broker does not know the group; never used before.
+    pub fresh_epoch: Box<str>,
 }
 
 /// A part of a group's history that is asked for.

@@ -49,6 +49,8 @@ pub struct GroupRule {
     pub history: Option<HistoryRule>,
     /// Whether members are told who comes and goes.
     pub presence: bool,
+    /// Whether each node has such groups for itself: no broker carries their messages.
+    pub is_local: bool,
 }
 
 /// How much history a group keeps: at most so many messages, each at most so long.

@@ -2,6 +2,8 @@
 
 use groupcast_protocol::{ChannelName, GroupName};
 
+use crate::broker::BrokerError;
+
 /// Why an operation of the layer was refused. Nothing has changed then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LayerError {
@@ -49,6 +51,9 @@ pub enum LayerError {
         /// The group.
         group: GroupName,
     },
+    /// The broker did not do its part. A message may have been sent all the same, unless it was refused.
+    #[error(transparent)]
+    Broker(BrokerError),
     /// The shards did not take an event for a channel in time.
     #[error("channel `{channel}` could not be reached within the deadline; try again later")]
     Busy {

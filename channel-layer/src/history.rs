@@ -74,6 +74,12 @@ impl History {
         self.expire_at(at);
     }
 
+    /// Forgets all messages; the next one has this offset.
+    pub(crate) fn restart(&mut self, first: u64) {
+        self.trim(0);
+        self.first = first;
+    }
+
     /// Drops what is older than it may be.
     pub(crate) fn expire(&mut self) {
         if !self.entries.is_empty() {

@@ -1,18 +1,20 @@
 //! The layer as its callers see it: `send`, `receive`, `new_channel`, `group_add`, `group_discard`, `group_send`.
 //!
 //! The promises are in the crate's documentation. Connections join and leave by their shard. `group_send` is in
-//! `layer/fan_out.rs`.
+//! `layer/fan_out.rs`, what a broker brings in `layer/arrival.rs`.
 
+mod arrival;
 mod fan_out;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcast_protocol::{ChannelName, GroupName, Message, Position};
+use groupcast_protocol::{ChannelName, GroupName, Message, NodeId, Position};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
+use crate::bus::Bus;
 use crate::config::LayerConfig;
 use crate::error::LayerError;
 use crate::group::{GroupState, Member};
@@ -28,13 +30,15 @@ pub(crate) use fan_out::Room;
 #[derive(Debug, Clone)]
 pub struct ChannelLayer {
     pub(crate) registry: Arc<Registry>,
+    /// There when nodes share the groups.
+    pub(crate) bus: Option<Arc<Bus>>,
 }
 
 /// What `group_send` took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
-    /// Members that the message was addressed to.
-    pub members: u64,
+    /// Members that the message was addressed to; `None` when they are on other nodes, too, and nobody counts them.
+    pub members: Option<u64>,
     /// The message's place in the group's history, when the group keeps one.
     pub position: Option<Position>,
 }
@@ -58,7 +62,7 @@ impl ChannelLayer {
         let registry = Arc::new(Registry::new(config, senders));
         let inbox = |(shard, events)| ShardInbox::new(shard, registry.clone(), events);
         let inboxes = receivers.into_iter().enumerate().map(inbox).collect();
-        (Self { registry }, inboxes)
+        (Self { registry, bus: None }, inboxes)
     }
 
     /// Puts a message into a channel.
@@ -67,17 +71,13 @@ impl ChannelLayer {
     ///
     /// # Errors
     /// [`LayerError::ChannelFull`] at capacity; [`LayerError::Gone`] for a process's own channel that does not exist;
-    /// [`LayerError::Busy`] when the connection's shard had no room within the deadline.
+    /// [`LayerError::Busy`] when the connection's shard had no room within the deadline; [`LayerError::Broker`] when the
+    /// channel is another node's and the broker did not take it. Whether it was full there is not told.
     pub async fn send(&self, channel: &ChannelName, message: Message) -> Result<(), LayerError> {
-        let mailbox = self.registry.open_mailbox(channel)?;
-        let item = Received { message, group: None };
-        let Some(owner) = mailbox.owner else { return self.send_to_mailbox(mailbox, item) };
-        // The room first: a message is never in a mailbox without its shard being told.
-        let room = self.room(owner, channel).await?;
-        if self.push(&mailbox, item)? == Pushed::Signal {
-            room.send(Event(EventKind::Mail { to: owner }));
+        match self.elsewhere(channel) {
+            Some((bus, node)) => bus.send(node, channel, message).await,
+            None => self.local_send(channel, message).await,
         }
-        Ok(())
     }
 
     fn send_to_mailbox(&self, mut mailbox: Arc<Mailbox>, item: Received) -> Result<(), LayerError> {
@@ -135,8 +135,10 @@ impl ChannelLayer {
     ///
     /// # Errors
     /// [`LayerError::Gone`] for a process's own channel that does not exist, [`LayerError::Busy`] when its
-    /// connection's shard had no room within the deadline.
+    /// connection's shard had no room within the deadline; [`LayerError::Broker`] when this node could not follow the
+    /// group.
     pub async fn group_add(&self, group: &GroupName, channel: &ChannelName) -> Result<(), LayerError> {
+        let _open = self.open(group).await?;
         let mailbox = self.registry.open_mailbox(channel)?;
         let Some(owner) = mailbox.owner else { return self.add_mailbox(group, mailbox) };
         let room = self.room(owner, channel).await?;
@@ -222,7 +224,10 @@ impl ChannelLayer {
             if let Some(history) = &mut group.lock().history {
                 history.expire();
             }
-            self.registry.forget_if(&group, History::is_over);
+            // With a broker, a group is kept while somebody here needs it.
+            if self.bus_of(&group.name).is_none() {
+                self.registry.forget_if(&group, History::is_over);
+            }
         }
     }
 
@@ -324,9 +329,21 @@ impl ChannelLayer {
         &self.registry.stats
     }
 
+    /// How many groups a broker brings to this node; `None` without a broker.
+    pub fn followed(&self) -> Option<usize> {
+        self.registry.followed()
+    }
+
     /// The bounds of this layer.
     pub fn config(&self) -> &LayerConfig {
         &self.registry.config
+    }
+
+    /// The node whose channel it is, when that is another one and can be reached.
+    fn elsewhere(&self, channel: &ChannelName) -> Option<(&Arc<Bus>, NodeId)> {
+        let bus = self.bus.as_ref()?;
+        let node = channel.node()?;
+        (node != self.registry.config.node).then_some((bus, node))
     }
 
     fn own_name(&self, prefix: &str) -> ChannelName {

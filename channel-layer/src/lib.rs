@@ -3,7 +3,7 @@
 //! Knows no HTTP and no meaning of a payload. Reading order: [`layer`] (what callers use), [`registry`] (groups and
 //! channels of this node), `group` (one group), [`mailbox`] (channels), [`shard`] (the only fan-out to connections),
 //! [`log`] (frames that wait for sockets), `history` (messages for those who come back), `presence` (who comes and goes),
-//! [`broker`] (what carries messages between nodes).
+//! [`broker`] (what carries messages between nodes), `bus` (this node's side of it).
 //!
 //! # The contract
 //!
@@ -37,14 +37,21 @@
 //! **Presence.** Where a rule says so, connections in a group are told which members come and go. Who comes and goes at
 //! once may not be told. Presence has no offset and is in no history.
 //!
+//! **Nodes.** With a broker ([`ChannelLayer::with_broker`]) groups and the channels of connections are those of all nodes.
+//! Who becomes a member waits until his node follows the group ([`ChannelLayer::open`]). Offsets and history are the
+//! broker's, and each node keeps a copy of what it needs. Members, connections and channels without `!` are listed and
+//! kept by each node for itself.
+//!
 //! **Loss.** A connection that reads too slowly falls off its group's log. It goes on from the history at its own pace; or,
 //! without one, is told by a `gap` how many messages it missed (0 when only presence was lost). Everybody else notices
-//! nothing. A process that ends takes what is in memory with it.
+//! nothing. What a broker did not bring is read from its history; without one, or when it has begun a new epoch, every
+//! member is told by a `gap`, also when nothing follows. A process that ends takes what is in memory with it.
 //!
 //! **Bounds.** Messages per channel, bytes per log, bytes of all logs of a shard, bytes of all histories, events on their
 //! way to a shard, channels in all: see [`LayerConfig`], each with what happens there.
 
 pub mod broker;
+mod bus;
 pub mod config;
 #[cfg(any(test, feature = "contract-tests"))]
 pub mod contract;
@@ -60,6 +67,7 @@ pub mod registry;
 pub mod shard;
 pub mod stats;
 
+pub use bus::{Carrier, OnNote, Opened};
 pub use config::{GroupRule, HistoryRule, LayerConfig};
 pub use error::LayerError;
 pub use layer::{ChannelLayer, HistoryPage, Sent};

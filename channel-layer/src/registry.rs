@@ -2,14 +2,15 @@
 //!
 //! DashMap guards never leave one expression. What a shard does with an event is the shard's.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
 use groupcast_protocol::{ChannelName, GroupName};
 use parking_lot::MutexGuard;
 use tokio::sync::mpsc;
 
+use crate::bus::Interest;
 use crate::config::LayerConfig;
 use crate::error::LayerError;
 use crate::group::{Group, GroupState, Member};
@@ -31,6 +32,8 @@ pub(crate) struct Registry {
     budget: Arc<Budget>,
     pub(crate) history_bound: Bound,
     pub(crate) unannounced: Unannounced,
+    /// There when a broker carries the messages of groups: what is to be told that a group has no members.
+    interest: OnceLock<Arc<Interest>>,
     next_group: AtomicU64,
     next_number: AtomicU64,
 }
@@ -46,9 +49,27 @@ impl Registry {
             channels: DashMap::new(),
             history_bound: Bound::default(),
             unannounced: Unannounced::default(),
+            interest: OnceLock::new(),
             next_group: AtomicU64::new(1),
             next_number: AtomicU64::new(1),
         }
+    }
+
+    pub(crate) fn report_emptied_to(&self, interest: Arc<Interest>) {
+        self.interest.set(interest).expect("a layer has one bus, and gets it when it is made");
+    }
+
+    /// How many groups a broker brings to this node.
+    pub(crate) fn followed(&self) -> Option<usize> {
+        self.interest.get().map(|interest| interest.len())
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        self.interest.get().is_some()
+    }
+
+    pub(crate) fn has_members(&self, name: &GroupName) -> bool {
+        self.group(name).is_some_and(|group| !group.lock().members.is_empty())
     }
 
     pub(crate) fn group(&self, name: &GroupName) -> Option<Arc<Group>> {
@@ -158,6 +179,9 @@ impl Registry {
         self.stats.groups.sub(u64::from(empty));
         let dead = state.dead;
         self.list_changes(&group, state);
+        if empty && let Some(interest) = self.interest.get() {
+            interest.emptied(name);
+        }
         if dead {
             self.bury(&group);
             self.unannounced.unlist(&group);
@@ -181,6 +205,53 @@ impl Registry {
         self.unannounced.unlist(group);
     }
 
+    /// Forgets a group that is not followed any more, and has no members.
+    pub(crate) fn forget(&self, name: &GroupName) {
+        if let Some(group) = self.group(name) {
+            self.forget_if(&group, |_| true);
+        }
+    }
+
+    /// A group with history that begins in an epoch of the broker, with the message at offset `first`. It is nobody's yet.
+    pub(crate) fn fresh_group(&self, name: &GroupName, epoch: Box<str>, first: u64) -> Arc<Group> {
+        let group = self.make_group(name, Some(epoch));
+        let mut state = group.lock();
+        state.next_seq = first;
+        if let Some(history) = &mut state.history {
+            history.restart(first);
+        }
+        drop(state);
+        Arc::new(group)
+    }
+
+    /// Lets a group be found.
+    pub(crate) fn put(&self, group: Arc<Group>) {
+        self.groups.insert(group.name.clone(), group);
+    }
+
+    /// Puts a fresh group in the place of an old one, whose members are its own from here on. Called under the old one's
+    /// lock: nobody joins between.
+    pub(crate) fn replace(&self, old: &Arc<Group>, state: &mut GroupState, fresh: &Arc<Group>) {
+        let mut new = fresh.lock();
+        new.members = std::mem::take(&mut state.members);
+        new.per_shard = state.per_shard.clone();
+        new.mailboxes = state.mailboxes;
+        new.changes = state.changes.take();
+        let is_empty = new.members.is_empty();
+        if let Some(history) = &mut new.history {
+            history.set_idle(is_empty);
+        }
+        let has_presence = new.changes.is_some();
+        drop(new);
+        state.history = None;
+        state.dead = true;
+        self.groups.insert(fresh.name.clone(), fresh.clone());
+        if has_presence {
+            self.unannounced.unlist(old);
+            self.unannounced.list(fresh.clone());
+        }
+    }
+
     /// Takes a dead group out of the map.
     pub(crate) fn bury(&self, group: &Arc<Group>) {
         self.groups.remove_if(&group.name, |_, found| Arc::ptr_eq(found, group));
@@ -199,14 +270,15 @@ impl Registry {
         if let Some(group) = self.group(name) {
             return group;
         }
-        self.groups.entry(name.clone()).or_insert_with(|| Arc::new(self.make_group(name))).value().clone()
+        self.groups.entry(name.clone()).or_insert_with(|| Arc::new(self.make_group(name, None))).value().clone()
     }
 
-    fn make_group(&self, name: &GroupName) -> Group {
+    fn make_group(&self, name: &GroupName, epoch: Option<Box<str>>) -> Group {
         let id = self.next_group.fetch_add(1, Ordering::Relaxed);
         let rule = self.config.rule_of(name.as_str());
         let history = rule.and_then(|rule| rule.history).map(|rule| History::new(rule, self.stats.history.clone()));
-        let epoch = history.is_some().then(|| format!("{:x}-{id:x}", self.config.epoch_seed).into());
+        let own_epoch = || format!("{:x}-{id:x}", self.config.epoch_seed).into();
+        let epoch = history.is_some().then(|| epoch.unwrap_or_else(own_epoch));
         let state = GroupState::new(self.shards.len(), history, rule.is_some_and(|rule| rule.presence));
         Group::new(name.clone(), id, epoch, state)
     }

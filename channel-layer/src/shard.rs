@@ -4,7 +4,7 @@
 //! one thread and takes no lock on the way to a socket, unless the socket is far behind. Reading order: this file (events
 //! in), `shard/lane.rs` (a group's log), `shard/cursor.rs` (a connection's place in it), `shard/catch_up.rs` (in the
 //! group's history), `shard/connection.rs` (what waits for one socket), `shard/write.rs` (one vectored write),
-//! `shard/bounds.rs` (who falls off), `shard/outside.rs` (what others do to a connection).
+//! `shard/bounds.rs` (who falls off), `shard/outside.rs` (what others do to a connection), `shard/renew.rs` (a group in a new epoch).
 
 mod bounds;
 mod catch_up;
@@ -12,10 +12,11 @@ mod connection;
 mod cursor;
 mod lane;
 mod outside;
+mod renew;
 mod write;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -66,6 +67,8 @@ pub struct Event(pub(crate) EventKind);
 pub(crate) enum EventKind {
     /// A message of a group, encoded and numbered.
     Deliver { group: Arc<Group>, seq: u64, frame: Bytes },
+    /// A group has begun anew: its members go on in the other one, behind a frame that says so.
+    Renew { old: Arc<Group>, new: Arc<Group>, from_seq: u64, frame: Bytes },
     /// Who came and went in a group, as frames without a number.
     Presence { group: Arc<Group>, frames: Arc<[Bytes]> },
     /// Something is in a connection's mailbox.
@@ -300,6 +303,7 @@ impl Shard {
     pub fn apply(&mut self, event: Event) {
         match event.0 {
             EventKind::Deliver { group, seq, frame } => self.deliver(&group, seq, &frame),
+            EventKind::Renew { old, new, from_seq, frame } => self.renew(&old, &new, from_seq, &frame),
             EventKind::Presence { group, frames } => self.deliver_presence(&group, &frames),
             EventKind::Mail { to } => {
                 if let Some(connection) = self.connection_at(to).filter(|connection| !connection.ended) {

@@ -40,6 +40,25 @@ pub struct Stats {
     pub catch_ups: Counter,
     /// Comings and goings that groups were told of.
     pub presence_changes: Counter,
+    /// What a broker takes and brings.
+    pub broker: BrokerUse,
+}
+
+/// What a broker takes and brings.
+#[derive(Debug, Default)]
+pub struct BrokerUse {
+    /// Messages that it took.
+    pub published: Counter,
+    /// Messages of followed groups that it brought, and that were news.
+    pub arrived: Counter,
+    /// Messages that had been taken before.
+    pub doubles: Counter,
+    /// Holes that members were told of, and groups that began anew.
+    pub holes: Counter,
+    /// Messages of other nodes to channels that are full or gone.
+    pub undelivered: Counter,
+    /// Times that the link was lost.
+    pub losses: Counter,
 }
 
 /// What all histories keep together.

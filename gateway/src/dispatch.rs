@@ -89,10 +89,10 @@ impl Dispatch {
         let Some(stored) = self.jobs.tick(tick, jobs).await? else { return Ok(None) };
         let jobs = stored.into_iter().map(accepted_job).collect();
         if !shown {
-            return Ok(Some(Accepted { jobs, ..accepted(Some(group.clone()), Some(self.count(group))) }));
+            return Ok(Some(Accepted { jobs, ..accepted(Some(group.clone()), self.count(group)) }));
         }
         let sent = self.show(group, &message).await;
-        Ok(Some(at(sent.position, Accepted { jobs, ..accepted(Some(group.clone()), Some(sent.members)) })))
+        Ok(Some(at(sent.position, Accepted { jobs, ..accepted(Some(group.clone()), sent.members) })))
     }
 
     /// Asks a named query as a job whose events go to `reply`.
@@ -134,17 +134,17 @@ impl Dispatch {
                 return told;
             }
             let sent = self.layer.group_send(group, &message).await.map_err(refusal)?;
-            return Ok(at(sent.position, accepted(Some(group.clone()), Some(sent.members))));
+            return Ok(at(sent.position, accepted(Some(group.clone()), sent.members)));
         }
         let shown = claimed.iter().any(|claimed| claimed.mode == Mode::Both);
         let jobs = claimed.into_iter().map(|claimed| claimed.job).collect();
-        let accepted = accepted(Some(group.clone()), Some(self.count(group)));
+        let accepted = accepted(Some(group.clone()), self.count(group));
         let (accepted, is_repeat) = self.store(accepted, jobs, key).await?;
         if is_repeat || !shown {
             return Ok(accepted);
         }
         let sent = self.show(group, &message).await;
-        Ok(at(sent.position, Accepted { members: Some(sent.members), ..accepted }))
+        Ok(at(sent.position, Accepted { members: sent.members, ..accepted }))
     }
 
     /// What a message that is no work is told because its key is one of work in the same group.
@@ -155,7 +155,7 @@ impl Dispatch {
     ) -> Result<Option<Result<Accepted, Refusal>>, Refusal> {
         let Some(KeyOf { name, body }) = key.filter(|_| self.claims.listens(group)) else { return Ok(None) };
         let told = self.jobs.recall(name, body).await?;
-        Ok(told.map(|told| answer(accepted(Some(group.clone()), Some(self.count(group))), told).map(|told| told.0)))
+        Ok(told.map(|told| answer(accepted(Some(group.clone()), self.count(group)), told).map(|told| told.0)))
     }
 
     /// Shows stored work, or a tick that is noted, to the group's sockets. That they may not have seen it is no reason to refuse what is stored:
@@ -163,12 +163,14 @@ impl Dispatch {
     async fn show(&self, group: &GroupName, message: &Message) -> Sent {
         self.layer.group_send(group, message).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "work was stored and could not be shown to its group");
-            Sent { members: 0, position: None }
+            Sent { members: self.count(group), position: None }
         })
     }
 
-    fn count(&self, group: &GroupName) -> u64 {
-        self.layer.group_len(group).unwrap_or(0)
+    /// How many are in a group; unknown when other nodes may have some.
+    fn count(&self, group: &GroupName) -> Option<u64> {
+        let count = || self.layer.group_len(group).unwrap_or(0);
+        (!self.layer.is_shared()).then(count)
     }
 
     /// Stores jobs, with their key if there is one. Answers what was accepted, and whether it is a repeat's answer.
@@ -285,6 +287,7 @@ pub fn refusal(error: LayerError) -> Refusal {
         | LayerError::OutOfRoom { .. }
         | LayerError::Overloaded { .. }
         | LayerError::Busy { .. } => ErrorCode::Overloaded,
+        LayerError::Broker(_) => ErrorCode::Unavailable,
     };
     Refusal::new(code, error.to_string())
 }

@@ -6,6 +6,8 @@ use groupcast_channel_layer::ChannelLayer;
 use groupcast_protocol::frame::{HistoryEntry, HistoryPage};
 use groupcast_protocol::{ErrorCode, GroupName, Refusal};
 
+use crate::dispatch;
+
 /// A part of a history that is asked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ask<'a> {
@@ -24,11 +26,13 @@ pub(crate) struct Ask<'a> {
 ///
 /// # Errors
 /// `not_found` for a group that keeps no history; `expired` when the epoch is over, or messages behind `after` are kept
-/// no more.
-pub(crate) fn read(layer: &ChannelLayer, group: &GroupName, ask: Ask<'_>) -> Result<HistoryPage, Refusal> {
+/// no more; `unavailable` when other nodes share the group and the broker is gone.
+pub(crate) async fn read(layer: &ChannelLayer, group: &GroupName, ask: Ask<'_>) -> Result<HistoryPage, Refusal> {
     if layer.config().rule_of(group.as_str()).is_none_or(|rule| rule.history.is_none()) {
         return Err(none(group));
     }
+    // With other nodes, this one has a copy of the history while it follows the group.
+    let _open = layer.open(group).await.map_err(dispatch::refusal)?;
     // Before the page: a message that comes between the two must not look like one that is missing.
     let position = layer.position(group);
     let page = layer.history(group, ask.after, ask.limit, ask.bytes);

@@ -433,7 +433,7 @@ fn layer_config(config: &Config) -> LayerConfig {
 /// Groups of live queries keep nothing, whatever the patterns of the configuration say: who comes is told the state.
 fn live_rule() -> GroupRule {
     let pattern = Pattern::parse("query.*").expect("a prefix and a star are a pattern");
-    GroupRule { pattern, history: None, presence: false }
+    GroupRule { pattern, history: None, presence: false, is_local: true }
 }
 
 fn group_rule(group: &GroupConfig) -> GroupRule {
@@ -441,5 +441,6 @@ fn group_rule(group: &GroupConfig) -> GroupRule {
         pattern: Pattern::parse(&group.name).expect("check() has parsed the patterns"),
         history: group.history.map(|history| HistoryRule { messages: history.messages, age: history.age.0 }),
         presence: group.presence,
+        is_local: false,
     }
 }

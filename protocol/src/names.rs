@@ -152,6 +152,14 @@ impl ChannelName {
         }
     }
 
+    /// The node that made the name, as in `specific.NODE!c12`; none for a name that any node may read, or that is made
+    /// otherwise.
+    pub fn node(&self) -> Option<NodeId> {
+        let (non_local, _) = self.0.split_once('!')?;
+        let (_, node) = non_local.split_once('.')?;
+        NodeId::parse(node).ok()
+    }
+
     /// Whether only the process that made the name may read it.
     pub fn is_process_local(&self) -> bool {
         self.0.contains('!')

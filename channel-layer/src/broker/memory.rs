@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::WhereIs;
 use super::{
     Ask, Broker, BrokerCall, BrokerError, BrokerEvent, BrokerInbox, ChannelBound, INBOX, Kept, Level, Publication,
     Published,
@@ -137,8 +138,13 @@ impl Broker for MemoryBroker {
         self.call(|state| state.link(&self.node).followed.retain(|group| !groups.contains(group)))
     }
 
-    fn heads(&self, groups: Vec<GroupName>) -> BrokerCall<'_, Vec<Option<Position>>> {
-        self.call(|state| groups.iter().map(|group| state.groups.get(group).map(Sequence::position)).collect())
+    fn heads(&self, asks: Vec<WhereIs>) -> BrokerCall<'_, Vec<Position>> {
+        self.call(|state| {
+            let place = |WhereIs { group, fresh_epoch }: WhereIs| {
+                state.groups.entry(group).or_insert_with(|| Sequence::new(fresh_epoch)).position()
+            };
+            asks.into_iter().map(place).collect()
+        })
     }
 
     fn history(&self, ask: Ask) -> BrokerCall<'_, Kept> {

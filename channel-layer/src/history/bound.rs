@@ -48,6 +48,10 @@ impl Registry {
     /// Groups without members may take `target` for themselves, beside their messages; those that were unused for
     /// longest are forgotten. Says what the others take.
     fn forget_idle(&self, groups: &[Arc<Group>], target: usize) -> usize {
+        if self.is_shared() {
+            // They are forgotten when nobody here needs them any more.
+            return 0;
+        }
         let unused_for = |group: &Arc<Group>| {
             let state = group.lock();
             let history = state.history.as_ref().filter(|history| history.idle);

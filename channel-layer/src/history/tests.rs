@@ -154,7 +154,7 @@ fn history(messages: usize, age: u64) -> History {
 fn layer(history_bytes: usize, messages: usize) -> ChannelLayer {
     let mut config = LayerConfig::new(NodeId::parse("test").expect("a valid name"));
     let pattern = Pattern::parse("*").expect("a valid pattern");
-    config.groups = vec![GroupRule { pattern, history: Some(rule(messages, 60)), presence: false }];
+    config.groups = vec![GroupRule { pattern, history: Some(rule(messages, 60)), presence: false, is_local: false }];
     config.history_bytes = history_bytes;
     ChannelLayer::new(config).0
 }

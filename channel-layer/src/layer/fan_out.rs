@@ -18,17 +18,25 @@ const INLINE_SHARDS: usize = 8;
 
 impl ChannelLayer {
     /// Sends a message to every member of a group, and keeps it where the group keeps history. Returns when every
-    /// member's shard or mailbox has it, before any socket is written.
+    /// member's shard or mailbox has it, before any socket is written; with a broker, when that has it.
     ///
     /// # Errors
-    /// [`LayerError::Overloaded`] when a shard had no room within the deadline; nobody has got the message then, and it
+    /// [`LayerError::Broker`] when the broker did not take it in time. [`LayerError::Overloaded`] when a shard had no room within the deadline; nobody has got the message then, and it
     /// is not kept.
     ///
     /// # Cancel safety
     /// A dropped call has sent to all or to nobody.
     pub async fn group_send(&self, name: &GroupName, message: &Message) -> Result<Sent, LayerError> {
+        self.registry.stats.group_sends.add(1);
+        match self.bus_of(name) {
+            Some(bus) => bus.publish(self, name, message).await,
+            None => self.local_group_send(name, message).await,
+        }
+    }
+
+    /// Sends a message to the members on this node.
+    pub(crate) async fn local_group_send(&self, name: &GroupName, message: &Message) -> Result<Sent, LayerError> {
         let registry = &self.registry;
-        registry.stats.group_sends.add(1);
         while let Some(group) = registry.group_for_message(name) {
             let mut outgoing = Outgoing::new(&group, message);
             let sent = match self.try_hand_over(&mut outgoing) {
@@ -40,13 +48,13 @@ impl ChannelLayer {
                 registry.bury(&group);
                 continue;
             };
-            registry.stats.deliveries.add(sent.members);
+            registry.stats.deliveries.add(sent.members.unwrap_or(0));
             if group.epoch.is_some() {
                 registry.keep_history_bound();
             }
             return Ok(sent);
         }
-        Ok(Sent { members: 0, position: None })
+        Ok(Sent { members: Some(0), position: None })
     }
 
     /// The usual case: every shard of the group has room right now.
@@ -110,7 +118,7 @@ impl ChannelLayer {
         }
         room.send(frame, |frame| EventKind::Deliver { group: group.clone(), seq, frame });
         let members = self.deliver_to_mailboxes(group, state, outgoing.message);
-        Sent { members, position: group.position(seq) }
+        Sent { members: Some(members), position: group.position(seq) }
     }
 
     fn deliver_to_mailboxes(&self, group: &Group, state: &GroupState, message: &Message) -> u64 {

@@ -58,6 +58,11 @@ impl Lane {
         }
     }
 
+    /// All cursors, in whatever state.
+    pub(super) fn cursors(&self) -> Vec<usize> {
+        [&self.reading, &self.waiting, &self.catching_up].into_iter().flatten().copied().collect()
+    }
+
     fn is_empty(&self) -> bool {
         self.reading.is_empty() && self.waiting.is_empty() && self.catching_up.is_empty()
     }
@@ -124,7 +129,7 @@ impl Shard {
     }
 
     /// Gives a connection what one of its cursors has not read yet: who came and went, if anything.
-    fn finish_reading(&mut self, key: usize) {
+    pub(super) fn finish_reading(&mut self, key: usize) {
         let cursor = &self.cursors[key];
         if cursor.state == CursorState::Behind {
             let rest = self.lanes[cursor.lane].log.copy(cursor.position);

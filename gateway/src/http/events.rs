@@ -14,6 +14,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use futures_util::future::try_join_all;
 use groupcast_protocol::{ErrorCode, sse};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
@@ -23,6 +24,7 @@ use tokio::time::timeout;
 use super::accept;
 use super::problem::Problem;
 use crate::app::App;
+use crate::dispatch;
 use crate::live::Question;
 use crate::server::Peer;
 use crate::server::shard::Arrival;
@@ -82,8 +84,9 @@ pub(super) async fn stream(
         return Err(unavailable("this router serves no connections of its own; start the gateway as a whole"));
     };
     let place = peer.place.of_stream(version)?;
+    let open = open(&app, &groups).await?;
     let (answer, opened) = oneshot::channel();
-    let opening = Opening { groups, questions, peer: peer.address.ip().to_string(), place, answer };
+    let opening = Opening { groups, open, questions, peer: peer.address.ip().to_string(), place, answer };
     if peer.shard.try_send(Arrival::Events(opening)).is_err() {
         let detail = "too many connections are being opened; connect again in a moment";
         return Err(Problem::new(ErrorCode::Overloaded, detail));
@@ -93,6 +96,12 @@ pub(super) async fn stream(
         return Err(unavailable("the stream could not be opened in time; connect again in a moment"));
     };
     Ok(answer_with(opened?, headers.get(ORIGIN)))
+}
+
+/// Waits until all groups reach this node.
+async fn open(app: &App, groups: &ask::Groups) -> Result<Vec<groupcast_channel_layer::Opened>, Problem> {
+    let open = groups.iter().map(|(group, _)| app.layer.open(group));
+    try_join_all(open).await.map_err(|error| dispatch::refusal(error).into())
 }
 
 /// Each question once, however often and in whatever words it is asked.

@@ -151,6 +151,8 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Result<Json<Groups
 )]
 pub(super) async fn one(State(app): State<App>, InGroup(group): InGroup, uri: Uri) -> Result<Json<GroupBody>, Problem> {
     Params::parse(&uri, &[])?;
+    let keeps_history = app.layer.config().rule_of(group.as_str()).is_some_and(|rule| rule.history.is_some());
+    let _open = if keeps_history { Some(app.layer.open(&group).await.map_err(dispatch::refusal)?) } else { None };
     let members = app.layer.group_len(&group).unwrap_or(0);
     let (epoch, offset) = app.layer.position(&group).map(|at| (at.epoch.into(), at.offset)).unzip();
     Ok(Json(GroupBody { group: group.to_string(), members, epoch, offset }))

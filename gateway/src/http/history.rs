@@ -80,6 +80,7 @@ impl Serialize for Messages {
         (status = 404, description = "`not_found`: the group keeps no history"),
         (status = 410, description = "`expired`: the epoch is over, or messages behind `after` are no longer kept"),
         (status = 422, description = "`invalid_name`"),
+        (status = 503, description = "`unavailable`: the broker cannot be reached"),
     )
 )]
 pub(super) async fn read(State(app): State<App>, InGroup(group): InGroup, uri: Uri) -> Result<Json<History>, Problem> {
@@ -92,6 +93,6 @@ pub(super) async fn read(State(app): State<App>, InGroup(group): InGroup, uri: U
         Position::new(epoch, after).map_err(told)?;
     }
     let ask = Ask { after, epoch, limit: params.limit()?, bytes: PAGE_BYTES };
-    let HistoryPage { epoch, messages, next } = history::read(&app.layer, &group, ask)?;
+    let HistoryPage { epoch, messages, next } = history::read(&app.layer, &group, ask).await?;
     Ok(Json(History { epoch, messages: Messages(messages), next }))
 }

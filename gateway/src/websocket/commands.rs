@@ -146,7 +146,7 @@ async fn execute(app: &App, channel: ChannelName, command: Command) -> Result<An
         }
         Command::Cancel { job } => app.dispatch.cancel(job).await.map(|()| Answer::Cancelled),
         Command::Members { group } => Ok(members(app, &group)),
-        Command::History { group, after, limit } => history(app, &group, after.as_ref(), limit),
+        Command::History { group, after, limit } => history(app, &group, after.as_ref(), limit).await,
         Command::Authenticate { .. } => {
             let why = "this gateway takes no tokens: it has no [auth] section, and everybody on this machine may do everything";
             Err(Refusal::new(ErrorCode::BadRequest, why))
@@ -168,10 +168,15 @@ const HISTORY_PAGE: u64 = 100;
 /// Bytes of one answer: as much as other answers may wait beside it. Larger pages are read over HTTP.
 const HISTORY_BYTES: usize = 128 << 10;
 
-fn history(app: &App, group: &GroupName, after: Option<&Position>, limit: Option<u64>) -> Result<Answer, Refusal> {
+async fn history(
+    app: &App,
+    group: &GroupName,
+    after: Option<&Position>,
+    limit: Option<u64>,
+) -> Result<Answer, Refusal> {
     let limit = usize::try_from(limit.unwrap_or(HISTORY_PAGE)).unwrap_or(usize::MAX).min(HISTORY_LIMIT_MAX);
     let (after, epoch) = after.map_or((0, None), |after| (after.offset, Some(&*after.epoch)));
-    history::read(&app.layer, group, Ask { after, epoch, limit, bytes: HISTORY_BYTES }).map(Answer::History)
+    history::read(&app.layer, group, Ask { after, epoch, limit, bytes: HISTORY_BYTES }).await.map(Answer::History)
 }
 
 fn members(app: &App, group: &GroupName) -> Answer {

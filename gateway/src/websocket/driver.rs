@@ -5,6 +5,7 @@
 //! read into, counted by and bounded by is the thread's.
 
 mod input;
+mod open;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -64,6 +65,8 @@ struct Connection {
     session: Session,
     /// There while any are under way.
     commands: Option<Box<Commands>>,
+    /// There while a subscription waits for its group.
+    opening: Option<Box<open::Opening>>,
     channel: ChannelName,
     slot: Slot,
     alarm: Alarm,
@@ -131,6 +134,7 @@ impl Connection {
             unread: Unread::new(already_read),
             session,
             commands: None,
+            opening: None,
             channel,
             slot,
             alarm,
@@ -186,7 +190,8 @@ impl Connection {
         let rung = self.socket.listen(cx.waker());
         let socket = self.poll_socket(cx);
         let commands = self.poll_commands(cx);
-        self.poll_time(cx) || rung || socket || commands
+        let opening = self.poll_opening(cx);
+        self.poll_time(cx) || rung || socket || commands || opening
     }
 
     fn poll_socket(&mut self, cx: &mut Context<'_>) -> bool {
@@ -264,7 +269,7 @@ impl Connection {
             Output::Forward(frame) => self.push(frame),
             Output::Ping => self.push(websocket::ping(b"")),
             Output::Execute(ticket, Command::Subscribe { group, after }) => {
-                self.subscribe(ticket, &group, after.as_ref());
+                self.begin_subscription(ticket, group, after);
             }
             Output::Execute(ticket, Command::SubscribeQuery { query, params }) => {
                 self.subscribe_query(ticket, &query, &params);

@@ -15,37 +15,37 @@ use crate::shard::{Event, Origin, Shard, ShardInbox, Signal, Sink, Slot, Subscri
 use crate::{ChannelLayer, LayerConfig};
 
 /// A layer with one shard that the test turns by hand.
-pub(super) struct Node {
-    pub(super) layer: ChannelLayer,
-    pub(super) shard: Shard,
+pub(crate) struct Node {
+    pub(crate) layer: ChannelLayer,
+    pub(crate) shard: Shard,
     events: mpsc::Receiver<Event>,
 }
 
 impl Node {
-    pub(super) fn new(adjust: impl FnOnce(&mut LayerConfig)) -> Self {
+    pub(crate) fn new(adjust: impl FnOnce(&mut LayerConfig)) -> Self {
         let mut config = LayerConfig::new(NodeId::parse("test").expect("a valid name"));
         adjust(&mut config);
         let (layer, inboxes) = ChannelLayer::new(config);
         Self::of(layer, inboxes.into_iter().next().expect("one shard"))
     }
 
-    pub(super) fn of(layer: ChannelLayer, inbox: ShardInbox) -> Self {
+    pub(crate) fn of(layer: ChannelLayer, inbox: ShardInbox) -> Self {
         let (shard, events) = inbox.open();
         Self { layer, shard, events }
     }
 
-    pub(super) fn connect(&mut self) -> Socket {
+    pub(crate) fn connect(&mut self) -> Socket {
         self.connect_as(Format::WebSocket)
     }
 
-    pub(super) fn connect_as(&mut self, format: Format) -> Socket {
+    pub(crate) fn connect_as(&mut self, format: Format) -> Socket {
         let sink = Rc::new(Memory { room: Cell::new(usize::MAX), ..Memory::default() });
         let (slot, channel) = self.shard.connect(sink.clone(), format, Origin::default()).expect("there is room");
         Socket { slot, channel, sink, format }
     }
 
     /// Subscribes and tells the client so, as a driver does it.
-    pub(super) fn subscribe(&mut self, socket: &Socket, group: &GroupName, after: Option<&Position>) -> Subscribed {
+    pub(crate) fn subscribe(&mut self, socket: &Socket, group: &GroupName, after: Option<&Position>) -> Subscribed {
         let subscribed = self.shard.subscribe(socket.slot, group, after);
         let Subscribed { position, recovery } = subscribed.clone();
         let at = match (recovery, after) {
@@ -59,26 +59,26 @@ impl Node {
     }
 
     /// Lets a socket take so many more bytes.
-    pub(super) fn let_in(&mut self, socket: &Socket, room: usize) {
+    pub(crate) fn let_in(&mut self, socket: &Socket, room: usize) {
         socket.sink.room.set(room);
         self.shard.unblock(socket.slot);
     }
 
     /// Writes once to one connection, if any is ready.
-    pub(super) fn write_one(&mut self) {
+    pub(crate) fn write_one(&mut self) {
         if let Some(slot) = self.shard.next_ready() {
             self.shard.write(slot);
         }
     }
 
     /// Applies what has come, and writes nothing.
-    pub(super) fn apply(&mut self) {
+    pub(crate) fn apply(&mut self) {
         while let Ok(event) = self.events.try_recv() {
             self.shard.apply(event);
         }
     }
 
-    pub(super) fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         self.apply();
         while let Some(slot) = self.shard.next_ready() {
             self.shard.write(slot);
@@ -86,32 +86,32 @@ impl Node {
     }
 }
 
-pub(super) struct Socket {
-    pub(super) slot: Slot,
-    pub(super) channel: ChannelName,
-    pub(super) sink: Rc<Memory>,
-    pub(super) format: Format,
+pub(crate) struct Socket {
+    pub(crate) slot: Slot,
+    pub(crate) channel: ChannelName,
+    pub(crate) sink: Rc<Memory>,
+    pub(crate) format: Format,
 }
 
 /// What a client sees.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// The frame; none for a block with nothing but an id.
-    pub(super) frame: Option<Value>,
+    pub(crate) frame: Option<Value>,
     /// The name of an event.
-    pub(super) event: Option<String>,
+    pub(crate) event: Option<String>,
     /// The id to come back with.
-    pub(super) id: Option<String>,
+    pub(crate) id: Option<String>,
 }
 
 /// A socket that takes `room` more bytes.
 #[derive(Default)]
-pub(super) struct Memory {
-    pub(super) room: Cell<usize>,
-    pub(super) writes: Cell<usize>,
+pub(crate) struct Memory {
+    pub(crate) room: Cell<usize>,
+    pub(crate) writes: Cell<usize>,
     written: RefCell<Vec<u8>>,
     /// Whether its driver was told that it is broken.
-    pub(super) failed: Cell<bool>,
+    pub(crate) failed: Cell<bool>,
 }
 
 impl Sink for Memory {
@@ -139,7 +139,7 @@ impl Sink for Memory {
 
 impl Socket {
     /// The whole frames that were written.
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         let bytes = self.sink.written.borrow();
         match self.format {
             Format::WebSocket | Format::Deflated => of_websocket(&bytes),
@@ -148,27 +148,27 @@ impl Socket {
     }
 
     /// The whole frames that were written, as JSON.
-    pub(super) fn frames(&self) -> Vec<Value> {
+    pub(crate) fn frames(&self) -> Vec<Value> {
         self.seen().into_iter().filter_map(|seen| seen.frame).collect()
     }
 
-    pub(super) fn numbers(&self, group: &str) -> Vec<u64> {
+    pub(crate) fn numbers(&self, group: &str) -> Vec<u64> {
         let of_group = |frame: &Value| (frame["group"] == group).then(|| frame["message"]["n"].as_u64()).flatten();
         self.frames().iter().filter_map(of_group).collect()
     }
 
-    pub(super) fn missed(&self, group: &str) -> u64 {
+    pub(crate) fn missed(&self, group: &str) -> u64 {
         let gap = |frame: &Value| (frame["group"] == group).then(|| frame["missed"].as_u64()).flatten();
         self.frames().iter().filter_map(gap).sum()
     }
 
     /// The types of all frames.
-    pub(super) fn kinds(&self) -> Vec<String> {
+    pub(crate) fn kinds(&self) -> Vec<String> {
         self.frames().iter().map(|frame| frame["type"].as_str().expect("has a type").to_owned()).collect()
     }
 
     /// Messages before the only gap, how many it missed, the numbers after it.
-    pub(super) fn around_the_gap(&self) -> (u64, u64, Vec<u64>) {
+    pub(crate) fn around_the_gap(&self) -> (u64, u64, Vec<u64>) {
         let frames: Vec<_> = self.frames().into_iter().filter(|frame| frame["group"] != "short").collect();
         let at = frames.iter().position(|frame| frame["type"] == "gap").expect("there is a gap");
         assert!(frames[at + 1..].iter().all(|frame| frame["type"] == "message"));

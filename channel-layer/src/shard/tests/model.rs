@@ -61,6 +61,7 @@ impl World {
             pattern: Pattern::parse(pattern).expect("a valid pattern"),
             history: Some(HistoryRule { messages, age: Duration::from_secs(600) }),
             presence: false,
+            is_local: false,
         };
         config.groups = vec![rule("short", 40), rule("long", 100_000)];
         (config.shards, config.log_bytes) = (SHARDS, 3000);

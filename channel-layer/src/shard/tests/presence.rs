@@ -274,6 +274,7 @@ fn tells(config: &mut LayerConfig) {
         pattern: Pattern::parse(pattern).expect("a valid pattern"),
         history,
         presence: true,
+        is_local: false,
     };
     let history = HistoryRule { messages: 10_000, age: std::time::Duration::from_secs(600) };
     config.groups = vec![rule("kept", Some(history)), rule("*", None)];

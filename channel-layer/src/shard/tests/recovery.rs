@@ -282,6 +282,7 @@ pub(super) fn keeps(messages: usize) -> impl Fn(&mut LayerConfig) {
             pattern: Pattern::parse(pattern).expect("a valid pattern"),
             history,
             presence: false,
+            is_local: false,
         };
         let history = HistoryRule { messages, age: Duration::from_secs(600) };
         config.groups = vec![rule("plain", None), rule("*", Some(history))];

@@ -37,6 +37,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Opening {
     /// Groups to subscribe to, and where to go on in each.
     pub(super) groups: Groups,
+    /// Keeps the groups coming to this node until their cursors are set.
+    pub(super) open: Vec<groupcast_channel_layer::Opened>,
     /// Queries to follow.
     pub(super) questions: Vec<Arc<Question>>,
     /// The other end's address.
@@ -76,6 +78,8 @@ pub(crate) async fn drive(local: Rc<Local>, opening: Opening) {
         stream.local.shard.borrow_mut().disconnect(slot);
         return drop(opening.answer.send(Err(refusal)));
     }
+    // From here on the members keep their groups coming.
+    drop(opening.open);
     // When nobody waits any more the body is dropped here, and the first turn finds its reader gone.
     drop(opening.answer.send(Ok(Opened { channel, body })));
     stream.run().await;

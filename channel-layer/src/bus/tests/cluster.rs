@@ -1,0 +1,149 @@
+//! Layers with a shard each on one hub, and members that note what they are told.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::time::Duration;
+
+use groupcast_protocol::{ChannelName, NodeId, Pattern};
+
+use crate::broker::memory::Hub;
+use crate::contract::{group, message};
+use crate::shard::tests::fixture::{Node, Socket};
+use crate::{ChannelLayer, GroupRule, HistoryRule, LayerConfig};
+
+/// Nodes on one broker.
+pub(super) struct Cluster {
+    pub(super) hub: Hub,
+    nodes: RefCell<Vec<Node>>,
+    layers: Vec<ChannelLayer>,
+}
+
+/// A connection that reads everything at once.
+pub(super) struct Member {
+    pub(super) node: usize,
+    socket: Socket,
+}
+
+impl Member {
+    pub(super) fn channel(&self) -> &ChannelName {
+        &self.socket.channel
+    }
+
+    /// Messages by number, and gaps with what they missed, if that is known.
+    pub(super) fn told(&self) -> Vec<String> {
+        let told = |frame: &serde_json::Value| match frame["type"].as_str()? {
+            "message" => Some(frame["message"]["n"].to_string()),
+            "gap" => Some(format!("gap {}", frame["missed"]).replace(" null", "")),
+            _ => None,
+        };
+        self.socket.frames().iter().filter_map(told).collect()
+    }
+}
+
+impl Cluster {
+    pub(super) async fn of(nodes: usize) -> Self {
+        let hub = Hub::default();
+        let nodes: Vec<Node> = (0..nodes).map(|n| start(&hub, n)).collect();
+        let layers = nodes.iter().map(|node| node.layer.clone()).collect();
+        let cluster = Self { hub, nodes: RefCell::new(nodes), layers };
+        cluster.settle().await;
+        cluster
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.layers.len()
+    }
+
+    pub(super) fn layer(&self, node: usize) -> &ChannelLayer {
+        &self.layers[node]
+    }
+
+    /// Lets everything run that can.
+    pub(super) async fn settle(&self) {
+        self.pass(Duration::from_millis(5)).await;
+    }
+
+    pub(super) async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+        self.nodes.borrow_mut().iter_mut().for_each(Node::turn);
+    }
+
+    pub(super) async fn join(&self, node: usize, name: &str) -> Member {
+        let _open = self.layer(node).open(&group(name)).await.expect("the broker is there");
+        let mut nodes = self.nodes.borrow_mut();
+        let socket = nodes[node].connect();
+        nodes[node].subscribe(&socket, &group(name), None);
+        Member { node, socket }
+    }
+
+    pub(super) async fn join_all(&self, name: &str) -> Vec<Member> {
+        let mut members = Vec::new();
+        for node in 0..self.len() {
+            members.push(self.join(node, name).await);
+        }
+        members
+    }
+
+    pub(super) fn leave(&self, member: &Member) {
+        self.nodes.borrow_mut()[member.node].shard.disconnect(member.socket.slot);
+    }
+
+    pub(super) async fn send(&self, name: &str, numbers: Range<usize>) {
+        for n in numbers {
+            self.layer(0).group_send(&group(name), &message(n)).await.expect("the broker is there");
+        }
+        self.settle().await;
+    }
+
+    pub(super) fn followed(&self, node: usize) -> Vec<String> {
+        let mut names: Vec<_> = self.hub.followed(&id(node)).iter().map(ToString::to_string).collect();
+        names.sort();
+        names
+    }
+
+    pub(super) fn lose(&self, node: usize, messages: usize) {
+        self.hub.lose(&id(node), messages);
+    }
+
+    pub(super) async fn cut(&self, node: usize) {
+        self.hub.cut(&id(node));
+        self.settle().await;
+    }
+
+    pub(super) async fn rejoin(&self, node: usize) {
+        self.hub.join(&id(node));
+        self.pass(Duration::from_millis(600)).await;
+    }
+
+    /// The broker ends and comes back with nothing.
+    pub(super) async fn restart(&self) {
+        (0..self.len()).for_each(|node| self.hub.cut(&id(node)));
+        self.settle().await;
+        self.hub.forget();
+        for node in 0..self.len() {
+            self.rejoin(node).await;
+        }
+    }
+}
+
+fn start(hub: &Hub, n: usize) -> Node {
+    let (broker, inbox) = hub.connect(id(n));
+    let config = LayerConfig { epoch_seed: n as u64 + 1, groups: rules(), ..LayerConfig::new(id(n)) };
+    let (layer, inboxes, carrier) = ChannelLayer::with_broker(config, broker, inbox, Box::new(drop));
+    let carried = layer.clone();
+    tokio::spawn(async move { carried.carry(carrier).await });
+    Node::of(layer, inboxes.into_iter().next().expect("one shard"))
+}
+
+fn rules() -> Vec<GroupRule> {
+    let rule = |name: &str, history, is_local| {
+        let pattern = Pattern::parse(name).expect("a valid pattern");
+        GroupRule { pattern, history, presence: false, is_local }
+    };
+    let history = HistoryRule { messages: 1000, age: Duration::from_secs(3600) };
+    vec![rule("kept", Some(history), false), rule("local", None, true)]
+}
+
+fn id(n: usize) -> NodeId {
+    NodeId::parse(&format!("n{n}")).expect("a valid name")
+}
