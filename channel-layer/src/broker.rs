@@ -27,7 +27,11 @@
 //!
 //! `broker::contract` (feature `contract-tests`) is the list of tests that every broker passes.
 
+#[cfg(any(test, feature = "contract-tests"))]
+pub mod contract;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 use std::fmt;
 use std::future::Future;

@@ -19,6 +19,7 @@ pub mod sources;
 pub mod units;
 
 mod check;
+mod check_layer;
 mod check_params;
 mod nearest;
 mod read;
@@ -31,7 +32,7 @@ use serde::Serialize;
 
 pub use consumer::{ConsumerConfig, CpuMode, Durability, JobsConfig, Mode, Run, StoreKind};
 pub use hidden::Hidden;
-pub use layer::{CapacityConfig, GroupConfig, HistoryConfig, LayerConfig, LayerKind};
+pub use layer::{CapacityConfig, GroupConfig, HistoryConfig, LayerConfig, LayerDurability, LayerKind};
 pub use limits::LimitsConfig;
 pub use problem::{Origins, Problem, Problems};
 pub use query::{ParamConfig, ParamKind, QueryConfig, SourceConfig, SourceKind};
@@ -116,6 +117,7 @@ impl Config {
     /// Reads what variables and files are named for.
     fn read_secrets(&mut self, sources: &Sources) -> Result<(), (String, String)> {
         self.jobs.found_url = self.jobs.places().read(sources)?;
+        self.layer.found_url = self.layer.places().read(sources)?;
         for (name, source) in &mut self.source {
             source.found_url = source.places(name).read(sources)?;
         }
@@ -128,6 +130,7 @@ impl Config {
         for source in self.source.values_mut() {
             source.path = source.path.take().map(|path| folder.join(path));
         }
+        self.layer.ca_file = self.layer.ca_file.take().map(|path| folder.join(path));
         for consumer in &mut self.consumer {
             consumer.ca = consumer.ca.take().map(|path| folder.join(path));
         }

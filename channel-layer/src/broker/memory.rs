@@ -272,3 +272,23 @@ impl Link {
         taken
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::contract::{self, Node};
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        contract::run(|nodes| async move {
+            let hub = Hub::default();
+            let node = |n| {
+                let id = NodeId::parse(&format!("n{n}")).expect("a valid name");
+                let (broker, inbox) = hub.connect(id.clone());
+                Node { id, broker, inbox }
+            };
+            (0..nodes).map(node).collect()
+        })
+        .await;
+    }
+}

@@ -7,6 +7,7 @@ use groupcast_protocol::names::NAME_LEN_MAX;
 use groupcast_protocol::{GroupName, NodeId, Pattern};
 
 use super::backend::backend_url;
+use super::check_layer::check_layer;
 use super::check_params::check_params;
 use super::{
     Config, ConsumerConfig, Durability, GroupConfig, LimitsConfig, QueryConfig, Role, Run, Secret, SourceConfig,
@@ -36,6 +37,7 @@ pub(super) fn check(config: &Config) -> Vec<Found> {
     check_server(config, &mut found);
     check_limits(&config.limits, &mut found);
     check_layer(config, &mut found);
+    check_groups(&config.group, &mut found);
     check_jobs(config, &mut found);
     check_sources(config, &mut found);
     check_queries(config, &mut found);
@@ -126,28 +128,6 @@ fn check_limits(limits: &LimitsConfig, found: &mut Vec<Found>) {
     for (key, _) in times.iter().filter(|(_, time)| time.0.is_zero()) {
         found.push((format!("limits.{key}"), "must be longer than 0".to_owned()));
     }
-}
-
-fn check_layer(config: &Config, found: &mut Vec<Found>) {
-    let layer = &config.layer;
-    for (key, is_zero) in [
-        ("capacity", layer.capacity == 0),
-        ("expiry", layer.expiry.0.is_zero()),
-        ("group_expiry", layer.group_expiry.0.is_zero()),
-    ] {
-        if is_zero {
-            found.push((format!("layer.{key}"), "must be more than 0".to_owned()));
-        }
-    }
-    for (at, special) in layer.channel_capacity.iter().enumerate() {
-        if let Err(error) = Pattern::parse(&special.pattern) {
-            found.push((format!("layer.channel_capacity[{at}].pattern"), error.to_string()));
-        }
-        if special.capacity == 0 {
-            found.push((format!("layer.channel_capacity[{at}].capacity"), "must be 1 or more".to_owned()));
-        }
-    }
-    check_groups(&config.group, found);
 }
 
 fn check_groups(groups: &[GroupConfig], found: &mut Vec<Found>) {

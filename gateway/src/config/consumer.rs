@@ -27,6 +27,9 @@ pub struct JobsConfig {
     pub found_url: Option<Hidden>,
     /// With `store = "postgres"`: the schema of the tables, which is made if need be. Default `groupcast`.
     pub schema: String,
+    /// With a broker behind the layer and `store = "sqlite"`: there is only this gateway, though others could join.
+    /// Default false.
+    pub single_gateway: bool,
     /// How long a consumer that is not heard of keeps its job; then another one runs it. It is heard of three times as
     /// often, while the job's work moves. Default 15 s, at least 1 s.
     pub lease: Time,
@@ -59,6 +62,7 @@ impl Default for JobsConfig {
             url_file: None,
             found_url: None,
             schema: "groupcast".to_owned(),
+            single_gateway: false,
             lease: seconds(15),
             retention: seconds(7 * 86_400),
             max_queued: 100_000,

@@ -1,9 +1,11 @@
 //! `[layer]` and `[[group]]`: the channel layer.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::hidden::{Hidden, Places};
 use super::units::Time;
 
 /// `[layer]`.
@@ -20,6 +22,34 @@ pub struct LayerConfig {
     pub expiry: Time,
     /// How long a channel stays in a group without being added again; live connections always stay. Default 24 h.
     pub group_expiry: Time,
+    /// The broker's address: `redis://USER:PASSWORD@HOST:PORT/DATABASE`, `rediss://…` for TLS, `unix:///PATH`, or
+    /// `nats://…`, `tls://…`. Never printed.
+    #[serde(skip_serializing)]
+    pub url: Option<Hidden>,
+    /// The environment's variable that has it.
+    pub url_env: Option<String>,
+    /// The file that has it, relative to the configuration.
+    pub url_file: Option<PathBuf>,
+    /// What variable or file said.
+    #[serde(skip)]
+    pub found_url: Option<Hidden>,
+    /// Several addresses in place of `url`: Redis servers that share the groups as channels_redis shares them (the order
+    /// counts), the sentinels of one, the nodes of a cluster, or servers of one NATS cluster. Never printed.
+    #[serde(skip_serializing)]
+    pub hosts: Vec<Hidden>,
+    /// `redis`: the name of the master that the sentinels in `hosts` watch.
+    pub sentinel: Option<String>,
+    /// `redis`: whether `hosts` are nodes of a Redis Cluster. Default no.
+    pub cluster: bool,
+    /// Certificates to trust in place of the system's, for `rediss://` and `tls://`; PEM, relative to the configuration.
+    pub ca_file: Option<PathBuf>,
+    /// What the names of all keys and topics begin with. Default `asgi`, as in Django Channels; with `nats`, `channels`.
+    pub prefix: Option<String>,
+    /// How long a call to the broker may take. Default 2 s.
+    pub timeout: Time,
+    /// How safe a message has to be when it is answered with 202. What the broker's settings do not prove is refused.
+    /// Default `broker`: it has the message.
+    pub durability: LayerDurability,
 }
 
 impl Default for LayerConfig {
@@ -30,8 +60,44 @@ impl Default for LayerConfig {
             channel_capacity: Vec::new(),
             expiry: Time(Duration::from_secs(60)),
             group_expiry: Time(Duration::from_secs(86_400)),
+            url: None,
+            url_env: None,
+            url_file: None,
+            found_url: None,
+            hosts: Vec::new(),
+            sentinel: None,
+            cluster: false,
+            ca_file: None,
+            prefix: None,
+            timeout: Time(Duration::from_secs(2)),
+            durability: LayerDurability::Broker,
         }
     }
+}
+
+impl LayerConfig {
+    /// The broker's addresses, whichever of `url`, `url_env`, `url_file` and `hosts` has them.
+    pub fn addresses(&self) -> Vec<&Hidden> {
+        match self.found_url.as_ref().or(self.url.as_ref()) {
+            Some(url) => vec![url],
+            None => self.hosts.iter().collect(),
+        }
+    }
+
+    pub(super) fn places(&self) -> Places<'_> {
+        let (text, env, file) = (self.url.as_ref(), self.url_env.as_deref(), self.url_file.as_deref());
+        Places { key: "layer.url".to_owned(), text, env, file }
+    }
+}
+
+/// How safe a message is that the broker has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayerDurability {
+    /// The broker has it, perhaps only in memory.
+    Broker,
+    /// The broker's disk has it.
+    Fsync,
 }
 
 /// One entry of `[layer] channel_capacity`.
@@ -50,6 +116,10 @@ pub struct CapacityConfig {
 pub enum LayerKind {
     /// Nothing: one process.
     Memory,
+    /// Redis, or what speaks its protocol.
+    Redis,
+    /// NATS.
+    Nats,
 }
 
 /// `[[group]]`: settings of the groups that a pattern matches. Of several patterns the first that matches counts.

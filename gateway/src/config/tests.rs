@@ -168,11 +168,41 @@ fn what_is_not_toml_is_told_with_its_place() {
 #[test]
 fn what_this_build_lacks_is_refused_by_name() {
     refused(
-        "[auth]\njwt_secret = \"s\"\n[layer]\nkind = \"redis\"\nurl = \"redis://x\"",
-        &[("auth", "`auth`"), ("layer.kind", "`redis`")],
+        "[auth]\njwt_secret = \"s\"\n[layer]\nserializer = \"json\"",
+        &[("auth", "`auth`"), ("layer.serializer", "`dialects`")],
     );
     refused("[server]\nops_listen = \"127.0.0.1:9000\"", &[("server.ops_listen", "`ops-listener`")]);
-    refused("[layer]\nurl = \"redis://x\"", &[("layer.url", "`redis` or `nats`")]);
+}
+
+#[test]
+fn a_broker_is_checked() {
+    let layer = |text: &str| format!("[layer]\n{text}");
+    let fine = |text: &str| load(&layer(text), &[("BROKER", "redis://:s3cret@127.0.0.1")], vec![]).expect(text);
+    let redis = "kind = \"redis\"\nurl = \"redis://u:s3cret@127.0.0.1:6379/0\"";
+    for text in
+        [redis, "kind = \"redis\"\nurl_env = \"BROKER\"", "kind = \"nats\"\nhosts = [\"nats://a\", \"tls://b\"]"]
+    {
+        let config = fine(text);
+        assert!(!config.layer.addresses().is_empty());
+        assert!(!config.print().contains("s3cret") && !format!("{config:?}").contains("s3cret"));
+    }
+    refused(&layer("url = \"redis://x\""), &[("layer.url", "is for kind")]);
+    refused(&layer("kind = \"redis\""), &[("layer.url", "is missing")]);
+    refused(&layer("kind = \"nats\"\nurl = \"redis://x\""), &[("layer.url", "nats://")]);
+    refused(&layer(&format!("{redis}\nhosts = [\"redis://a\"]")), &[("layer.url", "twice")]);
+    refused(&layer("kind = \"redis\"\nhosts = [\"redis://a\", \"b:6379\"]"), &[("layer.hosts[1]", "redis://")]);
+    refused(&layer(&format!("{redis}\nsentinel = \"m\"")), &[("layer.sentinel", "hosts")]);
+    refused(&layer(&format!("{redis}\nprefix = \"a b\"")), &[("layer.prefix", "1 to 64")]);
+    refused("[jobs]\nsingle_gateway = true", &[("jobs.single_gateway", "take it out")]);
+}
+
+#[test]
+fn a_broker_and_a_queue_of_one_gateway_do_not_go_together() {
+    let consumer = "[[consumer]]\nname = \"e\"\ngroup = \"g\"\ntype = \"t\"\nrun = \"embedded\"\n";
+    let text = format!("[layer]\nkind = \"redis\"\nurl = \"redis://x\"\n{consumer}");
+    refused(&text, &[("jobs.store", "single_gateway")]);
+    assert!(load(&format!("{text}[jobs]\nsingle_gateway = true"), &[], vec![]).is_ok());
+    assert!(load(&format!("{text}durability = \"memory\""), &[], vec![]).is_ok());
 }
 
 const BACKEND: &str = "[[consumer]]\nname = \"h\"\ngroup = \"g\"\ntype = \"t\"\nrun = \"http\"\n";

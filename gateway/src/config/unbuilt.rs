@@ -8,7 +8,9 @@ use super::problem::{Origins, Problem};
 
 /// A key whose value needs a feature: section, key, value, feature, what to do.
 const VALUES: &[(&str, &str, &str, &str, &str)] = &[
+    #[cfg(not(feature = "redis"))]
     ("layer", "kind", "redis", "redis", "use \"memory\" for one gateway"),
+    #[cfg(not(feature = "nats"))]
     ("layer", "kind", "nats", "nats", "use \"memory\" for one gateway"),
     #[cfg(not(feature = "postgres"))]
     ("jobs", "store", "postgres", "postgres", "use \"sqlite\" for one gateway"),
@@ -21,26 +23,18 @@ const KEYS: &[(&str, &[&str], &str)] = &[
     (
         "layer",
         &[
-            "url",
-            "url_env",
-            "url_file",
-            "hosts",
-            "hosts_env",
-            "hosts_file",
             "dialect",
-            "prefix",
             "serializer",
             "encryption_keys",
             "encryption_keys_env",
             "encryption_keys_file",
             "random_prefix_length",
         ],
-        "redis` or `nats",
+        "dialects",
     ),
     ("server", &["ops_listen"], "ops-listener"),
     #[cfg(not(feature = "postgres"))]
     ("jobs", &["url", "url_env", "url_file", "schema"], "postgres"),
-    ("jobs", &["single_gateway"], "redis"),
     #[cfg(not(feature = "postgres"))]
     ("source", &["url", "url_env", "url_file", "role"], "postgres"),
 ];

@@ -1,0 +1,215 @@
+//! Redis between nodes, 6.2 and later, or what speaks its protocol: pub/sub by group, numbers and history in scripts.
+//!
+//! One pub/sub topic for each group, to which a node subscribes while it follows the group; one script numbers, keeps and
+//! publishes a message, so that none of the three is without the others. Reading order: `config`, `names` (keys and
+//! topics), `link` (one server: connecting, watching, connecting again), `arrivals` (what a server pushes), `scripts`.
+//!
+//! ```text
+//! PREFIX:{GROUP}        topic; the payload is an envelope
+//! PREFIX:{GROUP}:h      hash: e = epoch, n = offset of the newest message, r = run id of the server that began the epoch
+//! PREFIX:{GROUP}:s      stream: ids OFFSET-0, t = Redis's time in ms, m = the envelope behind the offset
+//! PREFIX:node:NODE      topic of one node: `CHANNEL MESSAGE`
+//! PREFIX:ch:CHANNEL     list of a channel that any node may read: `DEADLINE_MS MESSAGE`
+//! PREFIX:mail           topic: the name of a channel that was found empty and has a message
+//! PREFIX:notes          topic of all nodes
+//! ```
+//!
+//! **Epochs.** A server that was started anew, or another one after a failover, has another run id: whatever it still has
+//! may lack what was acknowledged last. So the group begins a new epoch there, and nothing of the old one is given out.
+//!
+//! **Several hosts** share the groups as channels_redis shares them ([`shard`]).
+
+mod arrivals;
+mod config;
+mod link;
+mod names;
+mod scripts;
+pub mod shard;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use groupcast_protocol::{ChannelName, Envelope, GroupName, Message, NodeId, Position};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{
+    Ask, Broker, BrokerCall, BrokerError, BrokerInbox, ChannelBound, INBOX, Kept, Level, Publication, Published,
+    WhereIs,
+};
+pub use config::{AddressError, RedisConfig, Topology};
+use link::Link;
+use names::Names;
+
+/// Redis as the broker of one node.
+#[derive(Debug)]
+pub struct RedisBroker {
+    links: Vec<Link>,
+    names: Names,
+    max_bytes: usize,
+    /// The task of each link.
+    tasks: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+impl RedisBroker {
+    /// Connects in the background, and again whenever the link is lost: a server that is not there yet is waited for.
+    ///
+    /// # Errors
+    /// When an address cannot be understood.
+    pub fn connect(config: RedisConfig, node: &NodeId) -> Result<(Arc<Self>, BrokerInbox), AddressError> {
+        let (events, inbox) = mpsc::channel(INBOX);
+        let names = Names::new(&config.prefix);
+        let shared = Arc::new(link::Shared::new(&config, names.clone(), node, events));
+        let (mut links, mut tasks) = (Vec::new(), JoinSet::new());
+        for server in config.servers()? {
+            let link = Link::new(server, config.timeout);
+            tasks.spawn(link.clone().keep(shared.clone()));
+            links.push(link);
+        }
+        shared.expect(links.len());
+        let max_bytes = config.message_bytes;
+        Ok((Arc::new(Self { links, names, max_bytes, tasks: tokio::sync::Mutex::new(tasks) }), inbox))
+    }
+
+    /// The server that has a group.
+    fn link_of(&self, group: &GroupName) -> &Link {
+        &self.links[shard::index(group.as_str().as_bytes(), self.links.len())]
+    }
+
+    fn link_of_channel(&self, channel: &ChannelName) -> &Link {
+        &self.links[shard::index(channel.non_local().as_bytes(), self.links.len())]
+    }
+
+    /// Groups by the server that has them.
+    fn by_link<T>(&self, items: Vec<T>, group: impl Fn(&T) -> &GroupName) -> Vec<Vec<(usize, T)>> {
+        let mut parts: Vec<Vec<(usize, T)>> = self.links.iter().map(|_| Vec::new()).collect();
+        for (at, item) in items.into_iter().enumerate() {
+            let link = shard::index(group(&item).as_str().as_bytes(), self.links.len());
+            parts[link].push((at, item));
+        }
+        parts
+    }
+}
+
+impl Broker for RedisBroker {
+    fn publish(&self, publication: Publication) -> BrokerCall<'_, Published> {
+        Box::pin(async move {
+            let link = self.link_of(&publication.group).up()?;
+            let position = scripts::publish(&link, &self.names, &publication).await?;
+            Ok(Published { position })
+        })
+    }
+
+    fn follow(&self, groups: Vec<GroupName>) -> BrokerCall<'_, ()> {
+        Box::pin(async move {
+            for (link, part) in self.links.iter().zip(self.by_link(groups, |group| group)) {
+                if !part.is_empty() {
+                    let topics: Vec<String> = part.iter().map(|(_, group)| self.names.topic(group)).collect();
+                    link.up()?.subscribe(&topics).await?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn unfollow(&self, groups: Vec<GroupName>) -> BrokerCall<'_, ()> {
+        Box::pin(async move {
+            for (link, part) in self.links.iter().zip(self.by_link(groups, |group| group)) {
+                if !part.is_empty() {
+                    let topics: Vec<String> = part.iter().map(|(_, group)| self.names.topic(group)).collect();
+                    link.up()?.unsubscribe(&topics).await?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn heads(&self, asks: Vec<WhereIs>) -> BrokerCall<'_, Vec<Position>> {
+        Box::pin(async move {
+            let mut heads: Vec<(usize, Position)> = Vec::with_capacity(asks.len());
+            for (link, part) in self.links.iter().zip(self.by_link(asks, |ask| &ask.group)) {
+                if !part.is_empty() {
+                    heads.extend(scripts::heads(&link.up()?, &self.names, part).await?);
+                }
+            }
+            heads.sort_by_key(|(at, _)| *at);
+            Ok(heads.into_iter().map(|(_, head)| head).collect())
+        })
+    }
+
+    fn history(&self, ask: Ask) -> BrokerCall<'_, Kept> {
+        Box::pin(async move {
+            let link = self.link_of(&ask.group).up()?;
+            scripts::history(&link, &self.names, &ask, self.max_bytes).await
+        })
+    }
+
+    fn send(&self, node: NodeId, channel: ChannelName, message: Message) -> BrokerCall<'_, bool> {
+        Box::pin(async move {
+            let link = self.link_of_channel(&channel).up()?;
+            let payload = names::with_text(channel.as_str(), message.raw());
+            link.publish(&self.names.node(&node), &payload).await.map(|receivers| receivers > 0)
+        })
+    }
+
+    fn push(&self, channel: ChannelName, message: Message, bound: ChannelBound) -> BrokerCall<'_, bool> {
+        Box::pin(async move {
+            let link = self.link_of_channel(&channel).up()?;
+            scripts::push(&link, &self.names, &channel, &message, bound).await
+        })
+    }
+
+    fn take(&self, channel: ChannelName) -> BrokerCall<'_, Option<Message>> {
+        Box::pin(async move {
+            let link = self.link_of_channel(&channel).up()?;
+            scripts::take(&link, &self.names, &channel, self.max_bytes).await
+        })
+    }
+
+    fn tell(&self, note: Bytes) -> BrokerCall<'_, ()> {
+        Box::pin(async move {
+            // All nodes listen on the first server.
+            self.links[0].up()?.publish(&self.names.notes(), &note).await.map(drop)
+        })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.links.iter().try_for_each(Link::ready)
+    }
+
+    fn level(&self) -> Level {
+        self.links.iter().map(Link::level).min().unwrap_or(Level::Broker)
+    }
+
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            self.tasks.lock().await.shutdown().await;
+            self.links.iter().for_each(Link::close);
+        })
+    }
+}
+
+/// What Redis answered when it did not do what it was asked.
+fn failure(error: &redis::RedisError, after: std::time::Duration) -> BrokerError {
+    if error.is_timeout() {
+        return BrokerError::TimedOut { after };
+    }
+    let why = error.to_string();
+    if error.code().is_some() && !error.is_io_error() {
+        return BrokerError::Refused { why };
+    }
+    BrokerError::Unavailable { why }
+}
+
+/// The envelope behind the offset, as it is in a stream: ` META MESSAGE`.
+fn message_of(tail: &[u8], max: usize) -> Option<Message> {
+    let rest = tail.strip_prefix(b" ")?;
+    let at = rest.iter().position(|byte| *byte == b' ')?;
+    Message::parse_within(Bytes::copy_from_slice(&rest[at + 1..]), max).ok()
+}
+
+/// What a server pushes for a group.
+fn envelope_of(payload: Vec<u8>, max: usize) -> Option<Envelope> {
+    Envelope::decode(&payload.into(), max).ok()
+}

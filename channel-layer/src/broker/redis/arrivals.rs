@@ -1,0 +1,111 @@
+//! What a server pushes: read, checked, and handed to the layer without waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use groupcast_protocol::{ChannelName, Message};
+use parking_lot::Mutex;
+use redis::{PushInfo, PushKind, Value};
+use tokio::sync::{Notify, mpsc};
+
+use super::envelope_of;
+use super::names::{Names, Topic};
+use crate::broker::BrokerEvent;
+
+/// Takes what one connection is pushed.
+pub(super) struct Arrivals {
+    names: Names,
+    max_bytes: usize,
+    events: mpsc::Sender<BrokerEvent>,
+    broken: Arc<Broken>,
+}
+
+/// That a connection is of no use any more, and why.
+#[derive(Debug, Default)]
+pub(super) struct Broken {
+    is_over: AtomicBool,
+    why: Mutex<Option<String>>,
+    told: Notify,
+}
+
+/// What was pushed has no place to go.
+pub(super) struct Unwanted;
+
+impl Broken {
+    /// Notes the first cause.
+    fn note(&self, why: &str) {
+        self.end();
+        self.why.lock().get_or_insert_with(|| why.to_owned());
+        self.told.notify_one();
+    }
+
+    /// Nothing more is taken.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Release);
+    }
+
+    pub(super) async fn wait(&self) {
+        self.told.notified().await;
+    }
+
+    pub(super) fn why(&self) -> String {
+        self.why.lock().clone().unwrap_or_else(|| "the connection has ended".to_owned())
+    }
+}
+
+impl Arrivals {
+    pub(super) fn new(names: Names, max_bytes: usize, events: mpsc::Sender<BrokerEvent>, broken: Arc<Broken>) -> Self {
+        Self { names, max_bytes, events, broken }
+    }
+
+    /// Takes a push. Where the layer has no room the connection is given up, as Redis gives up a client that does not read:
+    /// what is lost is found out when it is made anew.
+    pub(super) fn take(&self, push: PushInfo) -> Result<(), Unwanted> {
+        if self.broken.is_over.load(Ordering::Acquire) {
+            return Err(Unwanted);
+        }
+        let event = match push.kind {
+            PushKind::Message | PushKind::SMessage => self.event(push.data),
+            PushKind::Disconnection => {
+                self.broken.note("the connection was lost");
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        let Some(event) = event else {
+            tracing::debug!("something that is no message of ours was dropped");
+            return Ok(());
+        };
+        if self.events.try_send(event).is_err() {
+            self.broken.note("messages came faster than they were taken");
+        }
+        Ok(())
+    }
+
+    fn event(&self, data: Vec<Value>) -> Option<BrokerEvent> {
+        let [Value::BulkString(topic), Value::BulkString(payload)] = <[Value; 2]>::try_from(data).ok()? else {
+            return None;
+        };
+        match self.names.read(&topic)? {
+            Topic::Group(group) => {
+                let envelope = envelope_of(payload, self.max_bytes)?;
+                Some(BrokerEvent::Message { group, envelope })
+            }
+            Topic::Node => self.direct(payload.into()),
+            Topic::Mail => Some(BrokerEvent::Mail { channel: name(&payload)? }),
+            Topic::Notes => Some(BrokerEvent::Note(payload.into())),
+        }
+    }
+
+    fn direct(&self, payload: Bytes) -> Option<BrokerEvent> {
+        let at = payload.iter().position(|byte| *byte == b' ')?;
+        let channel = name(&payload[..at])?;
+        let message = Message::parse_within(payload.slice(at + 1..), self.max_bytes).ok()?;
+        Some(BrokerEvent::Direct { channel, message })
+    }
+}
+
+fn name(text: &[u8]) -> Option<ChannelName> {
+    ChannelName::parse(std::str::from_utf8(text).ok()?).ok()
+}

@@ -1,0 +1,220 @@
+//! What Redis does in one step: scripts, each with the calls that run it.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use groupcast_protocol::{ChannelName, Envelope, Message, Position};
+use redis::Script;
+
+use super::link::Up;
+use super::names::Names;
+use super::{failure, message_of};
+use crate::broker::{Ask, BrokerError, ChannelBound, Kept, LIFE, Publication, WhereIs};
+
+/// A group's epoch and newest offset, begun where this server does not go on: it is another one than began the epoch, or
+/// knows nothing of the group. KEYS: head, stream. ARGV: fresh epoch, run id, life in ms.
+const PLACE: &str = r"
+local head = redis.call('HMGET', KEYS[1], 'e', 'r', 'n')
+local epoch, n = head[1], tonumber(head[3] or 0)
+if not epoch or head[2] ~= ARGV[2] then
+  epoch, n = ARGV[1], 0
+  redis.call('DEL', KEYS[2])
+  redis.call('HSET', KEYS[1], 'e', epoch, 'r', ARGV[2], 'n', 0)
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+";
+
+/// ARGV behind those of [`PLACE`]: topic, envelope behind the offset, messages to keep (0: none), their age in ms.
+static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        r"
+n = redis.call('HINCRBY', KEYS[1], 'n', 1)
+local offset = string.format('%.0f', n)
+if ARGV[6] ~= '0' then
+  local t = redis.call('TIME')
+  local now = t[1] .. string.format('%03d', math.floor(t[2] / 1000))
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], offset .. '-0', 't', now, 'm', ARGV[5])
+  redis.call('PEXPIRE', KEYS[2], ARGV[7])
+end
+redis.call('PUBLISH', ARGV[4], 'gc1 ' .. epoch .. ' ' .. offset .. ARGV[5])
+return {epoch, offset}
+",
+    )
+});
+
+static HEAD: LazyLock<Script> = LazyLock::new(|| script("return {epoch, string.format('%.0f', n)}"));
+
+/// ARGV behind those of [`PLACE`]: id of the first entry, how many.
+static HISTORY: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        r"
+local t = redis.call('TIME')
+local now = t[1] .. string.format('%03d', math.floor(t[2] / 1000))
+local entries = redis.call('XRANGE', KEYS[2], ARGV[4], '+', 'COUNT', ARGV[5])
+return {epoch, string.format('%.0f', n), now, entries}
+",
+    )
+});
+
+/// Redis's time in milliseconds: those of the nodes may differ.
+const NOW: &str = r"
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+";
+
+/// KEYS: list, waiting. ARGV: capacity, message, expiry in ms, topic of the mail, channel.
+static PUSH: LazyLock<Script> = LazyLock::new(|| {
+    timed(
+        r"
+while true do
+  local first = redis.call('LINDEX', KEYS[1], 0)
+  if not first or tonumber(string.match(first, '^%d+')) > now then break end
+  redis.call('LPOP', KEYS[1])
+end
+if redis.call('LLEN', KEYS[1]) >= tonumber(ARGV[1]) then return 0 end
+redis.call('RPUSH', KEYS[1], string.format('%.0f ', now + ARGV[3]) .. ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+if redis.call('DEL', KEYS[2]) == 1 then redis.call('PUBLISH', ARGV[4], ARGV[5]) end
+return 1
+",
+    )
+});
+
+/// KEYS: list, waiting.
+static TAKE: LazyLock<Script> = LazyLock::new(|| {
+    timed(
+        r"
+while true do
+  local first = redis.call('LPOP', KEYS[1])
+  if not first then
+    redis.call('SET', KEYS[2], '1', 'EX', 3600)
+    return false
+  end
+  if tonumber(string.match(first, '^%d+')) > now then return first end
+end
+",
+    )
+});
+
+fn timed(rest: &str) -> Script {
+    Script::new(&format!("{NOW}{rest}"))
+}
+
+fn script(rest: &str) -> Script {
+    Script::new(&format!("{PLACE}{rest}"))
+}
+
+pub(super) async fn publish(up: &Up, names: &Names, publication: &Publication) -> Result<Position, BrokerError> {
+    let Publication { group, message, keep, fresh_epoch } = publication;
+    let tail = Envelope::tail(message);
+    let (messages, age) = keep.map_or((0, Duration::ZERO), |rule| (rule.messages, rule.age));
+    let mut call = PUBLISH.prepare_invoke();
+    call.key(names.head(group)).key(names.stream(group));
+    call.arg(&**fresh_epoch).arg(&*up.run_id).arg(life(age)).arg(names.topic(group)).arg(&tail[..]);
+    call.arg(messages).arg(millis(age));
+    let (epoch, offset): (String, String) = up.invoke(&call).await?;
+    position(epoch, &offset)
+}
+
+pub(super) async fn heads(
+    up: &Up,
+    names: &Names,
+    asks: Vec<(usize, WhereIs)>,
+) -> Result<Vec<(usize, Position)>, BrokerError> {
+    let mut heads = Vec::with_capacity(asks.len());
+    // Loaded by the first, so that the rest can go at once.
+    for (at, WhereIs { group, fresh_epoch }) in asks.iter().take(1) {
+        let mut call = HEAD.prepare_invoke();
+        call.key(names.head(group)).key(names.stream(group)).arg(&**fresh_epoch).arg(&*up.run_id).arg(millis(LIFE));
+        let (epoch, offset): (String, String) = up.invoke(&call).await?;
+        heads.push((*at, position(epoch, &offset)?));
+    }
+    let mut pipeline = redis::pipe();
+    for (_, WhereIs { group, fresh_epoch }) in asks.iter().skip(1) {
+        pipeline.cmd("EVALSHA").arg(HEAD.get_hash()).arg(2).arg(names.head(group)).arg(names.stream(group));
+        pipeline.arg(&**fresh_epoch).arg(&*up.run_id).arg(millis(LIFE));
+    }
+    if asks.len() > 1 {
+        for ((at, _), answer) in asks.iter().skip(1).zip(up.run_all(&pipeline).await?) {
+            let (epoch, offset): (String, String) =
+                redis::from_redis_value(answer).map_err(|error| failure(&error.into(), up.timeout))?;
+            heads.push((*at, position(epoch, &offset)?));
+        }
+    }
+    Ok(heads)
+}
+
+/// An id, and names and values of its fields in turn.
+type Entry = (String, Vec<Vec<u8>>);
+
+pub(super) async fn history(up: &Up, names: &Names, ask: &Ask, max: usize) -> Result<Kept, BrokerError> {
+    let Ask { group, rule, after, limit, fresh_epoch } = ask;
+    let mut call = HISTORY.prepare_invoke();
+    call.key(names.head(group)).key(names.stream(group));
+    call.arg(&**fresh_epoch).arg(&*up.run_id).arg(life(rule.age));
+    call.arg(format!("{}-0", after + 1)).arg(limit + 1);
+    let (epoch, head, now, entries): (String, String, String, Vec<Entry>) = up.invoke(&call).await?;
+    let head = position(epoch, &head)?;
+    let more = entries.len() > *limit;
+    let oldest = now.parse::<u64>().unwrap_or(0).saturating_sub(millis(rule.age));
+    let first = head.offset.saturating_sub(rule.messages as u64) + 1;
+    let read = |(id, fields): &Entry| {
+        let offset: u64 = id.strip_suffix("-0")?.parse().ok()?;
+        let field = |name: &[u8]| fields.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| &pair[1]);
+        let at: u64 = std::str::from_utf8(field(b"t")?).ok()?.parse().ok()?;
+        (at > oldest && offset >= first).then_some(())?;
+        Some((offset, message_of(field(b"m")?, max)?))
+    };
+    let messages = entries.iter().take(*limit).filter_map(read).collect();
+    Ok(Kept { head, messages, more })
+}
+
+pub(super) async fn push(
+    up: &Up,
+    names: &Names,
+    channel: &ChannelName,
+    message: &Message,
+    bound: ChannelBound,
+) -> Result<bool, BrokerError> {
+    let mut call = PUSH.prepare_invoke();
+    call.key(names.channel(channel)).key(names.waiting(channel));
+    call.arg(bound.capacity).arg(&message.raw()[..]);
+    call.arg(millis(bound.expiry)).arg(names.mail()).arg(channel.as_str());
+    up.invoke(&call).await
+}
+
+pub(super) async fn take(
+    up: &Up,
+    names: &Names,
+    channel: &ChannelName,
+    max: usize,
+) -> Result<Option<Message>, BrokerError> {
+    loop {
+        let mut call = TAKE.prepare_invoke();
+        call.key(names.channel(channel)).key(names.waiting(channel));
+        let taken: Option<Vec<u8>> = up.invoke(&call).await?;
+        let Some(entry) = taken.map(Bytes::from) else { return Ok(None) };
+        let text = entry.iter().position(|byte| *byte == b' ').map(|at| entry.slice(at + 1..));
+        // What is no message is not ours; the next one may be.
+        if let Some(message) = text.and_then(|text| Message::parse_within(text, max).ok()) {
+            return Ok(Some(message));
+        }
+    }
+}
+
+fn position(epoch: String, offset: &str) -> Result<Position, BrokerError> {
+    let offset = offset.parse().ok();
+    let position = offset.and_then(|offset| Position::new(&epoch, offset).ok());
+    position
+        .ok_or_else(|| BrokerError::Refused { why: "a group's key has another form; is the prefix ours alone?".into() })
+}
+
+/// How long a group's place is remembered: as long as its messages are, and longer.
+fn life(age: Duration) -> u64 {
+    millis(LIFE.max(age * 2))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}

@@ -1,0 +1,182 @@
+//! Redis as the broker: the list that every broker passes, and what is Redis's own. Starts servers of its own.
+
+mod server;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use groupcast_channel_layer::broker::contract::{self, Node};
+use groupcast_channel_layer::broker::redis::{RedisBroker, RedisConfig, Topology};
+use groupcast_channel_layer::broker::{Broker, BrokerEvent, Level, Publication};
+use groupcast_channel_layer::contract::{group, message};
+use groupcast_protocol::{NodeId, Position};
+use server::Redis;
+use tokio::time::timeout;
+
+#[tokio::test]
+async fn keeps_the_contract() {
+    let server = Redis::start(&[]);
+    let server = &server;
+    contract::run(|nodes| async move { fresh(server, nodes) }).await;
+}
+
+#[tokio::test]
+async fn several_servers_keep_the_contract() {
+    let servers = [Redis::start(&[]), Redis::start(&[]), Redis::start(&[])];
+    let servers = &servers;
+    contract::run(|nodes| async move {
+        servers.iter().for_each(|server| drop(server.command(&["FLUSHALL"])));
+        let addresses: Vec<String> = servers.iter().map(Redis::address).collect();
+        (0..nodes).map(|n| node(n, config(addresses.clone()))).collect()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_was_started_anew_begins_new_epochs() {
+    let mut server = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut node = fresh(&server, 1).remove(0);
+    next(&mut node, is_up).await;
+    let before = publish(&node, 1).await.expect("it is there");
+    server.kill();
+    let why = next(&mut node, |event| matches!(event, BrokerEvent::Down { .. })).await;
+    assert!(node.broker.ready().is_err(), "{why:?}");
+    assert!(publish(&node, 2).await.is_none());
+    server.restart();
+    next(&mut node, is_up).await;
+    let after = publish(&node, 3).await.expect("it is there again");
+    assert!(before.epoch != after.epoch && after.offset == 1, "{before} {after}: what it has may lack what it had");
+}
+
+#[tokio::test]
+async fn what_a_server_proves_is_told() {
+    for (settings, level) in [
+        (&["--appendonly", "yes", "--appendfsync", "always"][..], Level::Fsync),
+        (&["--appendonly", "yes", "--appendfsync", "everysec"], Level::Broker),
+        (&[], Level::Broker),
+    ] {
+        let server = Redis::start(settings);
+        let mut node = fresh(&server, 1).remove(0);
+        next(&mut node, is_up).await;
+        assert_eq!(node.broker.level(), level, "{settings:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_noticed() {
+    let server = Redis::start(&[]);
+    let mut node = fresh(&server, 1).remove(0);
+    next(&mut node, is_up).await;
+    server.stop();
+    next(&mut node, |event| matches!(event, BrokerEvent::Down { .. })).await;
+    let failed = timeout(Duration::from_secs(1), publish(&node, 1)).await.expect("it fails at once");
+    assert_eq!(failed, None);
+    server.cont();
+    next(&mut node, is_up).await;
+    publish(&node, 1).await.expect("it is there again");
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_dropped() {
+    let server = Redis::start(&[]);
+    let mut node = fresh(&server, 1).remove(0);
+    next(&mut node, is_up).await;
+    node.broker.follow(vec![group("room")]).await.expect("it is there");
+    let large = format!("gc1 e 1 - {{\"type\":\"a\",\"x\":\"{}\"}}", "x".repeat(70_000));
+    for garbage in ["", "x", "gc1", "gc1 e 1 - {}", "gc1 e x - {\"type\":\"a\"}", "\u{0}\u{1}", &large] {
+        for topic in ["t:{room}", "t:node:n0", "t:mail", "t:{a b}"] {
+            server.command(&["PUBLISH", topic, garbage]);
+        }
+    }
+    publish(&node, 7).await.expect("it is there");
+    next(&mut node, |event| matches!(event, BrokerEvent::Message { envelope, .. } if envelope.message == message(7)))
+        .await;
+}
+
+#[tokio::test]
+async fn a_user_with_few_rights_is_enough() {
+    let server = Redis::start(&[]);
+    let rights = "on >s3cret ~t:* &t:* +@all -@admin -@dangerous +info";
+    let rights = ["ACL", "SETUSER", "gc"].into_iter().chain(rights.split(' ')).collect::<Vec<_>>();
+    assert!(server.command(&rights).contains("OK"));
+    server.command(&["ACL", "SETUSER", "default", "off"]);
+    let address = server.address().replace("redis://", "redis://gc:s3cret@");
+    let mut good = node(0, config(vec![address.clone()]));
+    next(&mut good, is_up).await;
+    publish(&good, 1).await.expect("it is there");
+    assert_eq!(good.broker.level(), Level::Broker, "CONFIG is refused, so nothing is proved");
+    let bad = node(0, config(vec![address.replace("s3cret", "wr0ng")]));
+    let why = eventually_not_ready(&bad).await;
+    assert!(!why.contains("wr0ng") && !format!("{:?}", bad.broker).contains("wr0ng"), "{why}");
+}
+
+#[tokio::test]
+async fn follows_the_master_that_sentinels_name() {
+    let mut master = Redis::start(&[]);
+    let replica = Redis::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
+    replica.eventually(&["INFO", "replication"], "master_link_status:up");
+    let sentinels = [master.sentinel("gc"), master.sentinel("gc"), master.sentinel("gc")];
+    for sentinel in &sentinels {
+        sentinel.eventually(&["SENTINEL", "REPLICAS", "gc"], &replica.port().to_string());
+        sentinel.eventually(&["INFO", "sentinel"], "sentinels=3");
+    }
+    let addresses = sentinels.iter().map(Redis::address).collect();
+    let topology = Topology::Sentinels("gc".to_owned());
+    let mut node = node(0, RedisConfig { topology, ..config(addresses) });
+    next(&mut node, is_up).await;
+    let before = publish(&node, 1).await.expect("it is there");
+    master.kill();
+    next(&mut node, |event| matches!(event, BrokerEvent::Down { .. })).await;
+    next(&mut node, is_up).await;
+    let after = publish(&node, 2).await.expect("the other one is there");
+    assert_ne!(before.epoch, after.epoch, "what was acknowledged last may be lost");
+}
+
+fn is_up(event: &BrokerEvent) -> bool {
+    *event == BrokerEvent::Up
+}
+
+fn fresh(server: &Redis, nodes: usize) -> Vec<Node> {
+    server.command(&["FLUSHALL"]);
+    (0..nodes).map(|n| node(n, config(vec![server.address()]))).collect()
+}
+
+fn config(addresses: Vec<String>) -> RedisConfig {
+    let timeout = Duration::from_millis(500);
+    let topology = Topology::Servers;
+    RedisConfig { addresses, topology, prefix: "t".to_owned(), timeout, message_bytes: 65_536, ca: None }
+}
+
+fn node(n: usize, config: RedisConfig) -> Node {
+    let id = NodeId::parse(&format!("n{n}")).expect("a valid name");
+    let (broker, inbox) = RedisBroker::connect(config, &id).expect("a valid address");
+    Node { id, broker: broker as Arc<dyn Broker>, inbox }
+}
+
+async fn publish(node: &Node, n: usize) -> Option<Position> {
+    let fresh_epoch = format!("e{n}").into();
+    let publication = Publication { group: group("room"), message: message(n), keep: None, fresh_epoch };
+    node.broker.publish(publication).await.ok().map(|published| published.position)
+}
+
+async fn next(node: &mut Node, is: impl Fn(&BrokerEvent) -> bool) -> BrokerEvent {
+    let found = async {
+        loop {
+            let event = node.inbox.recv().await.expect("the broker is there");
+            if is(&event) {
+                return event;
+            }
+        }
+    };
+    timeout(Duration::from_secs(30), found).await.expect("it comes")
+}
+
+async fn eventually_not_ready(node: &Node) -> String {
+    for _ in 0..500 {
+        match node.broker.ready() {
+            Err(why) if why != "connecting" => return why,
+            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    panic!("it says what is the matter");
+}

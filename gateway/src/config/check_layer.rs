@@ -1,0 +1,108 @@
+//! `[layer]`: bounds that can hold, and addresses that fit what they are for.
+
+use groupcast_protocol::Pattern;
+
+use super::check::Found;
+use super::{Config, Durability, LayerConfig, LayerKind, StoreKind};
+
+pub(super) fn check_layer(config: &Config, found: &mut Vec<Found>) {
+    let layer = &config.layer;
+    for (key, is_zero) in [
+        ("capacity", layer.capacity == 0),
+        ("expiry", layer.expiry.0.is_zero()),
+        ("group_expiry", layer.group_expiry.0.is_zero()),
+        ("timeout", layer.timeout.0.is_zero()),
+    ] {
+        if is_zero {
+            found.push((format!("layer.{key}"), "must be more than 0".to_owned()));
+        }
+    }
+    for (at, special) in layer.channel_capacity.iter().enumerate() {
+        if let Err(error) = Pattern::parse(&special.pattern) {
+            found.push((format!("layer.channel_capacity[{at}].pattern"), error.to_string()));
+        }
+        if special.capacity == 0 {
+            found.push((format!("layer.channel_capacity[{at}].capacity"), "must be 1 or more".to_owned()));
+        }
+    }
+    check_addresses(layer, found);
+    check_prefix(layer, found);
+    check_queue(config, found);
+}
+
+fn check_addresses(layer: &LayerConfig, found: &mut Vec<Found>) {
+    let mut wrong = |key: &str, why: &str| found.push((format!("layer.{key}"), why.to_owned()));
+    let said = layer.places().count() + usize::from(!layer.hosts.is_empty());
+    match (layer.kind, said) {
+        (LayerKind::Memory, 0) | (LayerKind::Redis | LayerKind::Nats, 1) => {}
+        (LayerKind::Memory, _) => {
+            let key = if layer.hosts.is_empty() { "url" } else { "hosts" };
+            wrong(key, "is for kind = \"redis\" and \"nats\"; take it out, or set that");
+        }
+        (LayerKind::Redis | LayerKind::Nats, 0) => {
+            wrong("url", "is missing; name the broker with one of url, url_env, url_file and hosts");
+        }
+        (LayerKind::Redis | LayerKind::Nats, _) => {
+            wrong("url", "is said twice; keep one of url, url_env, url_file and hosts");
+        }
+    }
+    if layer.sentinel.is_some() && (layer.kind != LayerKind::Redis || layer.hosts.is_empty()) {
+        wrong(
+            "sentinel",
+            "is the name of a master that sentinels watch; set kind = \"redis\" and hosts to the sentinels",
+        );
+    }
+    if layer.cluster && (layer.kind != LayerKind::Redis || layer.sentinel.is_some()) {
+        wrong("cluster", "is for kind = \"redis\", and not together with sentinel; take one of them out");
+    }
+    for (at, host) in layer.hosts.iter().enumerate() {
+        if !fits(layer.kind, host.expose()) {
+            wrong(&format!("hosts[{at}]"), expected(layer.kind));
+        }
+    }
+    if layer.url.as_ref().is_some_and(|url| layer.kind != LayerKind::Memory && !fits(layer.kind, url.expose())) {
+        wrong("url", expected(layer.kind));
+    }
+}
+
+fn fits(kind: LayerKind, address: &str) -> bool {
+    let schemes: &[&str] = match kind {
+        LayerKind::Memory => &[],
+        LayerKind::Redis => &["redis://", "rediss://", "unix://", "redis+unix://"],
+        LayerKind::Nats => &["nats://", "tls://"],
+    };
+    schemes.iter().any(|scheme| address.starts_with(scheme))
+}
+
+fn expected(kind: LayerKind) -> &'static str {
+    match kind {
+        LayerKind::Nats => "is not the address of a NATS server; write it as in \"nats://127.0.0.1:4222\"",
+        LayerKind::Memory | LayerKind::Redis => {
+            "is not the address of a Redis server; write it as in \"redis://127.0.0.1:6379/0\""
+        }
+    }
+}
+
+fn check_prefix(layer: &LayerConfig, found: &mut Vec<Found>) {
+    let Some(prefix) = &layer.prefix else { return };
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(is_plain) {
+        let why = "must be 1 to 64 of letters, digits and `-_.:`, the same on all gateways";
+        found.push(("layer.prefix".to_owned(), why.to_owned()));
+    }
+}
+
+/// Gateways that share groups share the work that comes by them.
+fn check_queue(config: &Config, found: &mut Vec<Found>) {
+    let is_shared = config.layer.kind != LayerKind::Memory;
+    let keeps_jobs = config.consumer.iter().any(|consumer| consumer.durability != Durability::Memory);
+    if is_shared && keeps_jobs && config.jobs.store == StoreKind::Sqlite && !config.jobs.single_gateway {
+        let why = "is one gateway's own, and with a broker there may be several: a job that one of them has, the others \
+                   cannot show, cancel or finish; set store = \"postgres\", or single_gateway = true if there is only one";
+        found.push(("jobs.store".to_owned(), why.to_owned()));
+    }
+    if config.jobs.single_gateway && !is_shared {
+        let why = "is for [layer] kind = \"redis\" and \"nats\"; take it out";
+        found.push(("jobs.single_gateway".to_owned(), why.to_owned()));
+    }
+}
