@@ -21,7 +21,7 @@ use groupcast_protocol::{ChannelName, GroupName, Message, NodeId};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::broker::{Broker, BrokerError, BrokerInbox, Publication};
+use crate::broker::{Broker, BrokerError, BrokerInbox, Level, Publication};
 use crate::config::LayerConfig;
 use crate::error::LayerError;
 use crate::layer::{ChannelLayer, Sent};
@@ -127,7 +127,9 @@ impl ChannelLayer {
     /// # Errors
     /// What is the matter, in words for `/readyz`.
     pub fn ready(&self) -> Result<(), String> {
-        self.bus.as_ref().map_or(Ok(()), |bus| bus.broker.ready())
+        let Some(bus) = &self.bus else { return Ok(()) };
+        bus.broker.ready()?;
+        bus.prove(self.registry.config.level_min).map_err(|error| error.to_string())
     }
 
     /// Tells something to all nodes, this one too, for their [`OnNote`]. Without a broker nobody is told.
@@ -162,12 +164,28 @@ impl Bus {
         message: &Message,
     ) -> Result<Sent, LayerError> {
         let config = &layer.registry.config;
+        self.prove(config.level_min)?;
         let keep = config.rule_of(group.as_str()).and_then(|rule| rule.history);
         let publication =
             Publication { group: group.clone(), message: message.clone(), keep, fresh_epoch: self.fresh_epoch(config) };
         let published = self.broker.publish(publication).await.map_err(LayerError::Broker)?;
         layer.registry.stats.broker.published.add(1);
         Ok(Sent { members: None, position: keep.is_some().then_some(published.position) })
+    }
+
+    /// Whether the broker's settings prove what is asked for.
+    fn prove(&self, level: Level) -> Result<(), LayerError> {
+        if self.broker.level() >= level {
+            return Ok(());
+        }
+        let why = match level {
+            Level::Fsync => {
+                "it is not set to write each message to disk before it answers, or does not let us see that; \
+                 with Redis set `appendonly yes` and `appendfsync always`, and let the user run CONFIG GET"
+            }
+            Level::Memory | Level::Broker => "it keeps no message",
+        };
+        Err(LayerError::Broker(BrokerError::Refused { why: why.to_owned() }))
     }
 
     /// Hands a message to a channel of another node.

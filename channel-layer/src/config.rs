@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use groupcast_protocol::{NodeId, Pattern};
 
+use crate::broker::Level;
+
 /// The bounds of a layer.
 #[derive(Debug, Clone)]
 pub struct LayerConfig {
@@ -27,6 +29,8 @@ pub struct LayerConfig {
     pub shard_queue: usize,
     /// How long a publisher waits for room before it is refused.
     pub publish_deadline: Duration,
+    /// How safe a message has to be when a broker has taken it; one that does not prove it is not used.
+    pub level_min: Level,
     /// Bytes of one group's log on one shard; at the bound the slowest readers fall off and are told.
     pub log_bytes: usize,
     /// Bytes of all logs of one shard; at the bound the longest logs are cut and their readers told.
@@ -77,6 +81,7 @@ impl LayerConfig {
             shards: 1,
             shard_queue: 4096,
             publish_deadline: Duration::from_secs(5),
+            level_min: Level::Memory,
             log_bytes: 1 << 20,
             shard_log_bytes: 64 << 20,
             epoch_seed: 0,

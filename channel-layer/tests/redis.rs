@@ -1,5 +1,8 @@
 //! Redis as the broker: the list that every broker passes, and what is Redis's own. Starts servers of its own.
 
+// Shared with the tests of the gateway, which use more of it.
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../tests/src/redis.rs"]
 mod server;
 
 use std::sync::Arc;

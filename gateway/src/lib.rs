@@ -23,6 +23,7 @@ pub mod kill_point;
 pub mod lag;
 pub mod live;
 pub mod metrics;
+mod notes;
 mod origin;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -10,6 +10,7 @@ mod descriptors;
 mod first;
 mod front;
 mod guarded;
+mod layer;
 mod paced;
 pub(crate) mod shard;
 pub(crate) mod tls;
@@ -24,8 +25,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
-use groupcast_channel_layer::{ChannelLayer, GroupRule, HistoryRule, LayerConfig};
-use groupcast_protocol::{NodeId, Pattern};
+use groupcast_channel_layer::ChannelLayer;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -35,12 +35,14 @@ use self::accept::Door;
 pub(crate) use self::accept::Peer;
 pub(crate) use self::admission::{Admission, Place};
 pub(crate) use self::guarded::Guarded;
+use self::layer::Layer;
+pub use self::layer::LayerStartError;
 use self::shard::{Served, ShardThread};
 use self::tls::{Tls, TlsError};
 pub(crate) use self::watch::Busy;
 use crate::app::{App, Parts};
 use crate::clock;
-use crate::config::{CatchUp, Config, Durability, GroupConfig, Problems, Role, StoreKind};
+use crate::config::{CatchUp, Config, Durability, Problems, Role, StoreKind};
 use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, QueryCache, Setup, Sources};
 use crate::dispatch::Dispatch;
 use crate::health::Health;
@@ -50,13 +52,12 @@ use crate::jobs::Jobs;
 use crate::lag::LoopLag;
 use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::notes;
 use crate::schedule::Schedules;
 use crate::websocket;
 
 /// How often what has expired is dropped.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// The most threads that the number of cores alone asks for.
-const SHARDS_MAX: usize = 256;
 /// The part of a drain's time that running jobs may use.
 const JOBS_SHARE: f32 = 0.6;
 /// At most this long do the closings of a drain spread.
@@ -85,6 +86,9 @@ pub enum StartError {
     /// The configuration has problems.
     #[error("the configuration cannot be used:\n{0}")]
     Config(#[from] Problems),
+    /// The channel layer cannot be made.
+    #[error("the configuration cannot be used:\n  {0}")]
+    Layer(#[from] LayerStartError),
     /// The store of jobs cannot be opened.
     #[error("the store of jobs cannot be used")]
     Jobs(#[source] crate::jobs::OpenError),
@@ -160,8 +164,9 @@ impl Groupcast {
     /// # Errors
     /// Nothing is left running when it fails.
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { config, consumers, routes, echo_at } = self;
+        let Self { mut config, consumers, routes, echo_at } = self;
         config.check()?;
+        layer::name_node(&mut config);
         let config = Arc::new(config);
         let tls = config.server.tls.as_ref().map(Tls::load).transpose()?;
         let (door, address) = open_door(&config)?;
@@ -174,7 +179,7 @@ impl Groupcast {
         }
         let queries = Arc::new(Queries::new(&config.source, &config.query).map_err(StartError::consumers)?);
         let claims = Claims::new(&config.consumer, queries.clone()).map_err(StartError::consumers)?;
-        let (layer, inboxes) = ChannelLayer::new(layer_config(&config));
+        let Layer { layer, inboxes, cluster } = layer::open(&config)?;
         let dispatch = Dispatch::new(layer.clone(), Arc::new(claims), jobs.clone());
         let limits = &config.limits;
         let cache = Arc::new(QueryCache::new(queries.clone(), limits.cache_bytes.0, limits.cache_results));
@@ -196,7 +201,7 @@ impl Groupcast {
         let metrics = Metrics::new(layer.clone(), jobs.clone(), live.clone());
         let metrics = metrics.with_calls(consumers.calls());
         let metrics = Arc::new(metrics.with_pools(Arc::clone(consumers.cpu()), Arc::clone(&sources), &lag));
-        let health = health(&jobs, &sources);
+        let health = health(&layer, &jobs, &sources);
         let idempotency = Idempotency::default();
         // One that only runs jobs has no sockets to send to.
         let schedules = if config.server.role == Role::Consumer { &[][..] } else { &config.schedule };
@@ -216,6 +221,12 @@ impl Groupcast {
             shards.push(ShardThread::start(number, inbox, door, served.clone(), app.clone(), stop.clone())?);
         }
         let tasks = TaskTracker::new();
+        if let Some(cluster) = cluster {
+            let (run, notes) = cluster.run(app.layer.clone(), stop.now.clone());
+            tasks.spawn(run);
+            let heed = notes::heed(notes, app.config.server.node.clone(), app.cache.clone(), app.live.clone());
+            tasks.spawn(heed);
+        }
         tasks.spawn(sweep(app.layer.clone(), stop.accepting.clone()));
         let (live, stop_live) = (app.live.clone(), stop.accepting.clone());
         tasks.spawn(async move { live.run(stop_live).await });
@@ -332,15 +343,6 @@ fn open_door(config: &Config) -> Result<(Door, SocketAddr), StartError> {
     listen().map_err(|source| StartError::Listen { address, source })
 }
 
-/// How many threads own connections. Not all cores: consumers, the kernel's network and the clients that share the machine
-/// need theirs, and two shards on two busy cores were measured to cost 1.8 times the CPU of one for each delivery.
-fn shards(config: &Config) -> usize {
-    match config.server.shards {
-        0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, SHARDS_MAX)),
-        shards => shards,
-    }
-}
-
 /// Without consumers nothing is ever stored, and without any that is to survive nothing is written: a gateway that only
 /// carries messages leaves no files behind, unless ticks of schedules are to be remembered.
 async fn open_jobs(config: &Config) -> Result<Jobs, StartError> {
@@ -356,9 +358,10 @@ async fn open_jobs(config: &Config) -> Result<Jobs, StartError> {
     opened.map_err(StartError::Jobs)
 }
 
-fn health(jobs: &Jobs, sources: &Arc<Sources>) -> Health {
-    let (jobs, sources) = (jobs.clone(), sources.clone());
+fn health(layer: &ChannelLayer, jobs: &Jobs, sources: &Arc<Sources>) -> Health {
+    let (layer, jobs, sources) = (layer.clone(), jobs.clone(), sources.clone());
     Health::default()
+        .with_check("layer", Arc::new(move || Box::pin(std::future::ready(layer.ready()))))
         .with_check(
             "jobs",
             Arc::new(move || {
@@ -405,42 +408,4 @@ async fn measure(lag: LoopLag, stop: CancellationToken) {
 /// Tells who comes and goes.
 async fn announce(layer: ChannelLayer, stop: CancellationToken) {
     stop.run_until_cancelled(layer.announce()).await;
-}
-
-fn layer_config(config: &Config) -> LayerConfig {
-    let node = NodeId::parse(&config.server.node).expect("check() has parsed the node's name");
-    let pattern = |text: &str| Pattern::parse(text).expect("check() has parsed the patterns");
-    LayerConfig {
-        capacity: config.layer.capacity,
-        channel_capacity: config.layer.channel_capacity.iter().map(|c| (pattern(&c.pattern), c.capacity)).collect(),
-        expiry: config.layer.expiry.0,
-        group_expiry: config.layer.group_expiry.0,
-        channels_max: config.limits.channels,
-        channel_bytes: config.limits.channel_bytes.0,
-        shards: shards(config),
-        shard_queue: config.limits.shard_queue,
-        publish_deadline: config.limits.publish_timeout.0,
-        log_bytes: config.limits.log_bytes.0,
-        shard_log_bytes: config.limits.log_bytes_per_shard.0,
-        history_bytes: config.limits.history_bytes.0,
-        // 40 bits: that two runs have the same is less likely than any other cause of loss.
-        epoch_seed: (clock::random() as u64) >> 24,
-        groups: std::iter::once(live_rule()).chain(config.group.iter().map(group_rule)).collect(),
-        ..LayerConfig::new(node)
-    }
-}
-
-/// Groups of live queries keep nothing, whatever the patterns of the configuration say: who comes is told the state.
-fn live_rule() -> GroupRule {
-    let pattern = Pattern::parse("query.*").expect("a prefix and a star are a pattern");
-    GroupRule { pattern, history: None, presence: false, is_local: true }
-}
-
-fn group_rule(group: &GroupConfig) -> GroupRule {
-    GroupRule {
-        pattern: Pattern::parse(&group.name).expect("check() has parsed the patterns"),
-        history: group.history.map(|history| HistoryRule { messages: history.messages, age: history.age.0 }),
-        presence: group.presence,
-        is_local: false,
-    }
 }

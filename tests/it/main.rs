@@ -23,6 +23,7 @@ mod isolation;
 mod live;
 mod live_load;
 mod main_job;
+mod nodes;
 mod overload;
 mod postgres;
 mod presence;

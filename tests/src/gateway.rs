@@ -71,6 +71,14 @@ impl Gateway {
         Self::ready(home, command, None).await
     }
 
+    /// Starts a gateway that is not going to be ready: it answers when this returns.
+    pub async fn start_unready(config: &str) -> Self {
+        let home = Arc::new(Home::new(config));
+        let mut process = Process::spawn(serve(&home));
+        let address = process.address().await;
+        Self { home, process, address, certificate: None }
+    }
+
     async fn ready(home: Arc<Home>, serve: Command, certificate: Option<String>) -> Self {
         let mut process = Process::spawn(serve);
         let address = process.address().await;

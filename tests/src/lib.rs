@@ -3,7 +3,7 @@
 //! Reading order: [`home`] (a folder with a configuration and a database), [`gateway`] (the process), [`http`],
 //! [`socket`], [`raw`] and [`events`] (four ways to talk to it), [`backend`] (what it talks to),
 //! [`ledger`] and [`book`] (what a reader has to have got), [`reader`] (who comes back), [`chance`] (numbers that can be repeated), [`kernel`] (what a process uses and holds),
-//! [`postgres`] (a database server), [`wait`] (deadlines).
+//! [`postgres`] (a database server), [`redis`] (a broker), [`wait`] (deadlines).
 
 pub mod backend;
 pub mod book;
@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod postgres;
 pub mod raw;
 pub mod reader;
+pub mod redis;
 pub mod socket;
 pub mod wait;
 

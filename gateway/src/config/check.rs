@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use groupcast_protocol::names::NAME_LEN_MAX;
-use groupcast_protocol::{GroupName, NodeId, Pattern};
+use groupcast_protocol::{GroupName, NodeId};
 
 use super::backend::backend_url;
 use super::check_layer::check_layer;

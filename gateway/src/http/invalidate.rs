@@ -11,6 +11,8 @@ use utoipa::ToSchema;
 use super::body::{self, JsonBytes};
 use super::problem::Problem;
 use crate::app::App;
+use crate::dispatch;
+use crate::notes::Note;
 
 /// Tags of one request.
 const TAGS_MAX: usize = 100;
@@ -54,6 +56,7 @@ struct Counts {
         (status = 400, description = "`bad_request`: no tags, too many, or not texts"),
         (status = 413, description = "`too_large`"),
         (status = 415, description = "`unsupported_media_type`"),
+        (status = 503, description = "`unavailable`: it is done here, but other gateways could not be told"),
     )
 )]
 pub(super) async fn invalidate(
@@ -70,6 +73,10 @@ pub(super) async fn invalidate(
     // The cache first: who asks anew because he hears of the change must not get what was before it.
     let queries = app.cache.invalidate(&tags) as u64;
     let invalidated = Counts { queries, live: app.live.invalidate(&tags) };
+    if app.layer.is_shared() {
+        let note = Note::Invalidate { from: app.config.server.node.clone(), tags };
+        app.layer.tell(note.encode()).await.map_err(dispatch::refusal)?;
+    }
     Ok((StatusCode::ACCEPTED, Json(Answer { invalidated })))
 }
 

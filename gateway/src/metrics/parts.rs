@@ -47,6 +47,31 @@ impl Collector for LayerPart {
         ] {
             count(&mut out, name, help, counter.value())?;
         }
+        self.encode_broker(&mut out)
+    }
+}
+
+impl LayerPart {
+    /// What a broker takes and brings; nothing without one.
+    fn encode_broker(&self, out: &mut DescriptorEncoder) -> fmt::Result {
+        let Some(followed) = self.0.followed() else { return Ok(()) };
+        let broker = &self.0.stats().broker;
+        gauge(out, "broker_up", "Whether the broker is there", u64::from(self.0.ready().is_ok()))?;
+        gauge(out, "broker_groups", "Groups that the broker brings to this gateway", followed as u64)?;
+        for (name, help, counter) in [
+            ("broker_published", "Messages that the broker took", &broker.published),
+            ("broker_arrived", "Messages of followed groups that the broker brought", &broker.arrived),
+            ("broker_doubles", "Messages that the broker brought again", &broker.doubles),
+            ("broker_holes", "Holes between messages, and groups that began anew", &broker.holes),
+            (
+                "broker_undelivered",
+                "Messages of other gateways to channels that were full or gone",
+                &broker.undelivered,
+            ),
+            ("broker_losses", "Times that the link to the broker was lost", &broker.losses),
+        ] {
+            count(out, name, help, counter.value())?;
+        }
         Ok(())
     }
 }

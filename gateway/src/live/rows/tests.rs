@@ -13,7 +13,7 @@ fn what_came_changed_and_went_is_told() {
     let after = keyed(&[json!(["LAX", 12]), json!(["BOS", 1]), json!(["MIA", 2])]);
     let diff = after.since(&before);
     assert_eq!(diff.upsert, [r#"["LAX",12]"#, r#"["MIA",2]"#]);
-    assert_eq!(diff.delete, [r#"["SFO"]"#.into()]);
+    assert_eq!(diff.delete, [Box::<str>::from(r#"["SFO"]"#)]);
     assert_eq!(diff.bytes(), 10 + 9 + 7 + 3);
 }
 

@@ -1,4 +1,6 @@
 //! A redis-server of a test's own: on a free port, in a folder of its own, ended by its process id.
+//!
+//! The tests of the channel layer include this file, so it stands on the standard library alone.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +10,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A server that runs until it is dropped.
-pub(crate) struct Redis {
+#[derive(Debug)]
+pub struct Redis {
     port: u16,
     folder: TempDir,
     arguments: Vec<String>,
@@ -19,12 +22,12 @@ const SOON: Duration = Duration::from_secs(20);
 
 impl Redis {
     /// Starts a server with these arguments, and waits until it answers.
-    pub(crate) fn start(arguments: &[&str]) -> Self {
+    pub fn start(arguments: &[&str]) -> Self {
         Self::start_as(arguments.iter().map(ToString::to_string).collect(), |_| Vec::new())
     }
 
     /// A sentinel that watches this server under a name.
-    pub(crate) fn sentinel(&self, name: &str) -> Self {
+    pub fn sentinel(&self, name: &str) -> Self {
         let watched = self.port;
         let lines = format!(
             "sentinel monitor {name} 127.0.0.1 {watched} 2\nsentinel down-after-milliseconds {name} 500\n\
@@ -47,23 +50,25 @@ impl Redis {
         server
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    /// Its port.
+    pub fn port(&self) -> u16 {
         self.port
     }
 
-    pub(crate) fn address(&self) -> String {
+    /// Where it is.
+    pub fn address(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// Ends it without a word.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().and_then(|()| process.wait()).expect("it is ours");
         }
     }
 
     /// Starts it again, with what it has kept.
-    pub(crate) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         let folder = self.folder.path().display().to_string();
         let port = self.port.to_string();
         let mut command = Command::new("redis-server");
@@ -71,8 +76,7 @@ impl Redis {
         let (file, options): (Vec<_>, Vec<_>) = self.arguments.iter().partition(|argument| argument.ends_with(".conf"));
         command.args(file).args(["--port", &port, "--bind", "127.0.0.1", "--dir", &folder, "--save", ""]).args(options);
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.process =
-            Some(process.expect("redis-server can be started; install it with `apt-get install redis-server`"));
+        self.process = Some(process.expect("redis-server can be started; `./tests/run --only tools` installs it"));
         let end = Instant::now() + SOON;
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(Instant::now() < end, "redis-server does not listen");
@@ -81,16 +85,17 @@ impl Redis {
     }
 
     /// Stops its process: it holds its connections and says nothing.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.signal("STOP");
     }
 
-    pub(crate) fn cont(&self) {
+    /// Lets it go on.
+    pub fn cont(&self) {
         self.signal("CONT");
     }
 
     /// Runs a command; gives the raw answer.
-    pub(crate) fn command(&self, words: &[&str]) -> String {
+    pub fn command(&self, words: &[&str]) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
         stream.set_read_timeout(Some(Duration::from_millis(300))).expect("it can be set");
         let mut request = format!("*{}\r\n", words.len());
@@ -107,8 +112,18 @@ impl Redis {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
+    /// Shows all commands from here on.
+    pub fn monitor(&self) -> Monitor {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
+        stream.write_all(b"MONITOR\r\n").expect("it takes a command");
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).expect("it answers");
+        stream.set_read_timeout(Some(Duration::from_millis(300))).expect("it can be set");
+        Monitor(stream)
+    }
+
     /// Waits until a command's answer has a text in it.
-    pub(crate) fn eventually(&self, words: &[&str], text: &str) {
+    pub fn eventually(&self, words: &[&str], text: &str) {
         let end = Instant::now() + SOON;
         loop {
             let answer = self.command(words);
@@ -123,6 +138,20 @@ impl Redis {
         let id = self.process.as_ref().expect("it runs").id().to_string();
         let sent = Command::new("kill").args([format!("-{name}"), id]).status().expect("kill can be started");
         assert!(sent.success());
+    }
+}
+
+/// The commands that a server is given.
+pub struct Monitor(TcpStream);
+
+impl Monitor {
+    /// What has been shown, a line for each command.
+    pub fn end(mut self) -> String {
+        let (mut shown, mut part) = (Vec::new(), [0; 65536]);
+        while let Ok(read @ 1..) = self.0.read(&mut part) {
+            shown.extend_from_slice(&part[..read]);
+        }
+        String::from_utf8_lossy(&shown).into_owned()
     }
 }
 

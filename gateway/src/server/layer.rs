@@ -1,0 +1,180 @@
+//! Makes the channel layer that the configuration asks for, with its broker.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use groupcast_channel_layer::broker::{Broker, BrokerInbox, Level};
+use groupcast_channel_layer::{Carrier, ChannelLayer, GroupRule, HistoryRule, LayerConfig, ShardInbox};
+use groupcast_protocol::{NodeId, Pattern};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::config::{self, Config, GroupConfig, LayerDurability, LayerKind};
+
+/// The most threads that the number of cores alone asks for.
+const SHARDS_MAX: usize = 256;
+/// Notes of other nodes that wait to be acted on. They are few; of more, the newest are lost, and the log says so.
+const NOTES: usize = 1024;
+/// The name of a gateway that was given none.
+const NODE_DEFAULT: &str = "gw1";
+
+/// The layer, and what belongs to it.
+pub(super) struct Layer {
+    pub(super) layer: ChannelLayer,
+    pub(super) inboxes: Vec<ShardInbox>,
+    /// There with a broker.
+    pub(super) cluster: Option<Cluster>,
+}
+
+/// What a layer with a broker needs to be run.
+pub(super) struct Cluster {
+    carrier: Carrier,
+    broker: Arc<dyn Broker>,
+    pub(super) notes: mpsc::Receiver<Bytes>,
+}
+
+/// Why there is no layer.
+#[derive(Debug, thiserror::Error)]
+#[error("[layer] {0}")]
+pub struct LayerStartError(String);
+
+/// Gives a gateway that shares groups with others a name that no other has, unless it was given one.
+pub(super) fn name_node(config: &mut Config) {
+    if config.layer.kind != LayerKind::Memory && config.server.node == NODE_DEFAULT {
+        config.server.node = format!("{NODE_DEFAULT}-{:08x}", clock::random() as u32);
+    }
+}
+
+pub(super) fn open(config: &Config) -> Result<Layer, LayerStartError> {
+    let bounds = layer_config(config);
+    let Some((broker, inbox)) = connect(config, &bounds.node)? else {
+        let (layer, inboxes) = ChannelLayer::new(bounds);
+        return Ok(Layer { layer, inboxes, cluster: None });
+    };
+    let (note, notes) = mpsc::channel(NOTES);
+    let on_note = move |bytes| {
+        if note.try_send(bytes).is_err() {
+            tracing::warn!("a note of another gateway was lost: there are too many");
+        }
+    };
+    let (layer, inboxes, carrier) = ChannelLayer::with_broker(bounds, broker.clone(), inbox, Box::new(on_note));
+    Ok(Layer { layer, inboxes, cluster: Some(Cluster { carrier, broker, notes }) })
+}
+
+impl Cluster {
+    /// What has to run for as long as the layer is used, and the notes that come meanwhile.
+    pub(super) fn run(
+        self,
+        layer: ChannelLayer,
+        stop: CancellationToken,
+    ) -> (BoxFuture<'static, ()>, mpsc::Receiver<Bytes>) {
+        let Self { carrier, broker, notes } = self;
+        let run = async move {
+            stop.run_until_cancelled(layer.carry(carrier)).await;
+            broker.close().await;
+        };
+        (Box::pin(run), notes)
+    }
+}
+
+type Connected = Option<(Arc<dyn Broker>, BrokerInbox)>;
+
+fn connect(config: &Config, node: &NodeId) -> Result<Connected, LayerStartError> {
+    match config.layer.kind {
+        LayerKind::Memory => Ok(None),
+        LayerKind::Redis => redis(config, node),
+        LayerKind::Nats => Err(LayerStartError("kind = \"nats\" is not in this build; use \"redis\"".to_owned())),
+    }
+}
+
+#[cfg(feature = "redis")]
+fn redis(config: &Config, node: &NodeId) -> Result<Connected, LayerStartError> {
+    use groupcast_channel_layer::broker::redis::{RedisBroker, RedisConfig, Topology};
+
+    let layer = &config.layer;
+    let topology = layer.sentinel.clone().map_or(Topology::Servers, Topology::Sentinels);
+    let redis = RedisConfig {
+        addresses: layer.addresses().into_iter().map(|address| address.expose().to_owned()).collect(),
+        topology,
+        prefix: prefix(layer),
+        timeout: layer.timeout.0,
+        message_bytes: config.limits.publish_bytes.0,
+        ca: ca(layer)?,
+    };
+    let (broker, inbox) = RedisBroker::connect(redis, node).map_err(|error| LayerStartError(error.to_string()))?;
+    Ok(Some((broker, inbox)))
+}
+
+#[cfg(not(feature = "redis"))]
+fn redis(_: &Config, _: &NodeId) -> Result<Connected, LayerStartError> {
+    Err(LayerStartError("kind = \"redis\" needs the feature `redis`, which this build lacks".to_owned()))
+}
+
+/// What all keys of ours begin with. Not with the prefix itself: `flush` of Django Channels deletes whatever does.
+fn prefix(layer: &config::LayerConfig) -> String {
+    format!("groupcast:{}", layer.prefix.as_deref().unwrap_or("asgi"))
+}
+
+fn ca(layer: &config::LayerConfig) -> Result<Option<Vec<u8>>, LayerStartError> {
+    let read = |path: &std::path::PathBuf| {
+        let unread =
+            |error: io::Error| LayerStartError(format!("ca_file `{}` cannot be read: {error}", path.display()));
+        std::fs::read(path).map_err(unread)
+    };
+    layer.ca_file.as_ref().map(read).transpose()
+}
+
+/// How many threads own connections. Not all cores: consumers, the kernel's network and the clients that share the machine
+/// need theirs, and two shards on two busy cores were measured to cost 1.8 times the CPU of one for each delivery.
+fn shards(config: &Config) -> usize {
+    match config.server.shards {
+        0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, SHARDS_MAX)),
+        shards => shards,
+    }
+}
+
+fn layer_config(config: &Config) -> LayerConfig {
+    let node = NodeId::parse(&config.server.node).expect("check() has parsed the node's name");
+    let pattern = |text: &str| Pattern::parse(text).expect("check() has parsed the patterns");
+    LayerConfig {
+        capacity: config.layer.capacity,
+        channel_capacity: config.layer.channel_capacity.iter().map(|c| (pattern(&c.pattern), c.capacity)).collect(),
+        expiry: config.layer.expiry.0,
+        group_expiry: config.layer.group_expiry.0,
+        channels_max: config.limits.channels,
+        channel_bytes: config.limits.channel_bytes.0,
+        shards: shards(config),
+        shard_queue: config.limits.shard_queue,
+        publish_deadline: config.limits.publish_timeout.0,
+        level_min: match config.layer.durability {
+            LayerDurability::Broker => Level::Memory,
+            LayerDurability::Fsync => Level::Fsync,
+        },
+        log_bytes: config.limits.log_bytes.0,
+        shard_log_bytes: config.limits.log_bytes_per_shard.0,
+        history_bytes: config.limits.history_bytes.0,
+        // 40 bits: that two runs have the same is less likely than any other cause of loss.
+        epoch_seed: (clock::random() as u64) >> 24,
+        groups: std::iter::once(live_rule()).chain(config.group.iter().map(group_rule)).collect(),
+        ..LayerConfig::new(node)
+    }
+}
+
+/// Groups of live queries keep nothing, whatever the patterns of the configuration say: who comes is told the state. Each
+/// gateway has its own.
+fn live_rule() -> GroupRule {
+    let pattern = Pattern::parse("query.*").expect("a prefix and a star are a pattern");
+    GroupRule { pattern, history: None, presence: false, is_local: true }
+}
+
+fn group_rule(group: &GroupConfig) -> GroupRule {
+    GroupRule {
+        pattern: Pattern::parse(&group.name).expect("check() has parsed the patterns"),
+        history: group.history.map(|history| HistoryRule { messages: history.messages, age: history.age.0 }),
+        presence: group.presence,
+        is_local: false,
+    }
+}
