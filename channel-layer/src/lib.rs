@@ -56,6 +56,8 @@ pub mod config;
 #[cfg(any(test, feature = "contract-tests"))]
 pub mod contract;
 pub mod deflate;
+#[cfg(feature = "redis")]
+pub mod dialect;
 pub mod error;
 mod group;
 mod history;
