@@ -56,6 +56,16 @@ pub struct Frame {
     pub channels: Vec<String>,
 }
 
+/// A message that was read, without [`super::CHANNEL_KEY`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// The message.
+    pub message: Message,
+    /// The channels that the key named: one, several, or none when it was not there. They may be any text: Channels takes
+    /// more than we do.
+    pub channels: Vec<String>,
+}
+
 /// Why a frame was not read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
@@ -67,13 +77,30 @@ pub enum CodecError {
     Fernet(#[from] super::fernet::FernetError),
     /// It is no MessagePack.
     #[error("a frame is no message in MessagePack: {0}")]
-    Msgpack(#[from] msgpack::MsgpackError),
-    /// It is no JSON.
-    #[error("a frame is no message in JSON: {0}")]
-    Json(#[from] serde_json::Error),
+    Msgpack(#[from] super::msgpack::MsgpackError),
+    /// The key of the channels has something else than names, or is there twice.
+    #[error("a frame has no names under `{CHANNEL_KEY}`; it was not written by a channel layer")]
+    Channels,
+    /// It is larger than the limit.
+    #[error("a frame is larger than {max} bytes of JSON")]
+    TooLarge {
+        /// The limit.
+        max: usize,
+    },
     /// What it has is no message.
     #[error(transparent)]
     Message(#[from] MessageError),
+    /// A message to be written has the key of the channels.
+    #[error("the message has the key `{CHANNEL_KEY}`, which says whom a frame is for; choose another key")]
+    Reserved,
+    /// A message to be written has a number that MessagePack cannot have.
+    #[error(
+        "the number {text} does not fit 64 bits, and other readers of the channel layer could not take it; send it as text"
+    )]
+    NumberTooLarge {
+        /// The number, or its beginning.
+        text: String,
+    },
 }
 
 impl Codec {
@@ -88,23 +115,17 @@ impl Codec {
             false => Some(self.keys.decrypt(payload, now_secs, self.max_age_secs)?),
         };
         let payload = plain.as_deref().unwrap_or(payload);
-        let decoded = match self.serializer {
-            Serializer::Msgpack => msgpack::decode(payload)?,
-            Serializer::Json => json::decode(payload)?,
-        };
-        let message = Message::parse_within(decoded.json.into(), self.message_bytes)?;
-        Ok(Frame { id: Bytes::copy_from_slice(id), message, channels: decoded.channels })
+        let Decoded { message, channels } = self.serializer.decode(payload, self.message_bytes)?;
+        Ok(Frame { id: Bytes::copy_from_slice(id), message, channels })
     }
 
     /// Writes a frame.
     ///
     /// # Errors
-    /// When the message has the key that names channels, or there is no randomness.
+    /// When the message has the key that names channels or a number that other readers could not take, or there is no
+    /// randomness.
     pub fn encode(&self, message: &Message, to: &To<'_>, now_secs: u64) -> Result<Vec<u8>, CodecError> {
-        let payload = match self.serializer {
-            Serializer::Msgpack => msgpack::encode(message.raw(), to)?,
-            Serializer::Json => json::encode(message.raw(), to)?,
-        };
+        let payload = self.serializer.encode(message, to)?;
         let payload = if self.keys.is_empty() { payload } else { self.keys.encrypt(&payload, now_secs)? };
         let mut frame = vec![0; self.prefix_bytes];
         aws_lc_rs::rand::fill(&mut frame).map_err(|_| super::fernet::FernetError)?;
@@ -113,29 +134,26 @@ impl Codec {
     }
 }
 
-impl To<'_> {
-    /// Writes key and value; says whether there is something to write.
-    pub(super) fn write_msgpack(&self, out: &mut Vec<u8>) -> bool {
+impl Serializer {
+    /// Writes a message.
+    ///
+    /// # Errors
+    /// When other readers could not take it, or it has the key of the channels.
+    pub fn encode(self, message: &Message, to: &To<'_>) -> Result<Vec<u8>, CodecError> {
         match self {
-            Self::Nobody => return false,
-            Self::One(name) => {
-                msgpack::write_text(out, CHANNEL_KEY);
-                msgpack::write_text(out, name);
-            }
-            Self::Several(names) => {
-                msgpack::write_text(out, CHANNEL_KEY);
-                msgpack::write_array(out, names.len());
-                names.iter().for_each(|name| msgpack::write_text(out, name));
-            }
+            Self::Msgpack => msgpack::encode(message, to),
+            Self::Json => json::encode(message, to),
         }
-        true
     }
 
-    pub(super) fn as_json(&self) -> Option<String> {
+    /// Reads a message of at most `max` bytes of JSON.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn decode(self, payload: &[u8], max: usize) -> Result<Decoded, CodecError> {
         match self {
-            Self::Nobody => None,
-            Self::One(name) => serde_json::to_string(name).ok(),
-            Self::Several(names) => serde_json::to_string(names).ok(),
+            Self::Msgpack => msgpack::decode(payload, max),
+            Self::Json => json::decode(payload, max),
         }
     }
 }
@@ -181,7 +199,7 @@ mod tests {
         };
         assert!(matches!(codec.decode(b"x", 0), Err(CodecError::Short)));
         assert!(codec.decode(br#"xx{"type":"a"}"#, 0).is_ok());
-        assert!(matches!(codec.decode(br#"xx{"type":"ab"}"#, 0), Err(CodecError::Message(_))));
-        assert!(matches!(codec.decode(br#"xx{"kind":"a"}"#, 0), Err(CodecError::Message(_))));
+        assert!(matches!(codec.decode(br#"xx{"type":"ab"}"#, 0), Err(CodecError::TooLarge { max: 12 })));
+        assert!(matches!(codec.decode(br#"xx{"kin":"ab"}"#, 0), Err(CodecError::Message(_))));
     }
 }

@@ -1,109 +1,142 @@
-//! The serializer `json` of channels_redis: the message as JSON text, with the channels in it.
+//! The JSON form of frames, as `json.dumps` and `json.loads` have it: `NaN` and infinities are read, as `null`.
+//!
+//! A message is written as the text that it is, with whom it is for at its end; Python reads any JSON, so nothing is
+//! escaped or spaced its way. Bytes have no form of their own here.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{Deserializer as _, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use groupcast_protocol::{Message, MessageError};
 
 use super::CHANNEL_KEY;
-use super::msgpack::Decoded;
+use super::codec::{CodecError, Decoded, To};
+use super::jsontext::{Token, Tokens, quote, unescape};
 
 /// Writes a message, with names under [`CHANNEL_KEY`] behind all else.
 ///
 /// # Errors
 /// When the message has that key itself.
-pub fn encode(json: &[u8], to: &super::To<'_>) -> Result<Vec<u8>, serde_json::Error> {
-    let Some(channels) = to.as_json() else { return Ok(json.to_vec()) };
-    if json.windows(CHANNEL_KEY.len()).any(|part| part == CHANNEL_KEY.as_bytes()) {
-        // Seldom: then it is looked at closely.
-        read(json, true)?;
+pub fn encode(message: &Message, to: &To<'_>) -> Result<Vec<u8>, CodecError> {
+    let text = message.as_str();
+    if members(text).any(|member| member.key == CHANNEL_KEY) {
+        return Err(CodecError::Reserved);
     }
-    let body = json.strip_suffix(b"}").unwrap_or(json);
-    Ok([body, format!(", \"{CHANNEL_KEY}\": {channels}}}").as_bytes()].concat())
+    // A message has a `type`, so there is always something before the comma.
+    let mut json = format!("{}, \"{CHANNEL_KEY}\": ", text.strip_suffix('}').unwrap_or(text));
+    match to {
+        To::Nobody => return Ok(text.as_bytes().to_vec()),
+        To::One(name) => quote(name, &mut json),
+        To::Several(names) => {
+            json.push('[');
+            for (at, name) in names.iter().enumerate() {
+                json.push_str(if at == 0 { "" } else { ", " });
+                quote(name, &mut json);
+            }
+            json.push(']');
+        }
+    }
+    json.push('}');
+    Ok(json.into_bytes())
 }
 
-/// Reads a message, and takes the channels out of it.
+/// Reads a message of at most `max` bytes, and takes the channels out of it.
 ///
 /// # Errors
-/// When it is no JSON object. Python's `NaN` is none.
-pub fn decode(bytes: &[u8]) -> Result<Decoded, serde_json::Error> {
-    read(bytes, false)
-}
-
-fn read(bytes: &[u8], refuses: bool) -> Result<Decoded, serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let decoded = deserializer.deserialize_map(Object { refuses })?;
-    deserializer.end()?;
-    Ok(decoded)
-}
-
-struct Object {
-    /// Whether the key of the channels may not be there.
-    refuses: bool,
-}
-
-impl<'de> Visitor<'de> for Object {
-    type Value = Decoded;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+/// When it is no JSON object that can be a message.
+pub fn decode(payload: &[u8], max: usize) -> Result<Decoded, CodecError> {
+    if payload.len() > max {
+        return Err(CodecError::TooLarge { max });
     }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Decoded, A::Error> {
-        use serde::de::Error as _;
-
-        let (mut json, mut channels) = (vec![b'{'], Vec::new());
-        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            let value: &RawValue = map.next_value()?;
-            if key == CHANNEL_KEY {
-                if self.refuses {
-                    return Err(A::Error::custom(format!("`{CHANNEL_KEY}` is not for senders")));
-                }
-                channels = names(value.get()).map_err(A::Error::custom)?;
-                continue;
-            }
-            if json.len() > 1 {
-                json.push(b',');
-            }
-            serde_json::to_writer(&mut json, &key).map_err(A::Error::custom)?;
-            json.push(b':');
-            json.extend_from_slice(value.get().as_bytes());
+    let text = std::str::from_utf8(payload).map_err(|_| MessageError::NotUtf8)?;
+    // Checked as a whole before anything is cut out of it.
+    let message = Message::parse(without_nan(text).into())?;
+    let text = message.as_str();
+    let mut found = members(text).filter(|member| member.key == CHANNEL_KEY);
+    match (found.next(), found.next()) {
+        (None, _) => drop(found),
+        (Some(_), Some(_)) => return Err(CodecError::Channels),
+        (Some(member), None) => {
+            let channels = names(&text[member.value..member.end])?;
+            return Ok(Decoded { message: Message::parse(without(text, &member).into())?, channels });
         }
-        json.push(b'}');
-        Ok(Decoded { json, channels })
     }
+    Ok(Decoded { message, channels: Vec::new() })
 }
 
-fn names(text: &str) -> Result<Vec<String>, serde_json::Error> {
-    if text.starts_with('[') { serde_json::from_str(text) } else { serde_json::from_str(text).map(|name| vec![name]) }
+/// A member of the outermost object: its key, and where it is.
+struct Member<'a> {
+    key: Cow<'a, str>,
+    start: usize,
+    value: usize,
+    end: usize,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dialect::To;
-
-    #[test]
-    fn python_reads_what_is_written_and_the_other_way_round() {
-        let message = br#"{"type":"execute_query","queryset_id":42}"#;
-        let one = encode(message, &To::One("specific.gw1!c12")).expect("JSON");
-        assert_eq!(one, br#"{"type":"execute_query","queryset_id":42, "__asgi_channel__": "specific.gw1!c12"}"#);
-        let decoded = decode(&one).expect("JSON");
-        assert_eq!(decoded, Decoded { json: message.to_vec(), channels: vec!["specific.gw1!c12".into()] });
-        let python = br#"{"__asgi_channel__": ["a!b", "a!c"], "type": "x", "u": "\u00e9", "n": {"a": [1, 2]}}"#;
-        let decoded = decode(python).expect("JSON");
-        assert_eq!(decoded.channels, ["a!b", "a!c"]);
-        assert_eq!(decoded.json, br#"{"type":"x","u":"\u00e9","n":{"a": [1, 2]}}"#);
-        assert_eq!(encode(message, &To::Nobody).expect("JSON"), message);
-    }
-
-    #[test]
-    fn what_is_no_object_is_refused() {
-        for text in ["", "[]", "7", r#"{"a":NaN}"#, r#"{"a":1} x"#, r#"{"__asgi_channel__":7}"#] {
-            assert!(decode(text.as_bytes()).is_err(), "{text}");
+/// The members of an object that is known to be one.
+fn members(text: &str) -> impl Iterator<Item = Member<'_>> {
+    let mut tokens = Tokens::new(text);
+    tokens.next();
+    std::iter::from_fn(move || {
+        let start = tokens.at();
+        let Some(Token::Text(key)) = tokens.next() else { return None };
+        let (value, mut depth) = (tokens.at(), 0usize);
+        loop {
+            match tokens.next()? {
+                Token::Object | Token::Array => depth += 1,
+                Token::Close => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth == 0 {
+                return Some(Member { key: unescape(key), start, value, end: tokens.at() });
+            }
         }
-        assert!(encode(br#"{"type":"a","__asgi_channel__":"x"}"#, &To::One("a!b")).is_err());
-        assert!(encode(br#"{"type":"__asgi_channel__"}"#, &To::One("a!b")).is_ok());
+    })
+}
+
+fn names(value: &str) -> Result<Vec<String>, CodecError> {
+    let mut tokens = Tokens::new(value);
+    match tokens.next() {
+        Some(Token::Text(name)) => Ok(vec![unescape(name).into_owned()]),
+        Some(Token::Array) => {
+            let names = tokens.take_while(|token| *token != Token::Close).map(|token| match token {
+                Token::Text(name) => Ok(unescape(name).into_owned()),
+                _ => Err(CodecError::Channels),
+            });
+            names.collect()
+        }
+        _ => Err(CodecError::Channels),
     }
+}
+
+/// The object without one member and the comma beside it: the one before, or behind the first.
+fn without(text: &str, member: &Member<'_>) -> String {
+    let before = text[..member.start].trim_end();
+    let behind = text[member.end..].trim_start();
+    let is_first = before.ends_with('{');
+    format!("{before}{}", behind.strip_prefix(',').filter(|_| is_first).unwrap_or(behind))
+}
+
+/// `NaN`, `Infinity` and `-Infinity` outside of texts are `null`: Python writes and reads them, JSON has none.
+fn without_nan(text: &str) -> String {
+    let (mut out, mut rest, mut in_text) = (String::with_capacity(text.len()), text, false);
+    while let Some(at) = rest.find(if in_text { &['"', '\\'][..] } else { &['"', 'N', 'I', '-'] }) {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let word = ["NaN", "-Infinity", "Infinity"].into_iter().find(|word| !in_text && from.starts_with(word));
+        let taken = match word {
+            Some(word) => {
+                out.push_str("null");
+                word.len()
+            }
+            None => {
+                in_text ^= from.starts_with('"');
+                // An escape is taken whole, so that its quote ends nothing.
+                let escape = from.strip_prefix('\\').and_then(|behind| behind.chars().next());
+                let len = 1 + escape.map_or(0, char::len_utf8);
+                out.push_str(&from[..len]);
+                len
+            }
+        };
+        rest = &from[taken..];
+    }
+    out.push_str(rest);
+    out
 }
