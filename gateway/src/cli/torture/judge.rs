@@ -29,8 +29,6 @@ pub(super) struct Findings {
     pub(super) re_executions: u64,
     /// Jobs that are stored although nobody was told so: the gateway died before it could.
     pub(super) unacknowledged: u64,
-    /// Jobs beyond the first that one ask became, because it was made again under a key that was forgotten.
-    pub(super) stored_again: u64,
     /// Accepted jobs that are not there.
     pub(super) lost: u64,
     /// Jobs that have not ended.
@@ -41,6 +39,8 @@ pub(super) struct Findings {
     pub(super) contradicted: u64,
     /// Stored jobs that nobody asked for in this form.
     pub(super) half: u64,
+    /// Jobs beyond the first that one ask became, although it was made again under the key it had.
+    pub(super) stored_again: u64,
     /// Jobs with more attempts or crashes than they may have.
     pub(super) excessive: u64,
     /// Some of the faults, in words.
@@ -50,13 +50,14 @@ pub(super) struct Findings {
 
 impl Findings {
     /// How many faults there are, by name.
-    pub(super) fn faults(&self) -> [(u64, &'static str); 6] {
+    pub(super) fn faults(&self) -> [(u64, &'static str); 7] {
         [
             (self.lost, "lost"),
             (self.unfinished, "not ended"),
             (self.wrong, "with a wrong end or result"),
             (self.contradicted, "with events that contradict"),
             (self.half, "stored as nobody asked"),
+            (self.stored_again, "stored again"),
             (self.excessive, "with too many attempts"),
         ]
     }
@@ -126,10 +127,11 @@ impl Findings {
             }
             let number = serde_json::from_slice::<Value>(&row.message).ok().and_then(|message| message["n"].as_u64());
             match number.map(|n| Work::of(seed, n)).filter(|work| work.message().as_bytes() == row.message) {
-                Some(work) if !work.may_be_stored_again() => {
-                    self.stored_again += u64::from(!asked.insert(work.number()));
+                Some(work) if work.may_be_stored_again() || asked.insert(work.number()) => {}
+                Some(work) => {
+                    self.stored_again += 1;
+                    self.example(format!("job {} is ask {}, which is stored already", row.id, work.number()));
                 }
-                Some(_) => {}
                 None => {
                     self.half += 1;
                     self.example(format!("job {} is {}", row.id, String::from_utf8_lossy(&row.message)));
@@ -284,15 +286,7 @@ mod tests {
     #[test]
     fn stored_rows_have_to_be_what_was_asked() {
         let work = good();
-        let row = Stored {
-            id: "j".to_owned(),
-            message: work.message().into_bytes(),
-            has_ended: true,
-            attempt: 1,
-            max_attempts: 10,
-            crashes: 0,
-            error: None,
-        };
+        let row = stored("j", &work);
         let inspected = |row: Stored| {
             let mut findings = Findings::default();
             findings.inspect(&[row], &HashMap::new(), SEED);
@@ -307,5 +301,33 @@ mod tests {
         assert_eq!(faults(&inspected(Stored { attempt: 11, ..row.clone() })), ["with too many attempts"]);
         let early = Stored { error: Some("worker_lost".to_owned()), crashes: 2, ..row };
         assert_eq!(faults(&inspected(early)), ["with too many attempts"]);
+    }
+
+    #[test]
+    fn an_ask_that_became_two_jobs_is_found() {
+        let twice = |work: &Work| {
+            let row = |id: &str| stored(id, work);
+            let mut findings = Findings::default();
+            findings.inspect(&[row("first"), row("second")], &HashMap::new(), SEED);
+            findings
+        };
+        let findings = twice(&good());
+        assert_eq!((findings.stored_again, faults(&findings)), (1, vec!["stored again"]));
+        assert!(findings.examples.iter().any(|example| example.contains("second")), "{:?}", findings.examples);
+        // Who shares a unique key may be a job of its own, once the one before has ended.
+        let shared = (0..).map(|n| Work::of(SEED, n)).find(Work::may_be_stored_again).expect("there are some");
+        assert_eq!(faults(&twice(&shared)), Vec::<&str>::new());
+    }
+
+    fn stored(id: &str, work: &Work) -> Stored {
+        Stored {
+            id: id.to_owned(),
+            message: work.message().into_bytes(),
+            has_ended: true,
+            attempt: 1,
+            max_attempts: 10,
+            crashes: 0,
+            error: None,
+        }
     }
 }

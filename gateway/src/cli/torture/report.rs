@@ -195,6 +195,7 @@ mod tests {
             (found(Findings { wrong: 1, ..Findings::default() }), "wrong"),
             (found(Findings { contradicted: 1, ..Findings::default() }), "contradict"),
             (found(Findings { half: 1, ..Findings::default() }), "nobody asked"),
+            (found(Findings { stored_again: 1, ..Findings::default() }), "stored again"),
             (found(Findings { excessive: 1, ..Findings::default() }), "attempts"),
             (found(Findings { re_executions: 81, ..Findings::default() }), "81 executed again"),
             (Figures { recovery_is_late: true, ..figures() }, "1000 ms"),
