@@ -17,6 +17,18 @@ const DEADLINE: Duration = Duration::from_secs(150);
 /// Not what recovery should take, but what it may on a machine that is busy with other tests.
 const PATIENT: &str = "--recovery-max 30s --seconds-max 120 --json";
 
+/// Those that every store has.
+const POINTS: [&str; 6] = [
+    "after_insert_before_sync",
+    "after_sync_before_202",
+    "after_claim",
+    "mid_rows",
+    "after_result_before_ack",
+    "after_ack_before_publish",
+];
+
+const FAULTS: [&str; 7] = ["lost", "unfinished", "wrong", "contradicted", "half", "stored_again", "excessive"];
+
 #[tokio::test]
 async fn nothing_that_was_accepted_is_lost_over_many_kills() {
     let home = Home::new(BARE);
@@ -25,7 +37,7 @@ async fn nothing_that_was_accepted_is_lost_over_many_kills() {
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
     assert!(figures["acked"].as_u64() >= Some(600), "{figures}");
     assert_eq!(figures["kills"], json!({"at random": 12}));
-    for fault in ["lost", "unfinished", "wrong", "contradicted", "half", "excessive"] {
+    for fault in FAULTS {
         assert_eq!(figures[fault], 0, "{fault}: {figures}");
     }
     let ended = figures["succeeded"].as_u64().expect("a number") + figures["dead"].as_u64().expect("a number");
@@ -38,21 +50,12 @@ async fn nothing_that_was_accepted_is_lost_over_many_kills() {
 
 #[tokio::test]
 async fn no_window_between_two_steps_loses_anything() {
-    const POINTS: [&str; 7] = [
-        "after_insert_before_sync",
-        "after_sync_before_202",
-        "after_claim",
-        "mid_rows",
-        "after_result_before_ack",
-        "after_ack_before_publish",
-        "mid_checkpoint",
-    ];
     let home = Home::new(BARE);
     let command = groupcast_with_kill_points(&home, &["torture"]);
     let output = run(command, &format!("--kills 14 --jobs 700 --kill-point all {PATIENT}")).await;
     let figures = figures(&output);
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-    for point in POINTS {
+    for point in POINTS.into_iter().chain(["mid_checkpoint"]) {
         assert_eq!(figures["kills"][point], 1, "{point} was hit: {figures}");
     }
     assert_eq!((&figures["kills"]["at random"], &figures["lost"]), (&json!(7), &json!(0)), "{figures}");
@@ -70,11 +73,42 @@ async fn several_gateways_on_one_server_lose_nothing_either() {
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
     assert_eq!((&figures["kills"], &figures["stalls"]), (&json!({"at random": 10}), &json!(1)), "{figures}");
     assert!(figures["acked"].as_u64() >= Some(300), "{figures}");
-    for fault in ["lost", "unfinished", "wrong", "contradicted", "half", "excessive"] {
+    for fault in FAULTS {
         assert_eq!(figures[fault], 0, "{fault}: {figures}");
     }
     let schemas = "select count(*) from pg_namespace where nspname like 'torture%'";
     assert_eq!(Postgres::shared().query_in(&url, schemas), "0", "a good run leaves nothing behind");
+}
+
+#[tokio::test]
+async fn no_window_between_two_steps_with_a_server_loses_anything() {
+    let (home, url) = (Home::new(BARE), Postgres::shared().database());
+    let mut command = groupcast_with_kill_points(&home, &["torture", "--store", "postgres", "--lease", "2s"]);
+    command.env("GROUPCAST_TORTURE_URL", &url);
+    let output = run(command, &format!("--kills 14 --jobs 700 --kill-point all {PATIENT}")).await;
+    let figures = figures(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    for point in POINTS.into_iter().chain(["after_commit_before_answer"]) {
+        assert_eq!(figures["kills"][point], 1, "{point} was hit: {figures}");
+    }
+    assert!(figures["acked"].as_u64() >= Some(700), "{figures}");
+    for fault in FAULTS {
+        assert_eq!(figures[fault], 0, "{fault}: {figures}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_committed_unheard_is_known_when_it_is_asked_for_again() {
+    let (home, url) = (Home::new(BARE), Postgres::shared().database());
+    let mut command = groupcast_with_kill_points(&home, &["torture", "--store", "postgres", "--lease", "2s"]);
+    command.env("GROUPCAST_TORTURE_URL", &url);
+    let output = run(command, &format!("--kills 8 --jobs 400 --kill-point after_sync_before_202 {PATIENT}")).await;
+    let figures = figures(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert_eq!(figures["kills"]["after_sync_before_202"], 4, "{figures}");
+    // One at least for each of these kills, and never as a second job.
+    assert!(figures["recognised_asks"].as_u64() >= Some(4), "{figures}");
+    assert_eq!(figures["stored_again"], 0, "{figures}");
 }
 
 #[tokio::test]
@@ -85,6 +119,11 @@ async fn a_kill_point_that_cannot_be_is_refused() {
     let output = run(command, "").await;
     assert_eq!(output.status.code(), Some(2), "{}", told(&output));
     assert!(told(&output).contains("GROUPCAST_KILL_POINT"), "{}", told(&output));
+    let mut command = groupcast_with_kill_points(&home, &["serve"]);
+    command.env("GROUPCAST_KILL_POINT", "after_commit_before_answer");
+    let output = run(command, "").await;
+    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert!(told(&output).contains("`sqlite` never comes to"), "{}", told(&output));
 }
 
 #[tokio::test]

@@ -77,11 +77,13 @@ impl ServeArgs {
 /// # Errors
 /// When the configuration is wrong, or the gateway cannot start.
 pub fn serve(args: ServeArgs, environment: Vec<(String, String)>) -> Result<(), CliError> {
-    if let Some((_, point)) = environment.iter().find(|(name, _)| name == kill_point::VARIABLE) {
-        kill_point::arm(point).map_err(|why| CliError::Usage(format!("{}: {why}", kill_point::VARIABLE)))?;
-    }
+    let point = environment.iter().find(|(name, _)| name == kill_point::VARIABLE).map(|(_, point)| point.clone());
     let flags = args.flags();
     let config = args.file.load(environment, flags)?.config;
+    if let Some(point) = point {
+        let armed = kill_point::arm(&point, config.jobs.store);
+        armed.map_err(|why| CliError::Usage(format!("{}: {why}", kill_point::VARIABLE)))?;
+    }
     start_log(&config.server.log)?;
     block_on(async {
         let signals = Signals::new()?;

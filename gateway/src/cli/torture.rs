@@ -30,7 +30,7 @@ use std::time::Duration;
 use self::config::Store;
 use super::sandbox::Folder;
 use super::{CliError, block_on, output};
-use crate::config::consumer::Durability;
+use crate::config::consumer::{Durability, StoreKind};
 use crate::config::hidden::Hidden;
 use crate::config::units::Time;
 use crate::kill_point::KillPoint;
@@ -77,8 +77,8 @@ pub struct TortureArgs {
     /// Where the fresh folder is made; name a place on the disk that is meant.
     #[arg(long, value_name = "DIR", default_value = ".")]
     data_dir: PathBuf,
-    /// Half of the kills come at this named place, in place of a random moment; `all` takes each in turn. Needs a build
-    /// with the feature `kill-points`.
+    /// Half of the kills come at this named place, in place of a random moment; `all` takes each in turn that the store
+    /// has. Needs a build with the feature `kill-points`.
     #[arg(long, value_name = "NAME")]
     kill_point: Vec<String>,
     /// The longest that recovery may take, at the 99th percentile: from the start of a gateway until it has picked up a
@@ -155,13 +155,14 @@ impl TortureArgs {
             let why = "files belong to one gateway; take --processes out, or name --store postgres";
             return Err(CliError::Usage(why.to_owned()));
         }
+        let kill_points = kill_points(&self.kill_point, store.kind())?;
         Ok(Plan {
             store,
             processes,
             kills: self.kills,
             jobs,
             durability: self.durability,
-            kill_points: kill_points(&self.kill_point)?,
+            kill_points,
             recovery_max: self.recovery_max.map_or(recovery, |time| time.0),
             time_max: Duration::from_secs(self.seconds_max),
             // Short enough to be typed.
@@ -189,17 +190,23 @@ impl TortureArgs {
     }
 }
 
-fn kill_points(names: &[String]) -> Result<Vec<KillPoint>, CliError> {
+fn kill_points(names: &[String], store: StoreKind) -> Result<Vec<KillPoint>, CliError> {
     if !names.is_empty() && !cfg!(feature = "kill-points") {
         let why = "--kill-point: this program is built without the feature `kill-points`, which is for tests of it";
         return Err(CliError::Usage(why.to_owned()));
     }
     let mut points = Vec::new();
     for name in names {
-        match name.as_str() {
-            "all" => points.extend(KillPoint::ALL),
-            name => points.push(name.parse().map_err(CliError::Usage)?),
+        if name == "all" {
+            points.extend(KillPoint::ALL.into_iter().filter(|point| point.is_in(store)));
+            continue;
         }
+        let point: KillPoint = name.parse().map_err(CliError::Usage)?;
+        if !point.is_in(store) {
+            let why = format!("--kill-point: {}", point.is_never_come_to(store));
+            return Err(CliError::Usage(why));
+        }
+        points.push(point);
     }
     Ok(points)
 }
@@ -246,11 +253,29 @@ mod tests {
     #[test]
     fn kill_points_are_named_and_need_their_feature() {
         match (plan("--kill-point all --kill-point after_claim"), cfg!(feature = "kill-points")) {
-            (Ok(plan), true) => assert_eq!(plan.kill_points.len(), KillPoint::ALL.len() + 1),
+            (Ok(plan), true) => assert_eq!(plan.kill_points.len(), 8),
             (Err(CliError::Usage(why)), false) => assert!(why.contains("kill-points"), "{why}"),
             (outcome, _) => panic!("{outcome:?}"),
         }
         assert!(matches!(plan("--kill-point after_lunch"), Err(CliError::Usage(_))));
+    }
+
+    #[cfg(all(feature = "kill-points", feature = "postgres"))]
+    #[test]
+    fn a_point_that_the_store_has_not_is_refused() {
+        const POSTGRES: &str = "--store postgres --url postgres://me@h/d --kill-point";
+        let all = plan(&format!("{POSTGRES} all")).expect("a good plan").kill_points;
+        assert!(
+            all.contains(&KillPoint::AfterCommitBeforeAnswer) && !all.contains(&KillPoint::MidCheckpoint),
+            "{all:?}"
+        );
+        for (line, word) in [
+            (format!("{POSTGRES} mid_checkpoint"), "after_commit_before_answer"),
+            ("--kill-point after_commit_before_answer".to_owned(), "mid_checkpoint"),
+        ] {
+            let Err(CliError::Usage(why)) = plan(&line) else { panic!("`{line}` is taken") };
+            assert!(why.contains("never comes to") && why.contains(word), "{why}");
+        }
     }
 
     #[test]

@@ -110,6 +110,16 @@ pub enum StoreKind {
     Postgres,
 }
 
+impl StoreKind {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
 /// `[[consumer]]`: claims the messages of one type in a group and runs them as jobs.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::work::QUERIES;
 use super::{Plan, level};
+use crate::config::consumer::StoreKind;
 use crate::config::hidden::Hidden;
 
 /// Where jobs are kept.
@@ -13,6 +14,16 @@ pub(super) enum Store {
     Sqlite,
     /// On a server, in a schema of the run's own: several gateways.
     Postgres { url: Hidden, schema: String, lease: Duration },
+}
+
+impl Store {
+    /// As it is called in a configuration.
+    pub(super) fn kind(&self) -> StoreKind {
+        match self {
+            Self::Sqlite => StoreKind::Sqlite,
+            Self::Postgres { .. } => StoreKind::Postgres,
+        }
+    }
 }
 
 /// The variable that tells the gateways where the server is; the configuration stays in the folder, and has no password.

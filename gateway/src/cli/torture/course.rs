@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
+use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -192,7 +193,7 @@ impl<'a> Course<'a> {
             };
             let listening = self.fleet.listening(newest.place);
             let end = tokio::select! {
-                lived = self.lookout.live(listening, newest.began, lifetime, kill) => lived.map(|()| None)?,
+                lived = self.lookout.live(listening, &newest, lifetime, kill) => lived.map(|()| None)?,
                 ended = self.fleet.first_ended() => Some(ended),
             };
             let (victim, place) = match (end, newest.point) {
@@ -274,6 +275,8 @@ impl<'a> Course<'a> {
         let times = match point {
             KillPoint::MidRows => 200,
             KillPoint::MidCheckpoint => 2,
+            // Every transaction has one, those of claims that find nothing as well.
+            KillPoint::AfterCommitBeforeAnswer => 40,
             KillPoint::AfterInsertBeforeSync
             | KillPoint::AfterSyncBefore202
             | KillPoint::AfterClaim
@@ -354,10 +357,7 @@ impl<'a> Course<'a> {
         let recovery_max = nanos(self.plan.recovery_max);
         let lives = self.kills.values().sum::<u64>();
         Figures {
-            store: match &self.plan.store {
-                Store::Sqlite => "sqlite",
-                Store::Postgres { .. } => "postgres",
-            },
+            store: self.plan.store.kind().as_str(),
             processes: self.plan.processes,
             durability: self.plan.durability,
             seed: self.plan.seed,
@@ -427,13 +427,20 @@ impl Lookout<'_> {
     async fn live(
         &mut self,
         listening: impl Future<Output = Result<SocketAddr, CliError>>,
-        began: Instant,
+        newest: &Newest,
         lifetime: Duration,
         kill: u32,
     ) -> Result<(), CliError> {
         let (plan, allowed) = (self.plan, self.allowed.clone());
+        let mut listening = pin!(listening);
+        // The others must not have done all the work when the one comes that is to die of it.
+        let address = match newest.point {
+            Some(_) => Some(listening.as_mut().await?),
+            None => None,
+        };
+        let listening = async { if let Some(address) = address { Ok(address) } else { listening.await } };
         tokio::select! {
-            seen = self.observe(listening, began, lifetime) => seen,
+            seen = self.observe(listening, newest.began, lifetime) => seen,
             never = allow_evenly(&allowed, plan, kill) => never,
         }
     }

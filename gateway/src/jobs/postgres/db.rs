@@ -21,6 +21,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::jobs::error::{JobsError, OpenError};
 use crate::jobs::time::Clock;
+#[cfg(feature = "kill-points")]
+use crate::kill_point::{self, KillPoint};
 use crate::postgres::Address;
 
 /// How long a caller waits.
@@ -240,7 +242,7 @@ impl Db {
         let tx = Tx { inner, now, local, server_began };
         match work(&tx).await {
             Ok(value) => {
-                tx.inner.commit().await?;
+                commit(tx.inner).await?;
                 Ok(value)
             }
             Err(failed) => {
@@ -293,6 +295,13 @@ impl Tx<'_> {
     pub(crate) fn here(&self, there: u64) -> u64 {
         there.saturating_add(self.local).saturating_sub(self.now)
     }
+}
+
+async fn commit(open: Transaction<'_>) -> Result<(), Error> {
+    let done = open.commit();
+    #[cfg(feature = "kill-points")]
+    let done = kill_point::hit_unanswered(KillPoint::AfterCommitBeforeAnswer, done);
+    done.await
 }
 
 /// A connection whose transaction may be half done when its call gives up: nobody else gets it then.

@@ -10,6 +10,7 @@ use super::rows::list;
 use crate::jobs::error::JobsError;
 use crate::jobs::new_job::{Enqueued, NewJob};
 use crate::jobs::once::{self, KEPT, Once, Told};
+use crate::kill_point::{self, KillPoint};
 
 /// Jobs to be stored, all or none.
 #[derive(Debug, Clone)]
@@ -56,6 +57,7 @@ pub(super) async fn enqueue(tx: &Tx<'_>, asks: &[Ask], room: Room, node: &str) -
         .map(|(told, ask)| told.unwrap_or_else(|| Ok(Told::Stored(jobs.by_ref().take(ask.jobs.len()).collect()))))
         .collect();
     settle(tx, asks, &told).await?;
+    kill_point::hit(KillPoint::AfterInsertBeforeSync);
     Ok(Stored { told, counted, added })
 }
 
