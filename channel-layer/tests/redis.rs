@@ -1,6 +1,12 @@
 //! Redis as the broker: the list that every broker passes, and what is Redis's own. Starts servers of its own.
 
-// Shared with the tests of the gateway, which use more of it.
+// Shared with the tests of the gateway, which use more of them.
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../tests/src/daemon.rs"]
+mod daemon;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../tests/src/resp.rs"]
+mod resp;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../tests/src/redis.rs"]
 mod server;

@@ -3,6 +3,7 @@
 mod backends;
 mod batch;
 mod bench;
+mod brokers;
 mod cli;
 mod closing;
 mod crash;

@@ -1,165 +1,206 @@
-//! A redis-server of a test's own: on a free port, in a folder of its own, ended by its process id.
+//! `Redis`: a redis-server of a test's own; it has what a test asks for, dies and comes back when the test says so.
 //!
-//! The tests of the channel layer include this file, so it stands on the standard library alone.
+//! Tests of the channel layer include this file, with `daemon` and `resp` beside it; it needs nothing else.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use tempfile::TempDir;
+use super::daemon::{Daemon, free_port, in_venv, until};
+use super::resp::{Answer, Resp};
+
+/// Settings with which what was acknowledged is on the disk.
+pub const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
+/// How long a monitor waits for more before it is done.
+const QUIET: Duration = Duration::from_millis(300);
 
 /// A server that runs until it is dropped.
 #[derive(Debug)]
 pub struct Redis {
-    port: u16,
-    folder: TempDir,
-    arguments: Vec<String>,
-    process: Option<Child>,
+    daemon: Daemon,
+    secure_port: Option<u16>,
 }
 
-const SOON: Duration = Duration::from_secs(20);
-
 impl Redis {
-    /// Starts a server with these arguments, and waits until it answers.
+    /// Starts a server with these arguments (`--maxmemory 10mb` are two), and waits until it answers.
     pub fn start(arguments: &[&str]) -> Self {
-        Self::start_as(arguments.iter().map(ToString::to_string).collect(), |_| Vec::new())
+        Self::start_program("redis-server".into(), arguments)
     }
 
-    /// A sentinel that watches this server under a name.
+    /// Starts a Valkey server instead. Tests that do are named `…valkey…`, and are left out where there is none.
+    pub fn start_valkey(arguments: &[&str]) -> Self {
+        Self::start_program(in_venv("valkey-server"), arguments)
+    }
+
+    /// Starts a server that also talks TLS, with this certificate and key (PEM), on a port of its own.
+    pub fn start_secure(certificate: &str, key: &str, arguments: &[&str]) -> Self {
+        let mut server = Self::new("redis-server".into());
+        let secure_port = free_port();
+        let files = [server.daemon.write("cert.pem", certificate), server.daemon.write("key.pem", key)];
+        server.arguments(&["--tls-port", &secure_port.to_string(), "--tls-auth-clients", "no"]);
+        server.arguments(&["--tls-cert-file", &files[0], "--tls-key-file", &files[1]]);
+        server.arguments(arguments);
+        server.secure_port = Some(secure_port);
+        server.daemon.start();
+        server
+    }
+
+    /// A replica of this server, which has what this one has.
+    pub fn replica(&self) -> Self {
+        let replica = Self::start(&["--replicaof", "127.0.0.1", &self.port().to_string()]);
+        replica.eventually(&["INFO", "replication"], "master_link_status:up");
+        replica
+    }
+
+    /// A sentinel that watches this server under a name; two of them have to agree.
     pub fn sentinel(&self, name: &str) -> Self {
-        let watched = self.port;
+        let watched = self.port();
         let lines = format!(
             "sentinel monitor {name} 127.0.0.1 {watched} 2\nsentinel down-after-milliseconds {name} 500\n\
              sentinel failover-timeout {name} 3000\n"
         );
-        Self::start_as(vec!["--sentinel".to_owned()], move |folder| {
-            // A sentinel keeps its state in its configuration.
-            let file = folder.path().join("sentinel.conf");
-            std::fs::write(&file, &lines).expect("the folder can be written");
-            vec![file.display().to_string()]
-        })
+        let mut sentinel = Self { daemon: Daemon::new("redis-server", free_port(), answers), secure_port: None };
+        // A sentinel keeps its state in its configuration.
+        let file = sentinel.daemon.write("sentinel.conf", &lines);
+        sentinel.arguments(&[&file]);
+        sentinel.listen();
+        sentinel.arguments(&["--sentinel"]);
+        sentinel.daemon.start();
+        sentinel
     }
 
-    fn start_as(arguments: Vec<String>, file: impl Fn(&TempDir) -> Vec<String>) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-        let arguments = file(&folder).into_iter().chain(arguments).collect();
-        let mut server = Self { port, folder, arguments, process: None };
-        server.restart();
+    fn start_program(program: PathBuf, arguments: &[&str]) -> Self {
+        let mut server = Self::new(program);
+        server.arguments(arguments);
+        server.daemon.start();
         server
+    }
+
+    fn new(program: PathBuf) -> Self {
+        let mut server = Self { daemon: Daemon::new(program, free_port(), answers), secure_port: None };
+        server.listen();
+        server
+    }
+
+    fn listen(&mut self) {
+        let (port, folder) = (self.port().to_string(), self.daemon.folder().to_string_lossy().into_owned());
+        self.arguments(&["--port", &port, "--bind", "127.0.0.1", "--dir", &folder, "--save", ""]);
+    }
+
+    fn arguments(&mut self, arguments: &[&str]) {
+        self.daemon.arguments(arguments.iter().copied());
     }
 
     /// Its port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.daemon.port()
     }
 
     /// Where it is.
     pub fn address(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.port())
     }
 
-    /// Ends it without a word.
+    /// Where it is for a user.
+    pub fn address_of(&self, user: &str, password: &str) -> String {
+        format!("redis://{user}:{password}@127.0.0.1:{}", self.port())
+    }
+
+    /// Where it talks TLS.
+    pub fn secure_address(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.secure_port.expect("it was started with a certificate"))
+    }
+
+    /// Makes a user, with rights as `ACL SETUSER` takes them: `~prefix:* &* +@all -@admin`. A restart forgets him.
+    #[track_caller]
+    pub fn add_user(&self, user: &str, password: &str, rights: &str) {
+        let password = format!(">{password}");
+        let words: Vec<&str> =
+            ["ACL", "SETUSER", user, "on", &password].into_iter().chain(rights.split_whitespace()).collect();
+        assert_eq!(self.ask(&words), Answer::Status("OK".to_owned()));
+    }
+
+    /// Ends it without a word (`kill -9`).
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().and_then(|()| process.wait()).expect("it is ours");
-        }
+        self.daemon.kill();
     }
 
-    /// Starts it again, with what it has kept.
+    /// Starts it again, on its port and with what it has kept.
     pub fn restart(&mut self) {
-        let folder = self.folder.path().display().to_string();
-        let port = self.port.to_string();
-        let mut command = Command::new("redis-server");
-        // Options behind the file, if there is one.
-        let (file, options): (Vec<_>, Vec<_>) = self.arguments.iter().partition(|argument| argument.ends_with(".conf"));
-        command.args(file).args(["--port", &port, "--bind", "127.0.0.1", "--dir", &folder, "--save", ""]).args(options);
-        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.process = Some(process.expect("redis-server can be started; `./tests/run --only tools` installs it"));
-        let end = Instant::now() + SOON;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(Instant::now() < end, "redis-server does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.daemon.start();
     }
 
     /// Stops its process: it holds its connections and says nothing.
     pub fn stop(&self) {
-        self.signal("STOP");
+        self.daemon.stop();
     }
 
     /// Lets it go on.
     pub fn cont(&self) {
-        self.signal("CONT");
+        self.daemon.cont();
     }
 
-    /// Runs a command; gives the raw answer.
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.daemon.log()
+    }
+
+    /// A connection.
+    pub fn connect(&self) -> Resp {
+        Resp::connect(self.port()).expect("it listens")
+    }
+
+    /// Runs a command on a connection of its own.
+    #[track_caller]
+    pub fn ask(&self, words: &[impl AsRef<[u8]>]) -> Answer {
+        self.connect().command(words).expect("it answers")
+    }
+
+    /// Runs a command; all that it says, a line each.
+    #[track_caller]
     pub fn command(&self, words: &[&str]) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_millis(300))).expect("it can be set");
-        let mut request = format!("*{}\r\n", words.len());
-        words.iter().for_each(|word| request += &format!("${}\r\n{word}\r\n", word.len()));
-        stream.write_all(request.as_bytes()).expect("it takes a command");
-        let (mut answer, mut part) = (Vec::new(), [0; 65536]);
-        // Until the whole answer of one line, or nothing more comes.
-        while let Ok(read @ 1..) = stream.read(&mut part) {
-            answer.extend_from_slice(&part[..read]);
-            if matches!(answer[0], b'+' | b'-' | b':') && answer.ends_with(b"\r\n") {
-                break;
-            }
-        }
-        String::from_utf8_lossy(&answer).into_owned()
+        self.ask(words).lines()
     }
 
     /// Shows all commands from here on.
     pub fn monitor(&self) -> Monitor {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
-        stream.write_all(b"MONITOR\r\n").expect("it takes a command");
-        let mut answer = [0; 5];
-        stream.read_exact(&mut answer).expect("it answers");
-        stream.set_read_timeout(Some(Duration::from_millis(300))).expect("it can be set");
-        Monitor(stream)
+        let mut connection = self.connect();
+        connection.command(&["MONITOR"]).expect("it answers");
+        Monitor(connection)
     }
 
     /// Waits until a command's answer has a text in it.
+    #[track_caller]
     pub fn eventually(&self, words: &[&str], text: &str) {
-        let end = Instant::now() + SOON;
-        loop {
-            let answer = self.command(words);
-            if answer.contains(text) {
-                return;
-            }
-            assert!(Instant::now() < end, "{words:?} never says {text}: {answer}");
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let id = self.process.as_ref().expect("it runs").id().to_string();
-        let sent = Command::new("kill").args([format!("-{name}"), id]).status().expect("kill can be started");
-        assert!(sent.success());
+        until(&format!("{words:?} says {text}"), || self.command(words).contains(text));
     }
 }
 
 /// The commands that a server is given.
-pub struct Monitor(TcpStream);
+#[derive(Debug)]
+pub struct Monitor(Resp);
 
 impl Monitor {
+    /// The next command, as it is shown.
+    #[track_caller]
+    pub fn command(&mut self) -> String {
+        self.0.answer().expect("a command is shown").text()
+    }
+
     /// What has been shown, a line for each command.
     pub fn end(mut self) -> String {
-        let (mut shown, mut part) = (Vec::new(), [0; 65536]);
-        while let Ok(read @ 1..) = self.0.read(&mut part) {
-            shown.extend_from_slice(&part[..read]);
+        self.0.patience(QUIET).expect("it can be set");
+        let mut shown = String::new();
+        while let Ok(command) = self.0.answer() {
+            shown += &(command.text() + "\n");
         }
-        String::from_utf8_lossy(&shown).into_owned()
+        shown
     }
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        if self.process.is_some() {
-            self.signal("CONT");
-        }
-        self.kill();
-    }
+/// Whether it is up and has read what it keeps.
+fn answers(port: u16) -> bool {
+    let pong = Resp::connect(port).and_then(|mut connection| connection.command(&["PING"]));
+    // A server of whom something else is the matter is there all the same.
+    pong.is_ok_and(|said| !matches!(said, Answer::Error(why) if why.starts_with("LOADING")))
 }
