@@ -29,6 +29,7 @@
 
 #[cfg(any(test, feature = "contract-tests"))]
 pub mod contract;
+pub mod foreign;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -91,6 +92,16 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Takes the oldest message of a channel that any node may read; each goes to exactly one taker. When there is none,
     /// the next [`Broker::push`] is told by [`BrokerEvent::Mail`].
     fn take(&self, channel: ChannelName) -> BrokerCall<'_, Option<Message>>;
+
+    /// Whether [`Broker::push`] reaches readers that are no nodes: then a layer sends there what is for a channel without `!`.
+    fn has_foreign_channels(&self) -> bool {
+        false
+    }
+
+    /// What it counts beside what the layer does: a name, what it says, and the value.
+    fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
+        Vec::new()
+    }
 
     /// Tells something to all nodes, this one too: at most once, in the order of one node's calls.
     fn tell(&self, note: Bytes) -> BrokerCall<'_, ()>;
@@ -228,6 +239,12 @@ pub enum BrokerError {
     TimedOut {
         /// The deadline.
         after: Duration,
+    },
+    /// The channel holds as many unread messages as it may.
+    #[error("the channel holds {capacity} unread messages, its capacity; send later")]
+    Full {
+        /// Its capacity.
+        capacity: usize,
     },
     /// The broker said no, and has done nothing.
     #[error("the broker refused: {why}")]

@@ -21,7 +21,7 @@ use groupcast_protocol::{ChannelName, GroupName, Message, NodeId};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::broker::{Broker, BrokerError, BrokerInbox, Level, Publication};
+use crate::broker::{Broker, BrokerError, BrokerInbox, ChannelBound, Level, Publication};
 use crate::config::LayerConfig;
 use crate::error::LayerError;
 use crate::layer::{ChannelLayer, Sent};
@@ -132,6 +132,11 @@ impl ChannelLayer {
         bus.prove(self.registry.config.level_min).map_err(|error| error.to_string())
     }
 
+    /// What the broker counts itself: a name, what it says, and the value.
+    pub fn broker_counters(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.bus.as_ref().map(|bus| bus.broker.counters()).unwrap_or_default()
+    }
+
     /// Tells something to all nodes, this one too, for their [`OnNote`]. Without a broker nobody is told.
     ///
     /// # Errors
@@ -190,9 +195,23 @@ impl Bus {
 
     /// Hands a message to a channel of another node.
     pub(crate) async fn send(&self, node: NodeId, channel: &ChannelName, message: Message) -> Result<(), LayerError> {
-        match self.broker.send(node, channel.clone(), message).await.map_err(LayerError::Broker)? {
+        match self.broker.send(node, channel.clone(), message).await.map_err(|error| refusal(channel, error))? {
             true => Ok(()),
             false => Err(LayerError::Gone { channel: channel.clone() }),
+        }
+    }
+
+    /// Puts a message into a channel that programs of another kind read.
+    pub(crate) async fn push(
+        &self,
+        config: &LayerConfig,
+        channel: &ChannelName,
+        message: Message,
+    ) -> Result<(), LayerError> {
+        let bound = ChannelBound { capacity: config.capacity_of(channel.as_str()), expiry: config.expiry };
+        match self.broker.push(channel.clone(), message, bound).await.map_err(|error| refusal(channel, error))? {
+            true => Ok(()),
+            false => Err(LayerError::ChannelFull { channel: channel.clone(), capacity: bound.capacity }),
         }
     }
 
@@ -200,5 +219,12 @@ impl Bus {
     fn fresh_epoch(&self, config: &LayerConfig) -> Box<str> {
         let number = self.epochs.fetch_add(1, Ordering::Relaxed);
         format!("{:x}-{number:x}", config.epoch_seed).into()
+    }
+}
+
+fn refusal(channel: &ChannelName, error: BrokerError) -> LayerError {
+    match error {
+        BrokerError::Full { capacity } => LayerError::ChannelFull { channel: channel.clone(), capacity },
+        error => LayerError::Broker(error),
     }
 }

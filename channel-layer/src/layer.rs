@@ -76,7 +76,12 @@ impl ChannelLayer {
     pub async fn send(&self, channel: &ChannelName, message: Message) -> Result<(), LayerError> {
         match self.elsewhere(channel) {
             Some((bus, node)) => bus.send(node, channel, message).await,
-            None => self.local_send(channel, message).await,
+            None => match &self.bus {
+                Some(bus) if !channel.is_process_local() && bus.broker.has_foreign_channels() => {
+                    bus.push(&self.registry.config, channel, message).await
+                }
+                _ => self.local_send(channel, message).await,
+            },
         }
     }
 

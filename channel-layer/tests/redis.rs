@@ -153,7 +153,23 @@ fn fresh(server: &Redis, nodes: usize) -> Vec<Node> {
 fn config(addresses: Vec<String>) -> RedisConfig {
     let timeout = Duration::from_millis(500);
     let topology = Topology::Servers;
-    RedisConfig { addresses, topology, prefix: "t".to_owned(), timeout, message_bytes: 65_536, ca: None }
+    RedisConfig {
+        addresses,
+        topology,
+        prefix: "t".to_owned(),
+        timeout,
+        message_bytes: 65_536,
+        ca: None,
+        run: run(),
+        groups: vec![],
+        core: None,
+    }
+}
+
+/// What no other connection has.
+fn run() -> String {
+    static RUNS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    RUNS.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string()
 }
 
 fn node(n: usize, config: RedisConfig) -> Node {

@@ -32,7 +32,9 @@ use serde::Serialize;
 
 pub use consumer::{ConsumerConfig, CpuMode, Durability, JobsConfig, Mode, Run, StoreKind};
 pub use hidden::Hidden;
-pub use layer::{CapacityConfig, GroupConfig, HistoryConfig, LayerConfig, LayerDurability, LayerKind};
+pub use layer::{
+    CapacityConfig, Dialect, GroupConfig, HistoryConfig, LayerConfig, LayerDurability, LayerKind, SerializerKind,
+};
 pub use limits::LimitsConfig;
 pub use problem::{Origins, Problem, Problems};
 pub use query::{ParamConfig, ParamKind, QueryConfig, SourceConfig, SourceKind};
@@ -118,6 +120,7 @@ impl Config {
     fn read_secrets(&mut self, sources: &Sources) -> Result<(), (String, String)> {
         self.jobs.found_url = self.jobs.places().read(sources)?;
         self.layer.found_url = self.layer.places().read(sources)?;
+        self.layer.found_keys = self.layer.key_places().read(sources)?;
         for (name, source) in &mut self.source {
             source.found_url = source.places(name).read(sources)?;
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use groupcast_channel_layer::broker::foreign::{Intake, Taken};
 use groupcast_channel_layer::{ChannelLayer, LayerError, Sent};
 use groupcast_protocol::frame::{Accepted, AcceptedJob};
 use groupcast_protocol::raw_object::RawObject;
@@ -158,6 +159,21 @@ impl Dispatch {
         Ok(told.map(|told| answer(accepted(Some(group.clone()), self.count(group)), told).map(|told| told.0)))
     }
 
+    /// Groups whose messages consumers claim, by their exact names.
+    pub(crate) fn claimed_groups(&self) -> Vec<GroupName> {
+        self.claims.groups()
+    }
+
+    /// Stores the work of another program, once by its id; says whether the group's sockets are to see it, too.
+    async fn keep_foreign(&self, group: &GroupName, message: &Message, id: &[u8]) -> Result<bool, Refusal> {
+        let claimed = self.claims.claim(group, message, ReplyTo::Group(group.clone()))?;
+        let shown = claimed.is_empty() || claimed.iter().any(|claimed| claimed.mode == Mode::Both);
+        let jobs = claimed.into_iter().map(|claimed| claimed.job).collect();
+        let key = KeyOf::foreign(group.as_str(), id, message.raw());
+        self.store(accepted(Some(group.clone()), None), jobs, Some(key)).await?;
+        Ok(shown)
+    }
+
     /// Shows stored work, or a tick that is noted, to the group's sockets. That they may not have seen it is no reason to refuse what is stored:
     /// the sender would send it again.
     async fn show(&self, group: &GroupName, message: &Message) -> Sent {
@@ -228,6 +244,39 @@ fn answer(accepted: Accepted, told: Told) -> Result<(Accepted, bool), Refusal> {
 
 fn accepted_job(job: Enqueued) -> AcceptedJob {
     AcceptedJob { id: job.id, consumer: job.consumer, durability: job.durability.into(), existing: job.existing }
+}
+
+/// What Django sends by its own channel layer goes the way of a client's message, except that nobody waits for the answer:
+/// what cannot be done is told in the log.
+impl Intake for Dispatch {
+    fn take<'a>(
+        &'a self,
+        group: &'a GroupName,
+        message: &'a Message,
+        id: &'a [u8],
+    ) -> std::pin::Pin<Box<dyn Future<Output = Taken> + Send + 'a>> {
+        Box::pin(async move {
+            if refuse_job_events(message).is_err() || group.is_of_live_query() {
+                tracing::warn!(%group, kind = message.kind(), "a message of another program was dropped: only consumers send such");
+                return Taken::Done;
+            }
+            if !self.claims.is_work(group, message) {
+                return Taken::Show;
+            }
+            match self.keep_foreign(group, message, id).await {
+                Ok(true) => Taken::Show,
+                Ok(false) => Taken::Done,
+                Err(refusal) if refusal.code.is_retriable() => {
+                    tracing::warn!(%group, error = refusal.message, "work of another program waits in Redis");
+                    Taken::Later
+                }
+                Err(refusal) => {
+                    tracing::warn!(%group, error = refusal.message, "work of another program was dropped: it cannot be done");
+                    Taken::Done
+                }
+            }
+        })
+    }
 }
 
 /// Consumers send their events by the same path; another consumer may claim them (`chain = true`).

@@ -31,6 +31,14 @@ pub struct KeyOf {
     pub body: [u8; 32],
 }
 
+impl KeyOf {
+    /// The key of a message of another program, which bears an id of its own.
+    pub(crate) fn foreign(group: &str, id: &[u8], body: &[u8]) -> Self {
+        let name = Sha256::new().chain_update(b"foreign ").chain_update(group).chain_update(b" ").chain_update(id);
+        Self { name: name.finalize().into(), body: Sha256::digest(body).into() }
+    }
+}
+
 /// The answers of this process by key. Cheap to clone; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Idempotency {

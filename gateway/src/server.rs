@@ -26,6 +26,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::any;
 use groupcast_channel_layer::ChannelLayer;
+use groupcast_channel_layer::broker::foreign::Intake;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +36,8 @@ use self::accept::Door;
 pub(crate) use self::accept::Peer;
 pub(crate) use self::admission::{Admission, Place};
 pub(crate) use self::guarded::Guarded;
-use self::layer::Layer;
 pub use self::layer::LayerStartError;
+use self::layer::{Foreign, Layer, Run};
 use self::shard::{Served, ShardThread};
 use self::tls::{Tls, TlsError};
 pub(crate) use self::watch::Busy;
@@ -222,8 +223,11 @@ impl Groupcast {
         }
         let tasks = TaskTracker::new();
         if let Some(cluster) = cluster {
-            let (run, notes) = cluster.run(app.layer.clone(), stop.now.clone());
-            tasks.spawn(run);
+            let takes = app.config.server.role != Role::Consumer;
+            let intake = takes.then(|| Arc::new(app.dispatch.clone()) as Arc<dyn Intake>);
+            let needed = if takes { app.dispatch.claimed_groups() } else { Vec::new() };
+            let Run { task, notes } = cluster.run(app.layer.clone(), Foreign { intake, needed }, stop.now.clone());
+            tasks.spawn(task);
             let heed = notes::heed(notes, app.config.server.node.clone(), app.cache.clone(), app.live.clone());
             tasks.spawn(heed);
         }

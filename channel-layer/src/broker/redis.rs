@@ -21,6 +21,7 @@
 
 mod arrivals;
 mod config;
+pub mod core;
 mod link;
 mod names;
 mod scripts;
@@ -28,17 +29,21 @@ pub mod shard;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use groupcast_protocol::{ChannelName, Envelope, GroupName, Message, NodeId, Position};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::foreign::Intake;
 use super::{
-    Ask, Broker, BrokerCall, BrokerError, BrokerInbox, ChannelBound, INBOX, Kept, Level, Publication, Published,
-    WhereIs,
+    Ask, Broker, BrokerCall, BrokerError, BrokerEvent, BrokerInbox, ChannelBound, INBOX, Kept, Level, Publication,
+    Published, WhereIs,
 };
+use crate::config::GroupRule;
 pub use config::{AddressError, RedisConfig, Topology};
+pub use core::CoreConfig;
 use link::Link;
 use names::Names;
 
@@ -48,6 +53,14 @@ pub struct RedisBroker {
     links: Vec<Link>,
     names: Names,
     max_bytes: usize,
+    /// There when Django's processes are in the same groups.
+    core: Option<Arc<core::Core>>,
+    events: mpsc::Sender<BrokerEvent>,
+    /// How much history groups keep, for what is published on behalf of others.
+    rules: Vec<GroupRule>,
+    epochs: AtomicU64,
+    /// What this run is known by: no other has the same.
+    token: String,
     /// The task of each link.
     tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
@@ -60,16 +73,48 @@ impl RedisBroker {
     pub fn connect(config: RedisConfig, node: &NodeId) -> Result<(Arc<Self>, BrokerInbox), AddressError> {
         let (events, inbox) = mpsc::channel(INBOX);
         let names = Names::new(&config.prefix);
-        let shared = Arc::new(link::Shared::new(&config, names.clone(), node, events));
+        let servers = config.servers()?;
+        let core =
+            config.core.clone().map(|core| core::Core::new(core, config.prefix.clone(), node.clone(), servers.len()));
+        let core = core.map(Arc::new);
+        let shared = Arc::new(link::Shared::new(&config, names.clone(), node, events.clone(), core.clone()));
         let (mut links, mut tasks) = (Vec::new(), JoinSet::new());
-        for server in config.servers()? {
-            let link = Link::new(server, config.timeout);
+        for (at, server) in servers.into_iter().enumerate() {
+            let link = Link::new(at, server, config.timeout);
             tasks.spawn(link.clone().keep(shared.clone()));
             links.push(link);
         }
         shared.expect(links.len());
-        let max_bytes = config.message_bytes;
-        Ok((Arc::new(Self { links, names, max_bytes, tasks: tokio::sync::Mutex::new(tasks) }), inbox))
+        let RedisConfig { message_bytes: max_bytes, groups: rules, run, .. } = config;
+        let (token, epochs) = (format!("{node}-{run}"), AtomicU64::new(0));
+        let tasks = tokio::sync::Mutex::new(tasks);
+        Ok((Arc::new(Self { links, names, max_bytes, core, events, rules, epochs, token, tasks }), inbox))
+    }
+
+    /// Takes in what Django's processes send, from here on. Nothing without a dialect.
+    pub async fn take_in(self: &Arc<Self>, intake: Arc<dyn Intake>) {
+        if self.core.is_some() {
+            for at in 0..self.links.len() {
+                self.tasks.lock().await.spawn(core::run(self.clone(), at, intake.clone(), self.token.clone()));
+            }
+        }
+    }
+
+    /// Publishes a message of another program, once by its id; says whether it was news.
+    async fn publish_foreign(&self, group: &GroupName, message: &Message, id: &[u8]) -> Result<bool, BrokerError> {
+        let keep = self.rules.iter().find(|rule| rule.pattern.matches(group.as_str())).and_then(|rule| rule.history);
+        let number = self.epochs.fetch_add(1, Ordering::Relaxed);
+        let fresh_epoch = format!("{}-f{number:x}", self.token).into();
+        let publication = Publication { group: group.clone(), message: message.clone(), keep, fresh_epoch };
+        let link = self.link_of(group).up()?;
+        let seen = self.names.seen(id);
+        let extra = scripts::Extra { seen: Some(&seen), group: None };
+        Ok(scripts::publish(&link, &self.names, &publication, extra).await?.is_news)
+    }
+
+    async fn tell(&self, event: BrokerEvent) {
+        // When nobody takes events any more, the layer is at its end.
+        let _ = self.events.send(event).await;
     }
 
     /// The server that has a group.
@@ -96,8 +141,13 @@ impl Broker for RedisBroker {
     fn publish(&self, publication: Publication) -> BrokerCall<'_, Published> {
         Box::pin(async move {
             let link = self.link_of(&publication.group).up()?;
-            let position = scripts::publish(&link, &self.names, &publication).await?;
-            Ok(Published { position })
+            let group = self.core.as_ref().map(|core| (core.group_key(&publication.group), core.config.group_expiry));
+            let extra = scripts::Extra { seen: None, group: group.as_ref().map(|(key, expiry)| (&**key, *expiry)) };
+            let done = scripts::publish(&link, &self.names, &publication, extra).await?;
+            if let Some(core) = self.core.as_ref().filter(|_| !done.members.is_empty()) {
+                core.forward(&self.links, &done.members, &publication.message).await?;
+            }
+            Ok(Published { position: done.position })
         })
     }
 
@@ -106,7 +156,11 @@ impl Broker for RedisBroker {
             for (link, part) in self.links.iter().zip(self.by_link(groups, |group| group)) {
                 if !part.is_empty() {
                     let topics: Vec<String> = part.iter().map(|(_, group)| self.names.topic(group)).collect();
-                    link.up()?.subscribe(&topics).await?;
+                    let up = link.up()?;
+                    up.subscribe(&topics).await?;
+                    if let Some(core) = &self.core {
+                        core.join(&up, &part.into_iter().map(|(_, group)| group).collect::<Vec<_>>()).await?;
+                    }
                 }
             }
             Ok(())
@@ -118,7 +172,11 @@ impl Broker for RedisBroker {
             for (link, part) in self.links.iter().zip(self.by_link(groups, |group| group)) {
                 if !part.is_empty() {
                     let topics: Vec<String> = part.iter().map(|(_, group)| self.names.topic(group)).collect();
-                    link.up()?.unsubscribe(&topics).await?;
+                    let up = link.up()?;
+                    up.unsubscribe(&topics).await?;
+                    if let Some(core) = &self.core {
+                        core.leave(&up, &part.into_iter().map(|(_, group)| group).collect::<Vec<_>>()).await?;
+                    }
                 }
             }
             Ok(())
@@ -149,12 +207,21 @@ impl Broker for RedisBroker {
         Box::pin(async move {
             let link = self.link_of_channel(&channel).up()?;
             let payload = names::with_text(channel.as_str(), message.raw());
-            link.publish(&self.names.node(&node), &payload).await.map(|receivers| receivers > 0)
+            let reached = link.publish(&self.names.node(&node), &payload).await? > 0;
+            match &self.core {
+                Some(core) if !reached && !core::Core::is_ours(&channel) => {
+                    core.send(&self.links, &channel, &message).await.map(|()| true)
+                }
+                _ => Ok(reached),
+            }
         })
     }
 
     fn push(&self, channel: ChannelName, message: Message, bound: ChannelBound) -> BrokerCall<'_, bool> {
         Box::pin(async move {
+            if let Some(core) = &self.core {
+                return core.send(&self.links, &channel, &message).await.map(|()| true);
+            }
             let link = self.link_of_channel(&channel).up()?;
             scripts::push(&link, &self.names, &channel, &message, bound).await
         })
@@ -174,6 +241,14 @@ impl Broker for RedisBroker {
         })
     }
 
+    fn has_foreign_channels(&self) -> bool {
+        self.core.is_some()
+    }
+
+    fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.core.as_ref().map(core::counters).unwrap_or_default()
+    }
+
     fn ready(&self) -> Result<(), String> {
         self.links.iter().try_for_each(Link::ready)
     }
@@ -185,6 +260,11 @@ impl Broker for RedisBroker {
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
             self.tasks.lock().await.shutdown().await;
+            for link in &self.links {
+                if let (Some(core), Ok(up)) = (&self.core, link.up()) {
+                    core::resign(core, &up, &self.token).await;
+                }
+            }
             self.links.iter().for_each(Link::close);
         })
     }

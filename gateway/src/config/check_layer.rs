@@ -3,7 +3,7 @@
 use groupcast_protocol::Pattern;
 
 use super::check::Found;
-use super::{Config, Durability, LayerConfig, LayerKind, StoreKind};
+use super::{Config, Durability, LayerConfig, LayerKind, SerializerKind, StoreKind};
 
 pub(super) fn check_layer(config: &Config, found: &mut Vec<Found>) {
     let layer = &config.layer;
@@ -26,6 +26,7 @@ pub(super) fn check_layer(config: &Config, found: &mut Vec<Found>) {
         }
     }
     check_addresses(layer, found);
+    check_dialect(layer, found);
     check_prefix(layer, found);
     check_queue(config, found);
 }
@@ -80,6 +81,33 @@ fn expected(kind: LayerKind) -> &'static str {
         LayerKind::Memory | LayerKind::Redis => {
             "is not the address of a Redis server; write it as in \"redis://127.0.0.1:6379/0\""
         }
+    }
+}
+
+fn check_dialect(layer: &LayerConfig, found: &mut Vec<Found>) {
+    let mut wrong = |key: &str, why: &str| found.push((format!("layer.{key}"), why.to_owned()));
+    let keys = layer.key_places().count();
+    if layer.dialect.is_none() && (keys > 0 || layer.serializer != SerializerKind::Msgpack) {
+        let key = if keys > 0 { "encryption_keys" } else { "serializer" };
+        wrong(key, "is for what a dialect writes; set dialect = \"channels_redis.core\", or take it out");
+    }
+    if layer.dialect.is_some() && layer.kind != LayerKind::Redis {
+        wrong("dialect", "is spoken over Redis; set kind = \"redis\"");
+    }
+    if layer.dialect.is_some() && layer.cluster {
+        wrong("cluster", "cannot go with a dialect: channels_redis does not work on a Redis Cluster");
+    }
+    if keys > 1 {
+        wrong("encryption_keys", "is said in several ways; keep one of it, its _env and its _file");
+    }
+    if keys == 1 && layer.keys().is_empty() {
+        wrong("encryption_keys", "has no key in it");
+    }
+    if layer.random_prefix_length > 64 {
+        wrong(
+            "random_prefix_length",
+            "is more than 64 bytes; it has to be what CHANNEL_LAYERS says, which is 12 by default",
+        );
     }
 }
 

@@ -43,6 +43,23 @@ pub struct LayerConfig {
     pub cluster: bool,
     /// Certificates to trust in place of the system's, for `rediss://` and `tls://`; PEM, relative to the configuration.
     pub ca_file: Option<PathBuf>,
+    /// How other programs speak in the same groups: `channels_redis.core` or `channels_redis.pubsub`, with the settings of
+    /// Django's `CHANNEL_LAYERS`. Default: none do.
+    pub dialect: Option<Dialect>,
+    /// With a dialect, `serializer_format` of Django: `msgpack` or `json`. Default `msgpack`.
+    pub serializer: SerializerKind,
+    /// With a dialect, `symmetric_encryption_keys` of Django: the first encrypts, any decrypts. Never printed.
+    #[serde(skip_serializing)]
+    pub encryption_keys: Vec<Hidden>,
+    /// The environment's variable that has them, apart by commas.
+    pub encryption_keys_env: Option<String>,
+    /// The file that has them, one on each line, relative to the configuration.
+    pub encryption_keys_file: Option<PathBuf>,
+    /// What variable or file said.
+    #[serde(skip)]
+    pub found_keys: Option<Hidden>,
+    /// With `channels_redis.core`, `random_prefix_length` of Django. Default 12.
+    pub random_prefix_length: usize,
     /// What the names of all keys and topics begin with. Default `asgi`, as in Django Channels; with `nats`, `channels`.
     pub prefix: Option<String>,
     /// How long a call to the broker may take. Default 2 s.
@@ -68,6 +85,13 @@ impl Default for LayerConfig {
             sentinel: None,
             cluster: false,
             ca_file: None,
+            dialect: None,
+            serializer: SerializerKind::Msgpack,
+            encryption_keys: Vec::new(),
+            encryption_keys_env: None,
+            encryption_keys_file: None,
+            found_keys: None,
+            random_prefix_length: 12,
             prefix: None,
             timeout: Time(Duration::from_secs(2)),
             durability: LayerDurability::Broker,
@@ -84,10 +108,44 @@ impl LayerConfig {
         }
     }
 
+    /// The keys that messages of a dialect are encrypted with, wherever they are said.
+    pub fn keys(&self) -> Vec<String> {
+        match &self.found_keys {
+            Some(found) => {
+                let texts = found.expose().split(['\n', ',']).map(|key| key.trim_end_matches('\r'));
+                texts.filter(|key| !key.is_empty()).map(str::to_owned).collect()
+            }
+            None => self.encryption_keys.iter().map(|key| key.expose().to_owned()).collect(),
+        }
+    }
+
+    pub(super) fn key_places(&self) -> Places<'_> {
+        let (env, file) = (self.encryption_keys_env.as_deref(), self.encryption_keys_file.as_deref());
+        Places { key: "layer.encryption_keys".to_owned(), text: self.encryption_keys.first(), env, file }
+    }
+
     pub(super) fn places(&self) -> Places<'_> {
         let (text, env, file) = (self.url.as_ref(), self.url_env.as_deref(), self.url_file.as_deref());
         Places { key: "layer.url".to_owned(), text, env, file }
     }
+}
+
+/// How other programs speak in the same groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+pub enum Dialect {
+    /// `channels_redis.core.RedisChannelLayer`.
+    #[serde(rename = "channels_redis.core")]
+    ChannelsRedisCore,
+}
+
+/// How messages of a dialect are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SerializerKind {
+    /// MessagePack.
+    Msgpack,
+    /// JSON.
+    Json,
 }
 
 /// How safe a message is that the broker has taken.

@@ -168,8 +168,8 @@ fn what_is_not_toml_is_told_with_its_place() {
 #[test]
 fn what_this_build_lacks_is_refused_by_name() {
     refused(
-        "[auth]\njwt_secret = \"s\"\n[layer]\nserializer = \"json\"",
-        &[("auth", "`auth`"), ("layer.serializer", "`dialects`")],
+        "[auth]\njwt_secret = \"s\"\n[layer]\nkind = \"redis\"\nurl = \"redis://x\"\ndialect = \"channels_redis.pubsub\"",
+        &[("auth", "`auth`"), ("layer.dialect", "`pubsub`")],
     );
     refused("[server]\nops_listen = \"127.0.0.1:9000\"", &[("server.ops_listen", "`ops-listener`")]);
 }
@@ -193,6 +193,15 @@ fn a_broker_is_checked() {
     refused(&layer("kind = \"redis\"\nhosts = [\"redis://a\", \"b:6379\"]"), &[("layer.hosts[1]", "redis://")]);
     refused(&layer(&format!("{redis}\nsentinel = \"m\"")), &[("layer.sentinel", "hosts")]);
     refused(&layer(&format!("{redis}\nprefix = \"a b\"")), &[("layer.prefix", "1 to 64")]);
+    refused(&layer("serializer = \"json\""), &[("layer.serializer", "dialect")]);
+    refused(&layer("dialect = \"channels_redis.core\""), &[("layer.dialect", "over Redis")]);
+    let core = format!("{redis}\ndialect = \"channels_redis.core\"");
+    let config = fine(&format!("{core}\nencryption_keys = [\"k3y\"]"));
+    assert!(config.layer.keys() == ["k3y"] && !config.print().contains("k3y"));
+    refused(
+        &layer(&format!("{core}\nencryption_keys = [\"a\"]\nencryption_keys_env = \"BROKER\"")),
+        &[("layer.encryption_keys", "several")],
+    );
     refused("[jobs]\nsingle_gateway = true", &[("jobs.single_gateway", "take it out")]);
 }
 

@@ -10,6 +10,8 @@ use super::problem::{Origins, Problem};
 const VALUES: &[(&str, &str, &str, &str, &str)] = &[
     #[cfg(not(feature = "redis"))]
     ("layer", "kind", "redis", "redis", "use \"memory\" for one gateway"),
+    ("layer", "dialect", "channels_redis.pubsub", "pubsub", "use \"channels_redis.core\", here and in CHANNEL_LAYERS"),
+    ("layer", "dialect", "channels_nats", "nats", "use \"channels_redis.core\", here and in CHANNEL_LAYERS"),
     #[cfg(not(feature = "nats"))]
     ("layer", "kind", "nats", "nats", "use \"memory\" for one gateway"),
     #[cfg(not(feature = "postgres"))]
@@ -20,18 +22,6 @@ const VALUES: &[(&str, &str, &str, &str, &str)] = &[
 
 /// Keys that only make sense with a feature: section, keys, feature.
 const KEYS: &[(&str, &[&str], &str)] = &[
-    (
-        "layer",
-        &[
-            "dialect",
-            "serializer",
-            "encryption_keys",
-            "encryption_keys_env",
-            "encryption_keys_file",
-            "random_prefix_length",
-        ],
-        "dialects",
-    ),
     ("server", &["ops_listen"], "ops-listener"),
     #[cfg(not(feature = "postgres"))]
     ("jobs", &["url", "url_env", "url_file", "schema"], "postgres"),
@@ -62,7 +52,11 @@ fn refuse_entry(section: &str, prefix: &str, entry: &mut Table, origins: &Origin
             let message = format!("`{value}` needs the feature `{feature}`, which this build lacks; {instead}");
             problems.push(origins.problem(&format!("{prefix}.{key}"), message));
             // A value that can be read, so that the rest of the entry is looked at too.
-            let readable = if section == "layer" { "memory" } else { "sqlite" };
+            let readable = match (section, *key) {
+                (_, "dialect") => "channels_redis.core",
+                ("layer", _) => "memory",
+                _ => "sqlite",
+            };
             entry.insert((*key).to_owned(), Value::String(readable.to_owned()));
             KEYS.iter().filter(|row| row.0 == section).flat_map(|row| row.1).for_each(|key| drop(entry.remove(*key)));
         }

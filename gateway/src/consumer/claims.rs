@@ -87,6 +87,16 @@ impl Claims {
         self.consumers.iter().any(|listener| listener.claims(group, message))
     }
 
+    /// The groups that consumers name exactly. Those of a pattern are not known before somebody is in them.
+    pub fn groups(&self) -> Vec<GroupName> {
+        let exact = |listener: &Listener| match &listener.group {
+            Pattern::Exact(name) => GroupName::parse(name).ok(),
+            Pattern::Prefix(_) => None,
+        };
+        let names: std::collections::BTreeSet<GroupName> = self.consumers.iter().filter_map(exact).collect();
+        names.into_iter().collect()
+    }
+
     /// Whether any consumer listens to this group, whatever it claims.
     pub fn listens(&self, group: &GroupName) -> bool {
         self.consumers.iter().any(|listener| listener.group.matches(group.as_str()))

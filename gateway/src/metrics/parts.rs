@@ -72,6 +72,9 @@ impl LayerPart {
         ] {
             count(out, name, help, counter.value())?;
         }
+        for (name, help, value) in self.0.broker_counters() {
+            count(out, name, help, value)?;
+        }
         Ok(())
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use groupcast_channel_layer::broker::foreign::Intake;
 use groupcast_channel_layer::broker::{Broker, BrokerInbox, Level};
-use groupcast_channel_layer::{Carrier, ChannelLayer, GroupRule, HistoryRule, LayerConfig, ShardInbox};
-use groupcast_protocol::{NodeId, Pattern};
+use groupcast_channel_layer::{Carrier, ChannelLayer, GroupRule, HistoryRule, LayerConfig, Opened, ShardInbox};
+use groupcast_protocol::{GroupName, NodeId, Pattern};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +34,8 @@ pub(super) struct Layer {
 pub(super) struct Cluster {
     carrier: Carrier,
     broker: Arc<dyn Broker>,
-    pub(super) notes: mpsc::Receiver<Bytes>,
+    take_in: TakeIn,
+    notes: mpsc::Receiver<Bytes>,
 }
 
 /// Why there is no layer.
@@ -50,7 +52,7 @@ pub(super) fn name_node(config: &mut Config) {
 
 pub(super) fn open(config: &Config) -> Result<Layer, LayerStartError> {
     let bounds = layer_config(config);
-    let Some((broker, inbox)) = connect(config, &bounds.node)? else {
+    let Some(Connected { broker, inbox, take_in }) = connect(config, &bounds.node)? else {
         let (layer, inboxes) = ChannelLayer::new(bounds);
         return Ok(Layer { layer, inboxes, cluster: None });
     };
@@ -61,28 +63,69 @@ pub(super) fn open(config: &Config) -> Result<Layer, LayerStartError> {
         }
     };
     let (layer, inboxes, carrier) = ChannelLayer::with_broker(bounds, broker.clone(), inbox, Box::new(on_note));
-    Ok(Layer { layer, inboxes, cluster: Some(Cluster { carrier, broker, notes }) })
+    Ok(Layer { layer, inboxes, cluster: Some(Cluster { carrier, broker, take_in, notes }) })
 }
 
 impl Cluster {
-    /// What has to run for as long as the layer is used, and the notes that come meanwhile.
-    pub(super) fn run(
-        self,
-        layer: ChannelLayer,
-        stop: CancellationToken,
-    ) -> (BoxFuture<'static, ()>, mpsc::Receiver<Bytes>) {
-        let Self { carrier, broker, notes } = self;
-        let run = async move {
-            stop.run_until_cancelled(layer.carry(carrier)).await;
+    /// What has to run for as long as the layer is used.
+    pub(super) fn run(self, layer: ChannelLayer, foreign: Foreign, stop: CancellationToken) -> Run {
+        let Self { carrier, broker, take_in, notes } = self;
+        let task = async move {
+            let carry = layer.carry(carrier);
+            let take_in = async {
+                // The groups first: what is sent to them from here on is for this node.
+                let _open = open_all(&layer, foreign.needed).await;
+                if let Some(intake) = foreign.intake {
+                    take_in(intake).await;
+                }
+                std::future::pending::<()>().await
+            };
+            stop.run_until_cancelled(async { tokio::join!(carry, take_in) }).await;
             broker.close().await;
         };
-        (Box::pin(run), notes)
+        Run { task: Box::pin(task), notes }
     }
 }
 
-type Connected = Option<(Arc<dyn Broker>, BrokerInbox)>;
+/// What has to run for as long as a layer with a broker is used, and the notes that come meanwhile.
+pub(super) struct Run {
+    pub(super) task: BoxFuture<'static, ()>,
+    pub(super) notes: mpsc::Receiver<Bytes>,
+}
 
-fn connect(config: &Config, node: &NodeId) -> Result<Connected, LayerStartError> {
+/// What other programs send, and this gateway takes.
+pub(super) struct Foreign {
+    /// Takes it; none in a process that only runs jobs.
+    pub(super) intake: Option<Arc<dyn Intake>>,
+    /// Groups that have to be followed though nobody is in them: consumers claim their messages.
+    pub(super) needed: Vec<GroupName>,
+}
+
+/// Follows groups for good; waits for the broker as long as it takes.
+async fn open_all(layer: &ChannelLayer, groups: Vec<GroupName>) -> Vec<Opened> {
+    let mut all = Vec::with_capacity(groups.len());
+    for group in groups {
+        let opened = loop {
+            match layer.open(&group).await {
+                Ok(opened) => break opened,
+                Err(error) => tracing::warn!(%error, %group, "what other programs send to the group is not taken yet"),
+            }
+        };
+        all.push(opened);
+    }
+    all
+}
+
+/// Begins to take in what other programs send.
+type TakeIn = Box<dyn FnOnce(Arc<dyn Intake>) -> BoxFuture<'static, ()> + Send>;
+
+struct Connected {
+    broker: Arc<dyn Broker>,
+    inbox: BrokerInbox,
+    take_in: TakeIn,
+}
+
+fn connect(config: &Config, node: &NodeId) -> Result<Option<Connected>, LayerStartError> {
     match config.layer.kind {
         LayerKind::Memory => Ok(None),
         LayerKind::Redis => redis(config, node),
@@ -91,7 +134,7 @@ fn connect(config: &Config, node: &NodeId) -> Result<Connected, LayerStartError>
 }
 
 #[cfg(feature = "redis")]
-fn redis(config: &Config, node: &NodeId) -> Result<Connected, LayerStartError> {
+fn redis(config: &Config, node: &NodeId) -> Result<Option<Connected>, LayerStartError> {
     use groupcast_channel_layer::broker::redis::{RedisBroker, RedisConfig, Topology};
 
     let layer = &config.layer;
@@ -103,13 +146,18 @@ fn redis(config: &Config, node: &NodeId) -> Result<Connected, LayerStartError> {
         timeout: layer.timeout.0,
         message_bytes: config.limits.publish_bytes.0,
         ca: ca(layer)?,
+        run: format!("{:x}", clock::random()),
+        groups: groups(config),
+        core: core(config),
     };
     let (broker, inbox) = RedisBroker::connect(redis, node).map_err(|error| LayerStartError(error.to_string()))?;
-    Ok(Some((broker, inbox)))
+    let foreign = broker.clone();
+    let take_in: TakeIn = Box::new(move |intake| Box::pin(async move { foreign.take_in(intake).await }));
+    Ok(Some(Connected { broker, inbox, take_in }))
 }
 
 #[cfg(not(feature = "redis"))]
-fn redis(_: &Config, _: &NodeId) -> Result<Connected, LayerStartError> {
+fn redis(_: &Config, _: &NodeId) -> Result<Option<Connected>, LayerStartError> {
     Err(LayerStartError("kind = \"redis\" needs the feature `redis`, which this build lacks".to_owned()))
 }
 
@@ -158,9 +206,39 @@ fn layer_config(config: &Config) -> LayerConfig {
         history_bytes: config.limits.history_bytes.0,
         // 40 bits: that two runs have the same is less likely than any other cause of loss.
         epoch_seed: (clock::random() as u64) >> 24,
-        groups: std::iter::once(live_rule()).chain(config.group.iter().map(group_rule)).collect(),
+        groups: groups(config),
         ..LayerConfig::new(node)
     }
+}
+
+fn groups(config: &Config) -> Vec<GroupRule> {
+    std::iter::once(live_rule()).chain(config.group.iter().map(group_rule)).collect()
+}
+
+/// What has to be as Django's `CHANNEL_LAYERS` say.
+#[cfg(feature = "redis")]
+fn core(config: &Config) -> Option<groupcast_channel_layer::broker::redis::CoreConfig> {
+    use groupcast_channel_layer::dialect::{Codec, Keys, Serializer};
+
+    let layer = &config.layer;
+    let codec = Codec {
+        serializer: match layer.serializer {
+            config::SerializerKind::Msgpack => Serializer::Msgpack,
+            config::SerializerKind::Json => Serializer::Json,
+        },
+        keys: Keys::new(&layer.keys()),
+        prefix_bytes: layer.random_prefix_length,
+        // channels_redis grants senders and receivers so much difference between their clocks.
+        max_age_secs: Some(layer.expiry.0.as_secs() + 10),
+        message_bytes: config.limits.publish_bytes.0,
+    };
+    layer.dialect.map(|config::Dialect::ChannelsRedisCore| groupcast_channel_layer::broker::redis::CoreConfig {
+        prefix: layer.prefix.clone().unwrap_or_else(|| "asgi".to_owned()),
+        capacity: layer.capacity,
+        expiry: layer.expiry.0,
+        group_expiry: layer.group_expiry.0,
+        codec,
+    })
 }
 
 /// Groups of live queries keep nothing, whatever the patterns of the configuration say: who comes is told the state. Each

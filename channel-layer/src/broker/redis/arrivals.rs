@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc};
 
+use super::core::Core;
 use super::envelope_of;
 use super::names::{Names, Topic};
 use crate::broker::BrokerEvent;
@@ -19,6 +20,8 @@ pub(super) struct Arrivals {
     max_bytes: usize,
     events: mpsc::Sender<BrokerEvent>,
     broken: Arc<Broken>,
+    /// Rung when keys of the dialect change.
+    core: Option<(Arc<Core>, usize)>,
 }
 
 /// That a connection is of no use any more, and why.
@@ -56,7 +59,12 @@ impl Broken {
 
 impl Arrivals {
     pub(super) fn new(names: Names, max_bytes: usize, events: mpsc::Sender<BrokerEvent>, broken: Arc<Broken>) -> Self {
-        Self { names, max_bytes, events, broken }
+        Self { names, max_bytes, events, broken, core: None }
+    }
+
+    /// Tells the dialect that something has come.
+    pub(super) fn waking(self, core: Option<Arc<Core>>, server: usize) -> Self {
+        Self { core: core.map(|core| (core, server)), ..self }
     }
 
     /// Takes a push. Where the layer has no room the connection is given up, as Redis gives up a client that does not read:
@@ -69,6 +77,12 @@ impl Arrivals {
             PushKind::Message | PushKind::SMessage => self.event(push.data),
             PushKind::Disconnection => {
                 self.broken.note("the connection was lost");
+                return Ok(());
+            }
+            PushKind::Invalidate => {
+                if let Some((core, server)) = &self.core {
+                    core.ring(*server);
+                }
                 return Ok(());
             }
             _ => return Ok(()),

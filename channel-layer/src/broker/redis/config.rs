@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::core::CoreConfig;
+use crate::config::GroupRule;
 use redis::io::tcp::TcpSettings;
 use redis::{Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
 
@@ -21,6 +23,12 @@ pub struct RedisConfig {
     pub message_bytes: usize,
     /// Certificates to trust in place of the system's; PEM.
     pub ca: Option<Vec<u8>>,
+    /// What this run is known by: no other has the same.
+    pub run: String,
+    /// What groups keep, as the layer has it.
+    pub groups: Vec<GroupRule>,
+    /// There when processes of Django are in the same groups.
+    pub core: Option<CoreConfig>,
 }
 
 /// What several addresses are.

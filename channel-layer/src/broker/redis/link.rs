@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::arrivals::{Arrivals, Broken};
 use super::config::{RedisConfig, Server};
+use super::core::Core;
 use super::failure;
 use super::names::Names;
 use crate::broker::{BrokerError, BrokerEvent, Level};
@@ -33,6 +34,8 @@ const COMMANDS: usize = 1024;
 /// The link to one server. A cheap handle.
 #[derive(Clone)]
 pub(super) struct Link {
+    /// Which of the servers.
+    at: usize,
     server: Server,
     timeout: Duration,
     state: Arc<Mutex<State>>,
@@ -51,6 +54,8 @@ pub(super) struct Up {
     pub(super) run_id: Arc<str>,
     pub(super) timeout: Duration,
     level: Level,
+    /// Whether the server tells when something has come for the dialect.
+    pub(super) tracks: bool,
 }
 
 /// What the links of one broker share.
@@ -61,12 +66,19 @@ pub(super) struct Shared {
     events: mpsc::Sender<BrokerEvent>,
     links: AtomicUsize,
     up: AtomicUsize,
+    core: Option<Arc<Core>>,
 }
 
 impl Shared {
-    pub(super) fn new(config: &RedisConfig, names: Names, node: &NodeId, events: mpsc::Sender<BrokerEvent>) -> Self {
+    pub(super) fn new(
+        config: &RedisConfig,
+        names: Names,
+        node: &NodeId,
+        events: mpsc::Sender<BrokerEvent>,
+        core: Option<Arc<Core>>,
+    ) -> Self {
         let (links, up) = (AtomicUsize::new(usize::MAX), AtomicUsize::new(0));
-        Self { names, node: node.clone(), max_bytes: config.message_bytes, events, links, up }
+        Self { names, node: node.clone(), max_bytes: config.message_bytes, events, links, up, core }
     }
 
     /// How many links have to be there before the broker is.
@@ -93,9 +105,9 @@ impl Shared {
 }
 
 impl Link {
-    pub(super) fn new(server: Server, timeout: Duration) -> Self {
+    pub(super) fn new(at: usize, server: Server, timeout: Duration) -> Self {
         let state = State::Down("connecting".to_owned());
-        Self { server, timeout, state: Arc::new(Mutex::new(state)) }
+        Self { at, server, timeout, state: Arc::new(Mutex::new(state)) }
     }
 
     /// The link, if it is there.
@@ -153,7 +165,8 @@ impl Link {
     async fn connect(&self, shared: &Shared, broken: &Arc<Broken>) -> Result<Up, String> {
         let client = self.server.find(self.timeout).await?;
         let plain = self.settings();
-        let arrivals = Arrivals::new(shared.names.clone(), shared.max_bytes, shared.events.clone(), broken.clone());
+        let arrivals = Arrivals::new(shared.names.clone(), shared.max_bytes, shared.events.clone(), broken.clone())
+            .waking(shared.core.clone(), self.at);
         let pushed = self.settings().set_push_sender(move |push| arrivals.take(push));
         let mut commands = open(&client, &plain).await?;
         let facts = Facts::read(&mut commands).await?;
@@ -162,9 +175,12 @@ impl Link {
         }
         let pushes = open(&client, &pushed).await?;
         let (run_id, timeout) = (facts.run_id.into(), self.timeout);
-        let up = Up { commands, pushes, run_id, timeout, level: facts.level };
+        let mut up = Up { commands, pushes, run_id, timeout, level: facts.level, tracks: false };
         let own = [shared.names.node(&shared.node), shared.names.mail(), shared.names.notes()];
         up.subscribe(&own).await.map_err(|error| error.to_string())?;
+        if let Some(core) = &shared.core {
+            up.tracks = up.track(&core.watched()).await;
+        }
         Ok(up)
     }
 
@@ -206,6 +222,20 @@ impl Up {
     pub(super) async fn subscribe(&self, topics: &[String]) -> Result<(), BrokerError> {
         let mut connection = self.pushes.clone();
         connection.subscribe(topics).await.map_err(|error| failure(&error, self.timeout))
+    }
+
+    /// Asks to be told when keys change that begin with one of these; says whether that was granted.
+    async fn track(&self, prefixes: &[String]) -> bool {
+        let mut command = redis::cmd("CLIENT");
+        command.arg("TRACKING").arg("ON").arg("BCAST");
+        for prefix in prefixes {
+            command.arg("PREFIX").arg(prefix);
+        }
+        let granted: redis::RedisResult<redis::Value> = command.query_async(&mut self.pushes.clone()).await;
+        if let Err(error) = &granted {
+            tracing::warn!(%error, "Redis does not tell what has come, so it is asked all the time; grant CLIENT TRACKING");
+        }
+        granted.is_ok()
     }
 
     pub(super) async fn unsubscribe(&self, topics: &[String]) -> Result<(), BrokerError> {

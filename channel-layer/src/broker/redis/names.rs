@@ -52,6 +52,12 @@ impl Names {
         format!("{}:mail", self.prefix)
     }
 
+    /// A frame of another program that was published.
+    pub(super) fn seen(&self, id: &[u8]) -> String {
+        let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{}:seen:{hex}", self.prefix)
+    }
+
     pub(super) fn notes(&self) -> String {
         format!("{}:notes", self.prefix)
     }

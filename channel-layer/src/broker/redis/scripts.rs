@@ -25,10 +25,15 @@ end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 ";
 
-/// ARGV behind those of [`PLACE`]: topic, envelope behind the offset, messages to keep (0: none), their age in ms.
+/// ARGV behind those of [`PLACE`]: topic, envelope behind the offset, messages to keep (0: none), their age in ms, Django's
+/// key of the group (or nothing), its expiry in s, the key that the message is known by (or nothing), how long in s.
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
+local members = {}
+if ARGV[10] ~= '' and not redis.call('SET', ARGV[10], '1', 'NX', 'EX', ARGV[11]) then
+  return {epoch, string.format('%.0f', n), members, 0}
+end
 n = redis.call('HINCRBY', KEYS[1], 'n', 1)
 local offset = string.format('%.0f', n)
 if ARGV[6] ~= '0' then
@@ -38,7 +43,13 @@ if ARGV[6] ~= '0' then
   redis.call('PEXPIRE', KEYS[2], ARGV[7])
 end
 redis.call('PUBLISH', ARGV[4], 'gc1 ' .. epoch .. ' ' .. offset .. ARGV[5])
-return {epoch, offset}
+if ARGV[8] ~= '' then
+  redis.call('ZREMRANGEBYSCORE', ARGV[8], 0, redis.call('TIME')[1] - ARGV[9])
+  for _, member in ipairs(redis.call('ZRANGE', ARGV[8], 0, -1)) do
+    if string.sub(member, 1, 10) ~= 'groupcast.' then members[#members + 1] = member end
+  end
+end
+return {epoch, offset, members, 1}
 ",
     )
 });
@@ -101,20 +112,47 @@ fn timed(rest: &str) -> Script {
     Script::new(&format!("{NOW}{rest}"))
 }
 
+/// How long a message of another program is known to have been published: longer than a registrar may hold it.
+const SEEN: Duration = Duration::from_secs(300);
+
 fn script(rest: &str) -> Script {
     Script::new(&format!("{PLACE}{rest}"))
 }
 
-pub(super) async fn publish(up: &Up, names: &Names, publication: &Publication) -> Result<Position, BrokerError> {
+/// What else a publication is about.
+pub(super) struct Extra<'a> {
+    /// The key that the message is known by: it is published once.
+    pub(super) seen: Option<&'a str>,
+    /// Django's key of the group, whose members are to be told, and how long a membership lasts.
+    pub(super) group: Option<(&'a str, Duration)>,
+}
+
+/// What became of a publication.
+pub(super) struct Done {
+    pub(super) position: Position,
+    /// Django's members of the group.
+    pub(super) members: Vec<String>,
+    /// Whether it was not published before.
+    pub(super) is_news: bool,
+}
+
+pub(super) async fn publish(
+    up: &Up,
+    names: &Names,
+    publication: &Publication,
+    extra: Extra<'_>,
+) -> Result<Done, BrokerError> {
     let Publication { group, message, keep, fresh_epoch } = publication;
     let tail = Envelope::tail(message);
     let (messages, age) = keep.map_or((0, Duration::ZERO), |rule| (rule.messages, rule.age));
     let mut call = PUBLISH.prepare_invoke();
     call.key(names.head(group)).key(names.stream(group));
     call.arg(&**fresh_epoch).arg(&*up.run_id).arg(life(age)).arg(names.topic(group)).arg(&tail[..]);
-    call.arg(messages).arg(millis(age));
-    let (epoch, offset): (String, String) = up.invoke(&call).await?;
-    position(epoch, &offset)
+    let (key, expiry) = extra.group.unwrap_or(("", Duration::ZERO));
+    call.arg(messages).arg(millis(age)).arg(key).arg(expiry.as_secs());
+    call.arg(extra.seen.unwrap_or_default()).arg(SEEN.as_secs());
+    let (epoch, offset, members, is_news): (String, String, Vec<String>, bool) = up.invoke(&call).await?;
+    Ok(Done { position: position(epoch, &offset)?, members, is_news })
 }
 
 pub(super) async fn heads(

@@ -1,0 +1,286 @@
+//! Takes what Django's processes have sent: for all gateways as the registrar of buckets, and for this gateway's own
+//! connections. One task for each server.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use groupcast_protocol::{ChannelName, GroupName};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{BUCKETS, Core, MEMBER, bucket_of, now_secs, scripts};
+use crate::broker::foreign::{Intake, Taken};
+use crate::broker::redis::link::Up;
+use crate::broker::redis::{RedisBroker, shard};
+use crate::broker::{BrokerError, BrokerEvent};
+use crate::dialect::Frame;
+
+/// How long a registrar is one without saying so again, and how often it does.
+const LEASE: Duration = Duration::from_secs(2);
+const LEASE_EVERY: Duration = Duration::from_millis(500);
+/// How long a gateway that says nothing is believed to live.
+const ALIVE_SECS: u64 = 30;
+/// How often memberships are looked over: renewed, and those of dead gateways ended.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Frames in one go.
+const BATCH: usize = 100;
+/// Between looks at a server that does not tell of changes.
+const POLL: Duration = Duration::from_millis(5);
+/// Before what could not be taken is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
+/// The part of a bucket's capacity beyond which the log says so.
+const DEEP: f64 = 0.8;
+
+/// Runs for one server until the broker is closed.
+pub(in crate::broker::redis) async fn run(broker: Arc<RedisBroker>, at: usize, intake: Arc<dyn Intake>, token: String) {
+    let Some(core) = broker.core.clone() else { return };
+    let mut registrar = Registrar {
+        broker,
+        core,
+        at,
+        intake,
+        token,
+        buckets: Vec::new(),
+        leased: None,
+        swept: Instant::now(),
+        names: HashMap::new(),
+    };
+    loop {
+        if let Err(error) = registrar.turn().await {
+            tracing::debug!(%error, "what Django has sent cannot be taken right now");
+            registrar.buckets.clear();
+            sleep(AGAIN).await;
+        }
+    }
+}
+
+struct Registrar {
+    broker: Arc<RedisBroker>,
+    core: Arc<Core>,
+    /// Which server.
+    at: usize,
+    intake: Arc<dyn Intake>,
+    /// What the leases of this run are held by: no other has it.
+    token: String,
+    /// The buckets whose registrar this node is.
+    buckets: Vec<usize>,
+    leased: Option<Instant>,
+    swept: Instant,
+    /// Group names that are too long for a member's name, by what stands for them.
+    names: HashMap<String, GroupName>,
+}
+
+impl Registrar {
+    async fn turn(&mut self) -> Result<(), BrokerError> {
+        let up = self.broker.links[self.at].up()?;
+        if self.leased.is_none_or(|leased| leased.elapsed() >= LEASE_EVERY) {
+            self.lease(&up).await?;
+        }
+        let mut more = self.take_own(&up).await?;
+        for bucket in self.buckets.clone() {
+            more |= self.take_bucket(&up, bucket).await?;
+        }
+        self.core.counters.registrar_of.set(self.buckets.len() as u64);
+        if self.swept.elapsed() >= SWEEP_EVERY {
+            self.swept = Instant::now();
+            self.sweep(&up).await?;
+        }
+        if !more {
+            self.wait(&up).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until something has come, or a lease has to be renewed.
+    async fn wait(&self, up: &Up) {
+        let limit = if up.tracks { LEASE_EVERY } else { POLL };
+        // Whatever has changed since the last look has left its mark.
+        let _ = timeout(limit, self.core.wakes[self.at].wait()).await;
+    }
+
+    async fn lease(&mut self, up: &Up) -> Result<(), BrokerError> {
+        let began = Instant::now();
+        self.buckets = scripts::lease(&self.core, up, &self.token, LEASE.as_millis() as u64, ALIVE_SECS).await?;
+        self.leased = Some(began);
+        Ok(())
+    }
+
+    /// Takes frames for this node's connections; says whether there may be more.
+    async fn take_own(&self, up: &Up) -> Result<bool, BrokerError> {
+        let frames = scripts::pop_own(&self.core, up, BATCH).await?;
+        for frame in &frames {
+            let Some(Frame { message, channels, .. }) = self.read(frame) else { continue };
+            for name in channels {
+                if let Ok(channel) = ChannelName::parse(&name) {
+                    self.broker.tell(BrokerEvent::Direct { channel, message: message.clone() }).await;
+                }
+            }
+        }
+        Ok(frames.len() == BATCH)
+    }
+
+    /// Takes the frames of a bucket; says whether there may be more.
+    async fn take_bucket(&mut self, up: &Up, bucket: usize) -> Result<bool, BrokerError> {
+        let (left, frames) = scripts::collect(&self.core, up, bucket, &self.token, BATCH).await?;
+        if left < 0 {
+            // Another node is the registrar.
+            self.buckets.retain(|held| *held != bucket);
+            return Ok(false);
+        }
+        self.note_depth(bucket, left as usize + frames.len());
+        if frames.is_empty() {
+            return Ok(false);
+        }
+        let read = self.read_all(up, bucket, &frames).await?;
+        let taken = join_all(read.iter().map(async |sent| match sent {
+            Some(Sent { group, frame }) => self.intake.take(group, &frame.message, &frame.id).await,
+            None => Taken::Done,
+        }));
+        let taken = taken.await;
+        let mut done = 0;
+        for (sent, taken) in read.iter().zip(taken) {
+            match (sent, taken) {
+                (Some(Sent { group, frame }), Taken::Show) => self.show(group, frame).await?,
+                (_, Taken::Later) => break,
+                _ => {}
+            }
+            done += 1;
+        }
+        let is_all = done == frames.len();
+        if done > 0 && !scripts::done(&self.core, up, bucket, &self.token, done).await? {
+            self.buckets.retain(|held| *held != bucket);
+        }
+        if !is_all {
+            sleep(AGAIN).await;
+        }
+        Ok(left > 0 || frames.len() == BATCH || !is_all)
+    }
+
+    async fn show(&self, group: &GroupName, frame: &Frame) -> Result<(), BrokerError> {
+        let is_news = self.broker.publish_foreign(group, &frame.message, &frame.id).await?;
+        let counters = &self.core.counters;
+        if is_news {
+            counters.shown.add(1)
+        } else {
+            counters.repeated.add(1)
+        }
+        Ok(())
+    }
+
+    async fn read_all(&mut self, up: &Up, bucket: usize, frames: &[Vec<u8>]) -> Result<Vec<Option<Sent>>, BrokerError> {
+        let mut all = Vec::with_capacity(frames.len());
+        for bytes in frames {
+            let Some(frame) = self.read(bytes) else {
+                all.push(None);
+                continue;
+            };
+            let ours = format!("{MEMBER}{bucket}!");
+            let id = frame.channels.iter().find_map(|name| name.strip_prefix(&ours)).map(str::to_owned);
+            let group = match id {
+                Some(id) => self.group(up, &id).await?,
+                None => None,
+            };
+            if group.is_none() {
+                self.core.counters.dropped.add(1);
+            }
+            all.push(group.map(|group| Sent { group, frame }));
+        }
+        Ok(all)
+    }
+
+    fn read(&self, bytes: &[u8]) -> Option<Frame> {
+        self.core.counters.arrived.add(1);
+        match self.core.config.codec.decode(bytes, now_secs()) {
+            Ok(frame) => Some(frame),
+            Err(error) => {
+                self.core.counters.dropped.add(1);
+                tracing::warn!(%error, "a frame in Redis was dropped; are `serializer`, keys and `random_prefix_length` those of Django?");
+                None
+            }
+        }
+    }
+
+    /// The group that a member's name stands for.
+    async fn group(&mut self, up: &Up, id: &str) -> Result<Option<GroupName>, BrokerError> {
+        if let Some(name) = id.strip_prefix("g.") {
+            return Ok(GroupName::parse(name).ok());
+        }
+        let Some(id) = id.strip_prefix("h.") else { return Ok(None) };
+        if let Some(name) = self.names.get(id) {
+            return Ok(Some(name.clone()));
+        }
+        let command = redis::cmd("HGET").arg(format!("{}:ids", self.core.own)).arg(id).clone();
+        let name: Option<String> = up.run(&command).await?;
+        let name = name.and_then(|name| GroupName::parse(&name).ok());
+        if let Some(name) = &name {
+            self.names.insert(id.to_owned(), name.clone());
+        }
+        Ok(name)
+    }
+
+    fn note_depth(&self, bucket: usize, depth: usize) {
+        let capacity = self.core.config.capacity;
+        self.core.counters.depth_max.set(depth as u64);
+        if depth as f64 >= capacity as f64 * DEEP {
+            tracing::warn!(
+                bucket,
+                depth,
+                capacity,
+                "a bucket is nearly full; at its capacity Django drops what it sends there: raise `capacity` or \
+                 `channel_capacity = {{\"groupcast.*\": …}}` in CHANNEL_LAYERS"
+            );
+        }
+    }
+
+    /// Renews the memberships of the buckets that this node is registrar of, and ends those that no living gateway needs.
+    async fn sweep(&self, up: &Up) -> Result<(), BrokerError> {
+        for bucket in &self.buckets {
+            let command = redis::cmd("SMEMBERS").arg(self.core.key("groups", bucket)).clone();
+            let groups: Vec<String> = up.run(&command).await?;
+            for group in groups.iter().filter_map(|name| GroupName::parse(name).ok()) {
+                if shard::index(group.as_str().as_bytes(), self.broker.links.len()) == self.at
+                    && bucket_of(&group) < BUCKETS
+                {
+                    self.look_over(up, &group).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_over(&self, up: &Up, group: &GroupName) -> Result<(), BrokerError> {
+        let nodes: Vec<String> = up.run(&redis::cmd("SMEMBERS").arg(self.core.key("interest", group)).clone()).await?;
+        let mut lives = false;
+        for node in &nodes {
+            let alive: bool = up.run(&redis::cmd("EXISTS").arg(self.core.key("alive", node)).clone()).await?;
+            if alive {
+                lives = true;
+            } else {
+                scripts::leave_for(&self.core, up, group, node).await?;
+            }
+        }
+        if lives {
+            // Long-lived members would otherwise be dropped by senders after `group_expiry`.
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("ZADD").arg(self.core.group_key(group)).arg("XX").arg(now_secs()).arg(self.core.member(group));
+            pipeline.cmd("EXPIRE").arg(self.core.group_key(group)).arg(self.core.config.group_expiry.as_secs().max(1));
+            up.run_all(&pipeline).await?;
+        } else if nodes.is_empty() {
+            scripts::leave_for(&self.core, up, group, "").await?;
+        }
+        Ok(())
+    }
+}
+
+/// A message that was sent to a group.
+struct Sent {
+    group: GroupName,
+    frame: Frame,
+}
+
+/// Gives up the leases, so that another node need not wait for their end.
+pub(in crate::broker::redis) async fn resign(core: &Core, up: &Up, token: &str) {
+    // Otherwise they end by themselves.
+    let _ = scripts::release(core, up, token).await;
+}

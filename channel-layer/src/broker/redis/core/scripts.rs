@@ -1,0 +1,201 @@
+//! What Redis does for the dialect in one step.
+
+use std::sync::LazyLock;
+
+use groupcast_protocol::GroupName;
+use redis::Script;
+
+use super::{BUCKETS, Core, bucket_of, id_of};
+use crate::broker::BrokerError;
+use crate::broker::redis::link::Up;
+
+/// Redis's time as Channels writes it, in seconds: clocks of senders may differ.
+const NOW: &str = r"
+local t = redis.call('TIME')
+local now = t[1] .. '.' .. string.format('%06d', t[2])
+";
+
+/// KEYS: interest, their group, index. ARGV: node, member, group expiry in s, group.
+static JOIN: LazyLock<Script> = LazyLock::new(|| {
+    timed(
+        r"
+redis.call('SADD', KEYS[1], ARGV[1])
+redis.call('ZADD', KEYS[2], now, ARGV[2])
+redis.call('EXPIRE', KEYS[2], ARGV[3])
+redis.call('SADD', KEYS[3], ARGV[4])
+return 1
+",
+    )
+});
+
+/// KEYS: interest, their group, index. ARGV: node, member, group. Also for what a dead node left behind.
+static LEAVE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+redis.call('SREM', KEYS[1], ARGV[1])
+if redis.call('SCARD', KEYS[1]) == 0 then
+  redis.call('ZREM', KEYS[2], ARGV[2])
+  redis.call('SREM', KEYS[3], ARGV[3])
+end
+return 1
+",
+    )
+});
+
+/// KEYS: their channel. ARGV: capacity, expiry in s, frame. Answers whether there was room.
+static ADD: LazyLock<Script> = LazyLock::new(|| {
+    timed(
+        r"
+redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, t[1] - ARGV[2])
+if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then return 0 end
+redis.call('ZADD', KEYS[1], now, ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return 1
+",
+    )
+});
+
+/// KEYS: alive. ARGV: token, lease in ms, what keys begin with, buckets, seconds that a node is believed to live. Answers the
+/// buckets whose registrar this node is, which it becomes where there is none.
+static LEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+redis.call('SET', KEYS[1], '1', 'EX', ARGV[5])
+local held = {}
+for bucket = 0, ARGV[4] - 1 do
+  local key = ARGV[3] .. ':registrar:' .. bucket
+  local holder = redis.call('GET', key)
+  if holder == ARGV[1] then
+    redis.call('PEXPIRE', key, ARGV[2])
+    held[#held + 1] = bucket
+  elseif not holder then
+    redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+    held[#held + 1] = bucket
+  end
+end
+return held
+",
+    )
+});
+
+/// ARGV: token, what keys begin with, buckets. Gives up all leases.
+static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+for bucket = 0, ARGV[3] - 1 do
+  local key = ARGV[2] .. ':registrar:' .. bucket
+  if redis.call('GET', key) == ARGV[1] then redis.call('DEL', key) end
+end
+return 1
+",
+    )
+});
+
+/// KEYS: bucket, parked, registrar. ARGV: token, how many. Parks what has come, and answers all that is parked, and how many
+/// frames are left; nothing when another node is the registrar.
+static COLLECT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if redis.call('GET', KEYS[3]) ~= ARGV[1] then return {-1, {}} end
+local popped = redis.call('ZPOPMIN', KEYS[1], ARGV[2])
+for i = 1, #popped, 2 do redis.call('RPUSH', KEYS[2], popped[i]) end
+return {redis.call('ZCARD', KEYS[1]), redis.call('LRANGE', KEYS[2], 0, ARGV[2] - 1)}
+",
+    )
+});
+
+/// KEYS: parked, registrar. ARGV: token, how many. Forgets what is done; answers whether this node still is the registrar.
+static DONE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('LTRIM', KEYS[1], ARGV[2], -1)
+return 1
+",
+    )
+});
+
+/// KEYS: their channel. ARGV: how many. What has come, as frames and scores in turn.
+static POP: LazyLock<Script> = LazyLock::new(|| Script::new("return redis.call('ZPOPMIN', KEYS[1], ARGV[1])"));
+
+fn timed(rest: &str) -> Script {
+    Script::new(&format!("{NOW}{rest}"))
+}
+
+pub(super) async fn join(core: &Core, up: &Up, groups: &[GroupName]) -> Result<(), BrokerError> {
+    for group in groups {
+        let member = core.member(group);
+        if !member.contains("!g.") {
+            let command =
+                redis::cmd("HSET").arg(format!("{}:ids", core.own)).arg(id_of(group)).arg(group.as_str()).clone();
+            up.run::<redis::Value>(&command).await?;
+        }
+        let mut call = JOIN.prepare_invoke();
+        call.key(core.key("interest", group)).key(core.group_key(group)).key(core.key("groups", bucket_of(group)));
+        call.arg(core.node.as_str()).arg(member).arg(core.config.group_expiry.as_secs().max(1)).arg(group.as_str());
+        up.invoke::<i64>(&call).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn leave(core: &Core, up: &Up, groups: &[GroupName]) -> Result<(), BrokerError> {
+    for group in groups {
+        leave_for(core, up, group, core.node.as_str()).await?;
+    }
+    Ok(())
+}
+
+/// Takes a node out of those that need a group.
+pub(super) async fn leave_for(core: &Core, up: &Up, group: &GroupName, node: &str) -> Result<(), BrokerError> {
+    let mut call = LEAVE.prepare_invoke();
+    call.key(core.key("interest", group)).key(core.group_key(group)).key(core.key("groups", bucket_of(group)));
+    call.arg(node).arg(core.member(group)).arg(group.as_str());
+    up.invoke::<i64>(&call).await.map(drop)
+}
+
+/// Puts a frame into a channel of theirs; says whether there was room.
+pub(super) async fn add(core: &Core, up: &Up, channel: &str, frame: &[u8]) -> Result<bool, BrokerError> {
+    let mut call = ADD.prepare_invoke();
+    call.key(format!("{}{channel}", core.config.prefix));
+    call.arg(core.config.capacity).arg(core.config.expiry.as_secs().max(1)).arg(frame);
+    up.invoke(&call).await
+}
+
+pub(super) async fn lease(core: &Core, up: &Up, token: &str, ms: u64, alive: u64) -> Result<Vec<usize>, BrokerError> {
+    let mut call = LEASE.prepare_invoke();
+    call.key(core.key("alive", &core.node)).arg(token).arg(ms).arg(&*core.own).arg(BUCKETS).arg(alive);
+    up.invoke(&call).await
+}
+
+pub(super) async fn release(core: &Core, up: &Up, token: &str) -> Result<(), BrokerError> {
+    let mut call = RELEASE.prepare_invoke();
+    call.arg(token).arg(&*core.own).arg(BUCKETS);
+    up.invoke::<i64>(&call).await.map(drop)
+}
+
+pub(super) async fn collect(
+    core: &Core,
+    up: &Up,
+    bucket: usize,
+    token: &str,
+    limit: usize,
+) -> Result<(i64, Vec<Vec<u8>>), BrokerError> {
+    let mut call = COLLECT.prepare_invoke();
+    call.key(core.bucket(bucket)).key(core.key("parked", bucket)).key(core.key("registrar", bucket));
+    call.arg(token).arg(limit);
+    up.invoke(&call).await
+}
+
+pub(super) async fn done(core: &Core, up: &Up, bucket: usize, token: &str, count: usize) -> Result<bool, BrokerError> {
+    let mut call = DONE.prepare_invoke();
+    call.key(core.key("parked", bucket)).key(core.key("registrar", bucket)).arg(token).arg(count);
+    up.invoke(&call).await
+}
+
+/// Takes the frames for this node's connections.
+pub(super) async fn pop_own(core: &Core, up: &Up, limit: usize) -> Result<Vec<Vec<u8>>, BrokerError> {
+    let mut call = POP.prepare_invoke();
+    call.key(core.own_bucket()).arg(limit);
+    let popped: Vec<Vec<u8>> = up.invoke(&call).await?;
+    Ok(popped.into_iter().step_by(2).collect())
+}
