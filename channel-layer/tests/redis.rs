@@ -86,6 +86,42 @@ async fn a_server_that_says_nothing_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_burst_waits_for_who_is_slow() {
+    const MESSAGES: usize = 20_000;
+    let server = Redis::start(&[]);
+    let mut nodes = fresh(&server, 2);
+    for node in &mut nodes {
+        next(node, is_up).await;
+    }
+    nodes[1].broker.follow(vec![group("room")]).await.expect("it is there");
+    // Far more than the inbox takes, while nobody reads it.
+    for n in (0..MESSAGES).step_by(100) {
+        let all = (n..n + 100).map(|n| publish(&nodes[0], n));
+        assert!(futures_util::future::join_all(all).await.iter().all(Option::is_some));
+    }
+    assert!(publish(&nodes[1], MESSAGES).await.is_some(), "calls do not wait for the inbox");
+    for offset in 1..=MESSAGES as u64 + 1 {
+        let event = timeout(Duration::from_secs(5), nodes[1].inbox.recv()).await.expect("it comes");
+        let Some(BrokerEvent::Message { envelope, .. }) = event else { panic!("{event:?} instead of {offset}") };
+        assert_eq!(envelope.position.offset, offset);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_becomes_a_replica_is_left() {
+    let (server, other) = (Redis::start(&[]), Redis::start(&[]));
+    let mut node = fresh(&server, 1).remove(0);
+    next(&mut node, is_up).await;
+    server.command(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]);
+    next(&mut node, |event| matches!(event, BrokerEvent::Down { .. })).await;
+    let why = eventually_not_ready(&node).await;
+    assert!(why.contains("slave"), "{why}");
+    server.command(&["REPLICAOF", "NO", "ONE"]);
+    next(&mut node, is_up).await;
+    publish(&node, 1).await.expect("it takes messages again");
+}
+
+#[tokio::test]
 async fn what_is_no_message_is_dropped() {
     let server = Redis::start(&[]);
     let mut node = fresh(&server, 1).remove(0);
@@ -93,7 +129,7 @@ async fn what_is_no_message_is_dropped() {
     node.broker.follow(vec![group("room")]).await.expect("it is there");
     let large = format!("gc1 e 1 - {{\"type\":\"a\",\"x\":\"{}\"}}", "x".repeat(70_000));
     for garbage in ["", "x", "gc1", "gc1 e 1 - {}", "gc1 e x - {\"type\":\"a\"}", "\u{0}\u{1}", &large] {
-        for topic in ["t:{room}", "t:node:n0", "t:mail", "t:{a b}"] {
+        for topic in ["t:{room}", "t:node:{n0}", "t:mail", "t:{a b}"] {
             server.command(&["PUBLISH", topic, garbage]);
         }
     }

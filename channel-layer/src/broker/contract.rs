@@ -37,6 +37,7 @@ pub async fn run<F: Future<Output = Vec<Node>>>(connect: impl Fn(usize) -> F) {
     a_group_begins_where_it_is_asked_for(ready(connect(2).await).await).await;
     history_is_read_in_parts(ready(connect(1).await).await).await;
     history_has_bounds(ready(connect(1).await).await).await;
+    what_is_too_old_is_passed_over(ready(connect(1).await).await).await;
     a_direct_message_reaches_its_node(ready(connect(2).await).await).await;
     a_channel_has_a_capacity_and_each_message_one_taker(ready(connect(2).await).await).await;
     who_found_a_channel_empty_is_told(ready(connect(2).await).await).await;
@@ -157,6 +158,7 @@ async fn history_is_read_in_parts(nodes: Vec<Node>) {
     assert_eq!(read(4, 3).await, (vec![5, 6, 7], false));
     assert_eq!(read(7, 3).await, (vec![], false));
     assert_eq!(read(99, 3).await, (vec![], false));
+    assert_eq!(read(u64::MAX, 3).await, (vec![], false));
 }
 
 async fn history_has_bounds(nodes: Vec<Node>) {
@@ -174,6 +176,25 @@ async fn history_has_bounds(nodes: Vec<Node>) {
     assert_eq!(read().await.messages.len(), 1);
     eventually(async || read().await.messages.is_empty()).await;
     assert_eq!(read().await.head.offset, 1, "where it was is not forgotten with what was kept");
+}
+
+async fn what_is_too_old_is_passed_over(nodes: Vec<Node>) {
+    let short = HistoryRule { messages: 1000, age: Duration::from_millis(100) };
+    let publish = async |n| {
+        nodes[0].broker.publish(Publication { keep: Some(short), ..publication("old", n) }).await.expect("it is there")
+    };
+    for n in 1..=6 {
+        publish(n).await;
+    }
+    // More are published all the while: what is old stays among them.
+    eventually(async || {
+        publish(7).await;
+        let asked = Ask { rule: short, ..asked("old", 0, 2) };
+        let kept = nodes[0].broker.history(asked).await.expect("it is there");
+        assert!(!kept.messages.is_empty() || !kept.more, "it says what to go on behind");
+        kept.messages.first().is_some_and(|(offset, _)| *offset > 6)
+    })
+    .await;
 }
 
 async fn a_direct_message_reaches_its_node(mut nodes: Vec<Node>) {

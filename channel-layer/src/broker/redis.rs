@@ -8,8 +8,9 @@
 //! PREFIX:{GROUP}        topic; the payload is an envelope
 //! PREFIX:{GROUP}:h      hash: e = epoch, n = offset of the newest message, r = run id of the server that began the epoch
 //! PREFIX:{GROUP}:s      stream: ids OFFSET-0, t = Redis's time in ms, m = the envelope behind the offset
-//! PREFIX:node:NODE      topic of one node: `CHANNEL MESSAGE`
-//! PREFIX:ch:CHANNEL     list of a channel that any node may read: `DEADLINE_MS MESSAGE`
+//! PREFIX:node:{NODE}    topic of one node: `CHANNEL MESSAGE`
+//! PREFIX:ch:{CHANNEL}   list of a channel that any node may read: `DEADLINE_MS MESSAGE`
+//! PREFIX:wait:{CHANNEL} somebody has found the channel empty
 //! PREFIX:mail           topic: the name of a channel that was found empty and has a message
 //! PREFIX:notes          topic of all nodes
 //! ```
@@ -20,8 +21,10 @@
 //! **Several hosts** share the groups as channels_redis shares them ([`shard`]).
 
 mod arrivals;
+mod backlog;
 mod config;
 pub mod core;
+mod facts;
 mod link;
 mod names;
 mod scripts;
@@ -271,10 +274,7 @@ impl Broker for RedisBroker {
 }
 
 /// What Redis answered when it did not do what it was asked.
-fn failure(error: &redis::RedisError, after: std::time::Duration) -> BrokerError {
-    if error.is_timeout() {
-        return BrokerError::TimedOut { after };
-    }
+fn failure(error: &redis::RedisError) -> BrokerError {
     let why = error.to_string();
     if error.code().is_some() && !error.is_io_error() {
         return BrokerError::Refused { why };

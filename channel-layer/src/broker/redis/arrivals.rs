@@ -1,14 +1,15 @@
 //! What a server pushes: read, checked, and handed to the layer without waiting.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use groupcast_protocol::{ChannelName, Message};
 use parking_lot::Mutex;
 use redis::{PushInfo, PushKind, Value};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
+use super::backlog::Backlog;
 use super::core::Core;
 use super::envelope_of;
 use super::names::{Names, Topic};
@@ -18,7 +19,7 @@ use crate::broker::BrokerEvent;
 pub(super) struct Arrivals {
     names: Names,
     max_bytes: usize,
-    events: mpsc::Sender<BrokerEvent>,
+    backlog: Arc<Backlog>,
     broken: Arc<Broken>,
     /// Rung when keys of the dialect change.
     core: Option<(Arc<Core>, usize)>,
@@ -30,6 +31,8 @@ pub(super) struct Broken {
     is_over: AtomicBool,
     why: Mutex<Option<String>>,
     told: Notify,
+    /// Topics that were unsubscribed, and whose end the server has not told yet.
+    ends: AtomicUsize,
 }
 
 /// What was pushed has no place to go.
@@ -37,7 +40,7 @@ pub(super) struct Unwanted;
 
 impl Broken {
     /// Notes the first cause.
-    fn note(&self, why: &str) {
+    pub(super) fn note(&self, why: &str) {
         self.end();
         self.why.lock().get_or_insert_with(|| why.to_owned());
         self.told.notify_one();
@@ -46,6 +49,16 @@ impl Broken {
     /// Nothing more is taken.
     pub(super) fn end(&self) {
         self.is_over.store(true, Ordering::Release);
+    }
+
+    /// Topics are about to be unsubscribed.
+    pub(super) fn expect_ends(&self, topics: usize) {
+        self.ends.fetch_add(topics, Ordering::AcqRel);
+    }
+
+    /// Whether a topic that has ended was to.
+    fn was_expected(&self) -> bool {
+        self.ends.fetch_update(Ordering::AcqRel, Ordering::Acquire, |ends| ends.checked_sub(1)).is_ok()
     }
 
     pub(super) async fn wait(&self) {
@@ -58,8 +71,8 @@ impl Broken {
 }
 
 impl Arrivals {
-    pub(super) fn new(names: Names, max_bytes: usize, events: mpsc::Sender<BrokerEvent>, broken: Arc<Broken>) -> Self {
-        Self { names, max_bytes, events, broken, core: None }
+    pub(super) fn new(names: Names, max_bytes: usize, backlog: Arc<Backlog>, broken: Arc<Broken>) -> Self {
+        Self { names, max_bytes, backlog, broken, core: None }
     }
 
     /// Tells the dialect that something has come.
@@ -67,14 +80,19 @@ impl Arrivals {
         Self { core: core.map(|core| (core, server)), ..self }
     }
 
-    /// Takes a push. Where the layer has no room the connection is given up, as Redis gives up a client that does not read:
-    /// what is lost is found out when it is made anew.
+    /// Takes a push. Where there is no room the connection is given up, as Redis gives up a client that does not read: what
+    /// is lost is found out when it is made anew.
     pub(super) fn take(&self, push: PushInfo) -> Result<(), Unwanted> {
         if self.broken.is_over.load(Ordering::Acquire) {
             return Err(Unwanted);
         }
-        let event = match push.kind {
-            PushKind::Message | PushKind::SMessage => self.event(push.data),
+        let push = match push.kind {
+            PushKind::Message | PushKind::SMessage => push,
+            // A cluster ends a subscription whose slot has gone to another server.
+            PushKind::SUnsubscribe | PushKind::Unsubscribe if !self.broken.was_expected() => {
+                self.broken.note("a subscription was ended by the server");
+                return Ok(());
+            }
             PushKind::Disconnection => {
                 self.broken.note("the connection was lost");
                 return Ok(());
@@ -87,11 +105,15 @@ impl Arrivals {
             }
             _ => return Ok(()),
         };
-        let Some(event) = event else {
+        let bytes = push
+            .data
+            .last()
+            .map_or(0, |payload| if let Value::BulkString(payload) = payload { payload.len() } else { 0 });
+        let Some(event) = self.event(push.data) else {
             tracing::debug!("something that is no message of ours was dropped");
             return Ok(());
         };
-        if self.events.try_send(event).is_err() {
+        if self.backlog.take(event, bytes).is_err() {
             self.broken.note("messages came faster than they were taken");
         }
         Ok(())

@@ -126,11 +126,6 @@ impl Server {
         }
         Err(why)
     }
-
-    /// Whether the server at the other end has to say that it is a master.
-    pub(super) fn is_watched(&self) -> bool {
-        matches!(self, Self::Watched { .. })
-    }
 }
 
 async fn ask(sentinel: &Client, name: &str) -> redis::RedisResult<Option<(String, u16)>> {
@@ -159,6 +154,6 @@ impl fmt::Debug for RedisConfig {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_watched() { "Server(by sentinels)" } else { "Server" })
+        f.write_str("Server")
     }
 }

@@ -1,10 +1,10 @@
 //! The link to one server: connecting, watching, and connecting again.
 //!
 //! Two connections: one for commands, and one that is pushed to, so that a burst of messages delays no answer. Both are
-//! watched by pings; when either is in doubt both are made anew, and the layer is told before and after.
+//! watched; when either is in doubt both are made anew, and the layer is told before and after.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,13 +12,15 @@ use std::time::Duration;
 use groupcast_protocol::NodeId;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisResult, ServerErrorKind};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::arrivals::{Arrivals, Broken};
+use super::backlog::Backlog;
 use super::config::{RedisConfig, Server};
 use super::core::Core;
+use super::facts::Facts;
 use super::failure;
 use super::names::Names;
 use crate::broker::{BrokerError, BrokerEvent, Level};
@@ -56,6 +58,7 @@ pub(super) struct Up {
     level: Level,
     /// Whether the server tells when something has come for the dialect.
     pub(super) tracks: bool,
+    broken: Arc<Broken>,
 }
 
 /// What the links of one broker share.
@@ -141,13 +144,13 @@ impl Link {
     pub(super) async fn keep(self, shared: Arc<Shared>) {
         let mut wait = RETRY_FIRST;
         loop {
-            let broken = Arc::new(Broken::default());
-            match self.connect(&shared, &broken).await {
+            let (broken, backlog) = (Arc::new(Broken::default()), Arc::new(Backlog::new(shared.events.clone())));
+            match self.connect(&shared, &broken, &backlog).await {
                 Ok(up) => {
                     wait = RETRY_FIRST;
                     *self.state.lock() = State::Up(up.clone());
                     shared.tell_up().await;
-                    let why = watch(up, &broken).await;
+                    let why = watch(up, &backlog).await;
                     broken.end();
                     *self.state.lock() = State::Down(why.clone());
                     shared.tell_down(why).await;
@@ -162,20 +165,18 @@ impl Link {
         }
     }
 
-    async fn connect(&self, shared: &Shared, broken: &Arc<Broken>) -> Result<Up, String> {
+    async fn connect(&self, shared: &Shared, broken: &Arc<Broken>, backlog: &Arc<Backlog>) -> Result<Up, String> {
         let client = self.server.find(self.timeout).await?;
         let plain = self.settings();
-        let arrivals = Arrivals::new(shared.names.clone(), shared.max_bytes, shared.events.clone(), broken.clone())
+        let arrivals = Arrivals::new(shared.names.clone(), shared.max_bytes, backlog.clone(), broken.clone())
             .waking(shared.core.clone(), self.at);
         let pushed = self.settings().set_push_sender(move |push| arrivals.take(push));
         let mut commands = open(&client, &plain).await?;
-        let facts = Facts::read(&mut commands).await?;
-        if self.server.is_watched() && facts.role != "master" {
-            return Err(format!("the server that the sentinels name is a {}", facts.role));
-        }
+        let facts = in_time(self.timeout, Facts::read(&mut commands)).await?;
         let pushes = open(&client, &pushed).await?;
         let (run_id, timeout) = (facts.run_id.into(), self.timeout);
-        let mut up = Up { commands, pushes, run_id, timeout, level: facts.level, tracks: false };
+        let level = facts.level;
+        let mut up = Up { commands, pushes, run_id, timeout, level, tracks: false, broken: broken.clone() };
         let own = [shared.names.node(&shared.node), shared.names.mail(), shared.names.notes()];
         up.subscribe(&own).await.map_err(|error| error.to_string())?;
         if let Some(core) = &shared.core {
@@ -184,10 +185,11 @@ impl Link {
         Ok(up)
     }
 
+    /// Calls have deadlines of their own, which bound all that they do.
     fn settings(&self) -> AsyncConnectionConfig {
         AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
-            .set_response_timeout(Some(self.timeout))
+            .set_response_timeout(None)
             .set_pipeline_buffer_size(COMMANDS)
     }
 }
@@ -196,7 +198,7 @@ impl Up {
     /// Runs a command.
     pub(super) async fn run<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, BrokerError> {
         let mut connection = self.commands.clone();
-        command.query_async(&mut connection).await.map_err(|error| failure(&error, self.timeout))
+        self.in_time(command.query_async(&mut connection)).await
     }
 
     /// Runs a script; loads it first when the server does not have it.
@@ -205,13 +207,13 @@ impl Up {
         call: &redis::ScriptInvocation<'_>,
     ) -> Result<T, BrokerError> {
         let mut connection = self.commands.clone();
-        call.invoke_async(&mut connection).await.map_err(|error| failure(&error, self.timeout))
+        self.in_time(call.invoke_async(&mut connection)).await
     }
 
     /// Runs commands at once; each has its own answer.
     pub(super) async fn run_all(&self, commands: &redis::Pipeline) -> Result<Vec<redis::Value>, BrokerError> {
         let mut connection = self.commands.clone();
-        commands.query_async(&mut connection).await.map_err(|error| failure(&error, self.timeout))
+        self.in_time(commands.query_async(&mut connection)).await
     }
 
     /// Publishes to a topic; says to how many nodes.
@@ -221,7 +223,7 @@ impl Up {
 
     pub(super) async fn subscribe(&self, topics: &[String]) -> Result<(), BrokerError> {
         let mut connection = self.pushes.clone();
-        connection.subscribe(topics).await.map_err(|error| failure(&error, self.timeout))
+        self.in_time(connection.subscribe(topics)).await
     }
 
     /// Asks to be told when keys change that begin with one of these; says whether that was granted.
@@ -231,7 +233,8 @@ impl Up {
         for prefix in prefixes {
             command.arg("PREFIX").arg(prefix);
         }
-        let granted: redis::RedisResult<redis::Value> = command.query_async(&mut self.pushes.clone()).await;
+        let mut connection = self.pushes.clone();
+        let granted: Result<redis::Value, BrokerError> = self.in_time(command.query_async(&mut connection)).await;
         if let Err(error) = &granted {
             tracing::warn!(%error, "Redis does not tell what has come, so it is asked all the time; grant CLIENT TRACKING");
         }
@@ -239,56 +242,58 @@ impl Up {
     }
 
     pub(super) async fn unsubscribe(&self, topics: &[String]) -> Result<(), BrokerError> {
+        self.broken.expect_ends(topics.len());
         let mut connection = self.pushes.clone();
-        connection.unsubscribe(topics).await.map_err(|error| failure(&error, self.timeout))
+        self.in_time(connection.unsubscribe(topics)).await
     }
-}
 
-/// Waits until the link is in doubt; says why.
-async fn watch(up: Up, broken: &Broken) -> String {
-    loop {
-        if timeout(PING_EVERY, broken.wait()).await.is_ok() {
-            return broken.why();
-        }
-        for connection in [&up.commands, &up.pushes] {
-            let mut connection = connection.clone();
-            let answer: redis::RedisResult<redis::Value> = redis::cmd("PING").query_async(&mut connection).await;
-            if let Err(error) = answer {
-                return format!("Redis does not answer: {error}");
+    /// Bounds all that a call does, and says what its answer means for the caller and for the link.
+    async fn in_time<T>(&self, call: impl Future<Output = RedisResult<T>>) -> Result<T, BrokerError> {
+        let Ok(answer) = timeout(self.timeout, call).await else {
+            return Err(BrokerError::TimedOut { after: self.timeout });
+        };
+        answer.map_err(|error| {
+            if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) {
+                self.broken.note("the server has become a replica");
+            }
+            failure(&error)
+        })
+    }
+
+    /// Waits until the link is in doubt; says why.
+    async fn doubt(&self) -> String {
+        loop {
+            if timeout(PING_EVERY, self.broken.wait()).await.is_ok() {
+                return self.broken.why();
+            }
+            let (mut commands, mut pushes) = (self.commands.clone(), self.pushes.clone());
+            let asked = async {
+                Facts::check(&mut commands).await?;
+                let answer: RedisResult<redis::Value> = redis::cmd("PING").query_async(&mut pushes).await;
+                answer.map(drop).map_err(|error| format!("PING was not answered: {error}"))
+            };
+            if let Err(why) = in_time(self.timeout, asked).await {
+                return why;
             }
         }
     }
 }
 
+/// Moves on what arrives, until the link is in doubt; says why it is.
+async fn watch(up: Up, backlog: &Backlog) -> String {
+    tokio::select! {
+        why = up.doubt() => why,
+        () = backlog.run() => "nobody takes what arrives".to_owned(),
+    }
+}
+
+async fn in_time<T>(within: Duration, ask: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let answer = timeout(within, ask).await;
+    answer.unwrap_or_else(|_elapsed| Err(format!("Redis did not answer within {} ms", within.as_millis())))
+}
+
 async fn open(client: &Client, settings: &AsyncConnectionConfig) -> Result<MultiplexedConnection, String> {
     client.get_multiplexed_async_connection_with_config(settings).await.map_err(|error| error.to_string())
-}
-
-/// What a server says of itself.
-struct Facts {
-    run_id: String,
-    role: String,
-    level: Level,
-}
-
-impl Facts {
-    async fn read(connection: &mut MultiplexedConnection) -> Result<Self, String> {
-        let info: String =
-            redis::cmd("INFO").query_async(connection).await.map_err(|error| format!("INFO was refused: {error}"))?;
-        let fact = |name: &str| {
-            let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            line.map(|value| value.trim().to_owned())
-        };
-        let run_id = fact("run_id").ok_or("INFO names no run_id: is this Redis?")?;
-        let role = fact("role").unwrap_or_default();
-        // A user may lack the right to read it: then nothing is proved, and that is what is said.
-        let settings: redis::RedisResult<HashMap<String, String>> =
-            redis::cmd("CONFIG").arg("GET").arg("append*").query_async(connection).await;
-        let settings = settings.unwrap_or_default();
-        let is = |name: &str, value: &str| settings.get(name).is_some_and(|set| set == value);
-        let synced = is("appendonly", "yes") && is("appendfsync", "always");
-        Ok(Self { run_id, role, level: if synced { Level::Fsync } else { Level::Broker } })
-    }
 }
 
 fn jittered(wait: Duration) -> Duration {

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use groupcast_protocol::{ChannelName, GroupName, NodeId};
 
-/// Makes and reads names under one prefix. A group's names have it in braces, so that a cluster keeps them on one node.
+/// Makes and reads names under one prefix. What has to be together has the same in braces: a cluster keeps it on one server.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     prefix: String,
@@ -36,16 +36,16 @@ impl Names {
     }
 
     pub(super) fn node(&self, node: &NodeId) -> String {
-        format!("{}:node:{node}", self.prefix)
+        format!("{}:node:{{{node}}}", self.prefix)
     }
 
     pub(super) fn channel(&self, channel: &ChannelName) -> String {
-        format!("{}:ch:{channel}", self.prefix)
+        format!("{}:ch:{{{channel}}}", self.prefix)
     }
 
     /// Somebody waits for a message of the channel.
     pub(super) fn waiting(&self, channel: &ChannelName) -> String {
-        format!("{}:wait:{channel}", self.prefix)
+        format!("{}:wait:{{{channel}}}", self.prefix)
     }
 
     pub(super) fn mail(&self) -> String {

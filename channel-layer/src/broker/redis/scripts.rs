@@ -56,14 +56,27 @@ return {epoch, offset, members, 1}
 
 static HEAD: LazyLock<Script> = LazyLock::new(|| script("return {epoch, string.format('%.0f', n)}"));
 
-/// ARGV behind those of [`PLACE`]: id of the first entry, how many.
+/// ARGV behind those of [`PLACE`]: first offset that is asked for, how many entries, messages and age that are kept.
+///
+/// Entries that are too old stay until newer ones push them out. They are passed over by halving: times grow with offsets.
 static HISTORY: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
 local t = redis.call('TIME')
-local now = t[1] .. string.format('%03d', math.floor(t[2] / 1000))
-local entries = redis.call('XRANGE', KEYS[2], ARGV[4], '+', 'COUNT', ARGV[5])
-return {epoch, string.format('%.0f', n), now, entries}
+local oldest = t[1] * 1000 + math.floor(t[2] / 1000) - ARGV[7]
+local function id(offset) return string.format('%.0f-0', offset) end
+local high = n + 1
+local low = math.min(math.max(tonumber(ARGV[4]), n - ARGV[6] + 1), high)
+while low < high do
+  local middle = math.floor((low + high) / 2)
+  local entry = redis.call('XRANGE', KEYS[2], id(middle), '+', 'COUNT', 1)[1]
+  if entry and tonumber(entry[2][2]) <= oldest then
+    low = tonumber(string.match(entry[1], '^%d+')) + 1
+  else
+    high = middle
+  end
+end
+return {epoch, string.format('%.0f', n), redis.call('XRANGE', KEYS[2], id(low), '+', 'COUNT', ARGV[5])}
 ",
     )
 });
@@ -85,7 +98,7 @@ while true do
 end
 if redis.call('LLEN', KEYS[1]) >= tonumber(ARGV[1]) then return 0 end
 redis.call('RPUSH', KEYS[1], string.format('%.0f ', now + ARGV[3]) .. ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 if redis.call('DEL', KEYS[2]) == 1 then redis.call('PUBLISH', ARGV[4], ARGV[5]) end
 return 1
 ",
@@ -176,7 +189,7 @@ pub(super) async fn heads(
     if asks.len() > 1 {
         for ((at, _), answer) in asks.iter().skip(1).zip(up.run_all(&pipeline).await?) {
             let (epoch, offset): (String, String) =
-                redis::from_redis_value(answer).map_err(|error| failure(&error.into(), up.timeout))?;
+                redis::from_redis_value(answer).map_err(|error| failure(&error.into()))?;
             heads.push((*at, position(epoch, &offset)?));
         }
     }
@@ -191,18 +204,14 @@ pub(super) async fn history(up: &Up, names: &Names, ask: &Ask, max: usize) -> Re
     let mut call = HISTORY.prepare_invoke();
     call.key(names.head(group)).key(names.stream(group));
     call.arg(&**fresh_epoch).arg(&*up.run_id).arg(life(rule.age));
-    call.arg(format!("{}-0", after + 1)).arg(limit + 1);
-    let (epoch, head, now, entries): (String, String, String, Vec<Entry>) = up.invoke(&call).await?;
+    call.arg(after.saturating_add(1)).arg(limit + 1).arg(rule.messages).arg(millis(rule.age));
+    let (epoch, head, entries): (String, String, Vec<Entry>) = up.invoke(&call).await?;
     let head = position(epoch, &head)?;
     let more = entries.len() > *limit;
-    let oldest = now.parse::<u64>().unwrap_or(0).saturating_sub(millis(rule.age));
-    let first = head.offset.saturating_sub(rule.messages as u64) + 1;
     let read = |(id, fields): &Entry| {
         let offset: u64 = id.strip_suffix("-0")?.parse().ok()?;
-        let field = |name: &[u8]| fields.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| &pair[1]);
-        let at: u64 = std::str::from_utf8(field(b"t")?).ok()?.parse().ok()?;
-        (at > oldest && offset >= first).then_some(())?;
-        Some((offset, message_of(field(b"m")?, max)?))
+        let tail = fields.chunks_exact(2).find(|pair| pair[0] == b"m").map(|pair| &pair[1])?;
+        Some((offset, message_of(tail, max)?))
     };
     let messages = entries.iter().take(*limit).filter_map(read).collect();
     Ok(Kept { head, messages, more })
