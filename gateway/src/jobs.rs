@@ -4,6 +4,7 @@
 //! [`queue`] (the contract of every store), then this file: [`Jobs`], the handle that everybody uses.
 
 mod backend;
+mod carried;
 #[cfg(test)]
 mod contract;
 mod counters;
@@ -24,6 +25,7 @@ pub(crate) mod time;
 mod times;
 mod watch;
 
+pub use self::carried::Carried;
 pub use self::counters::{Count, Counters};
 pub use self::error::{JobsError, OpenError};
 pub use self::handle::{Jobs, LIST_MAX};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use groupcast_tests::home::JOBS;
 use groupcast_tests::wait::eventually;
-use groupcast_tests::{Gateway, Home, Http, Postgres, Socket};
+use groupcast_tests::{Backend, Gateway, Home, Http, Postgres, Socket};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -118,6 +118,75 @@ async fn what_was_accepted_outlives_a_kill_of_the_server_and_all_goes_on() {
 }
 
 #[tokio::test]
+async fn who_asked_hears_how_it_goes_in_another_process() {
+    let url = Postgres::shared().database();
+    let backend = Backend::start().await;
+    let views = format!(
+        "{}\n[[consumer]]\nname = \"views\"\ngroup = \"my_group\"\ntype = \"view\"\nrun = \"http\"\ndurability = \"os\"\n\
+         url = \"http://{}/jobs\"\nallow_private = true\n",
+        JOBS,
+        backend.address()
+    );
+    let start = |node, role| Gateway::start_in(Arc::new(Home::new(&config_of(&views, &url, node, role))));
+    let (gateway, other, _consumer) =
+        tokio::join!(start("gw1", "gateway"), start("gw2", "gateway"), start("c1", "consumer"));
+    let mut reader = Socket::subscribed(&gateway, &["my_group"]).await;
+    let mut stranger = Socket::subscribed(&other, &["my_group"]).await;
+    let job = gateway.http().job("my_group", &json!({"type": "view"})).await;
+    for attempt in [1, 2] {
+        let call = backend.call().await;
+        // It is told while the job runs, which waits for this answer.
+        let started = reader.message().await;
+        assert_eq!((kind(&started), &started["attempt"]), ("job.started", &json!(attempt)), "{started}");
+        if attempt == 2 {
+            call.json(&json!(7)).await;
+            break;
+        }
+        call.answer(503, "", "").await;
+        let retry = reader.message().await;
+        assert_eq!((kind(&retry), &retry["error"]["code"]), ("job.retry", &json!("backend_failed")), "{retry}");
+    }
+    let result = reader.message().await;
+    assert_eq!((kind(&result), &result["job"], &result["result"]), ("job.result", &json!(job), &json!(7)), "{result}");
+
+    // How far a report is may be said for the last time after its end, and then is not told: one of several is enough.
+    let mut told = 0;
+    for _ in 0..20 {
+        told += progress_of_a_report(&gateway, &mut reader).await;
+        if told > 0 {
+            break;
+        }
+    }
+    assert!(told > 0, "progress is told");
+    assert_eq!(stranger.pending().await, Vec::<Value>::new(), "nobody asked there");
+}
+
+/// How often it was told how far a report is, in order and before its end.
+async fn progress_of_a_report(gateway: &Gateway, reader: &mut Socket) -> usize {
+    let work = json!({"type": "generate_report", "query": "numbers", "params": {"count": 10_000}});
+    let job = gateway.http().job("my_group", &work).await;
+    let (mut done, mut count) = (0, 0);
+    loop {
+        let event = reader.message().await;
+        assert_eq!(event["job"], json!(job), "nothing of a job after its end: {event}");
+        match kind(&event) {
+            "job.started" => assert_eq!(count, 0, "first: {event}"),
+            "job.progress" => {
+                let now = event["done"].as_u64().expect("a count");
+                assert!(now > done || count == 0, "forward, and once: {event}");
+                (done, count) = (now, count + 1);
+            }
+            "job.result" => return count,
+            _ => panic!("{event}"),
+        }
+    }
+}
+
+fn kind(event: &Value) -> &str {
+    event["type"].as_str().expect("a type")
+}
+
+#[tokio::test]
 async fn a_gateway_that_is_gone_has_an_heir_that_tells() {
     let url = Postgres::shared().database();
     let (doomed, heir) = tokio::join!(start(&url, "gw1", "gateway"), start(&url, "gw2", "gateway"));
@@ -182,10 +251,14 @@ async fn start(url: &str, node: &str, role: &str) -> Gateway {
 }
 
 fn config(url: &str, node: &str, role: &str) -> String {
+    config_of(JOBS, url, node, role)
+}
+
+fn config_of(jobs: &str, url: &str, node: &str, role: &str) -> String {
     let server = format!("[server]\nnode = \"{node}\"\nrole = \"{role}\"\n");
-    let jobs = format!("[jobs]\nstore = \"postgres\"\nurl = \"{url}\"\nlease = \"2s\"\n");
+    let store = format!("[jobs]\nstore = \"postgres\"\nurl = \"{url}\"\nlease = \"2s\"\n");
     // A job in memory stays in its process, so the roles do not take it.
-    let config = JOBS.replacen("[server]\n", &server, 1).replacen("[jobs]\n", &jobs, 1);
+    let config = jobs.replacen("[server]\n", &server, 1).replacen("[jobs]\n", &store, 1);
     config.replace("durability = \"memory\"", "durability = \"os\"")
 }
 

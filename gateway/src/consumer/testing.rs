@@ -27,6 +27,6 @@ pub(crate) fn claimed() -> Claimed {
         reply_to: ReplyTo::Nobody,
         hops: 0,
         coalesce_key: None,
-        told_here: true,
+        told_by: None,
     }
 }

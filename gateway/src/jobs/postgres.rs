@@ -8,6 +8,7 @@
 //! Reading order: this file, `db` (transactions), `group`, `ops`, `keys`, `rows`, `hints` and `presence` (between processes),
 //! `schema`.
 
+mod carrier;
 mod db;
 mod group;
 mod hints;
@@ -36,11 +37,13 @@ use groupcast_protocol::JobId;
 use parking_lot::Mutex;
 use tokio_postgres::types::ToSql;
 
+use self::carrier::Carrier;
 use self::group::Group;
 use self::hints::{Hint, Hints};
 use self::keys::Ask;
 use self::ops::Room;
 use self::rows::{columns, state_code};
+use super::carried::Carried;
 use super::counters::Counters;
 use super::error::{JobsError, OpenError};
 use super::new_job::{Enqueued, NewJob};
@@ -82,6 +85,7 @@ pub(crate) struct PostgresQueue {
     db: Db,
     node: Arc<str>,
     hints: Hints,
+    carrier: Carrier,
     counters: Arc<Counters>,
     enqueues: Group<Ask, Told>,
     ends: Group<Finish, Finished>,
@@ -106,13 +110,14 @@ impl PostgresQueue {
         let channel = hints::channel_of(&schema);
         hints::listen(&db, address, channel.clone(), node.clone(), Arc::clone(&watch));
         let hints = Hints::start(&db, &channel);
+        let carrier = Carrier::start(&db, &channel);
         let node: Arc<str> = node.into();
         if let Some(lease) = tells {
             presence::start(&db, Arc::clone(&node), lease, watch);
         }
         let enqueues = Group::start(&db, Arc::clone(&counters), enqueuer(&db, &node, max_queued));
         let ends = Group::start(&db, Arc::clone(&counters), finisher(&db, &node, &hints));
-        Ok(Self { db, node, hints, counters, enqueues, ends, max_queued })
+        Ok(Self { db, node, hints, carrier, counters, enqueues, ends, max_queued })
     }
 
     async fn ask(&self, ask: Ask) -> Result<Told, JobsError> {
@@ -287,6 +292,10 @@ impl WorkQueue for PostgresQueue {
                 async move { ops::progress(tx, &notes).await }.boxed()
             })
             .boxed()
+    }
+
+    fn carry(&self, to: &str, carried: Carried) {
+        self.carrier.give(to, carried);
     }
 
     fn finish(&self, ends: Vec<Finish>) -> Answer<'_, Vec<Finished>> {

@@ -8,6 +8,7 @@ use groupcast_protocol::{JobId, Message};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::carried::Carried;
 use super::error::JobsError;
 use super::new_job::{Enqueued, NewJob, ReplyTo};
 use super::once::{Once, Told};
@@ -72,6 +73,12 @@ pub trait WorkQueue: Send + Sync + 'static {
 
     /// Notes how far running jobs are.
     fn progress(&self, notes: Vec<(Lease, Progress)>) -> Answer<'_, Vec<LeaseState>>;
+
+    /// Hands an event of a running job to the process that tells those who asked. A hint: it may be lost. A store that one
+    /// process alone has has nobody to hand it to.
+    fn carry(&self, to: &str, carried: Carried) {
+        let _ = (to, carried);
+    }
 
     /// Ends attempts.
     fn finish(&self, ends: Vec<Finish>) -> Answer<'_, Vec<Finished>>;
@@ -212,8 +219,8 @@ pub struct Claimed {
     pub hops: u8,
     /// What it asks for; equal ones may share an execution.
     pub coalesce_key: Option<String>,
-    /// Whether this process tells those who asked; else the one does that took the job in.
-    pub told_here: bool,
+    /// The process that tells those who asked, if it is another one: the one that took the job in.
+    pub told_by: Option<String>,
 }
 
 impl Claimed {
@@ -303,8 +310,8 @@ pub struct Settled {
     pub result: Option<ResultKey>,
     /// When it is tried again, in milliseconds since 1970.
     pub retry_at: Option<u64>,
-    /// Whether this process tells those who asked; else the one does that took the job in.
-    pub told_here: bool,
+    /// The process that tells those who asked, if it is another one: the one that took the job in.
+    pub told_by: Option<String>,
 }
 
 /// A terminal event that was sent. A job that is redriven and then cancelled ends twice at one attempt.

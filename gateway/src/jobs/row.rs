@@ -109,7 +109,7 @@ impl Row {
             reply_to: self.reply_to.clone(),
             hops: self.hops,
             coalesce_key: self.coalesce_key.clone(),
-            told_here: true,
+            told_by: None,
         }
     }
 
@@ -283,7 +283,7 @@ impl Row {
             hops: self.hops,
             result: self.result_key(),
             retry_at: (self.state == JobState::Scheduled).then_some(self.run_at),
-            told_here: true,
+            told_by: None,
         }
     }
 

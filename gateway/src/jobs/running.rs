@@ -1,5 +1,6 @@
 //! The side of [`Jobs`] that runs work: claim, report, send events, sweep. Used by `crate::consumer` alone.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use groupcast_protocol::JobId;
 use tokio::sync::Notify;
 
 use super::backend::Backend;
+use super::carried::Carried;
 use super::error::JobsError;
 use super::handle::Jobs;
 use super::queue::{ClaimAsk, ClaimBatch, Claimed, Finish, Finished, How, Lease, LeaseState, Sent, Settled};
@@ -96,6 +98,21 @@ impl Jobs {
     /// Notes how far a running job is.
     pub(crate) async fn progress(&self, lease: Lease, progress: Progress) -> Result<(), JobsError> {
         self.of(lease.durability)?.queue.progress(vec![(lease, progress)]).await.map(drop)
+    }
+
+    /// Hands an event of a job that runs here to the process that took it in. It may be lost.
+    pub(crate) fn carry(&self, durability: Durability, to: &str, carried: Carried) {
+        if let Ok(backend) = self.of(durability) {
+            backend.queue.carry(to, carried);
+        }
+    }
+
+    /// At which attempt jobs are that have not ended, as far as they are known.
+    pub(crate) async fn attempts(&self, ids: Vec<JobId>) -> Result<HashMap<JobId, u32>, JobsError> {
+        let Some(backend) = &self.inner.durable else { return Ok(HashMap::new()) };
+        let records = backend.queue.get(ids).await?;
+        let live = records.into_iter().flatten().filter(|record| !record.state.is_ended());
+        Ok(live.map(|record| (record.id, record.attempt)).collect())
     }
 
     /// Writes a result under an attempt, to be referred to by a [`Finish`] afterwards; answers where it is.

@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::carried::Arrived;
+
 /// Cancellations that may wait for their job to start.
 const EARLY_MAX: usize = 1024;
 
@@ -28,6 +30,8 @@ pub(crate) struct Watch {
     early: Mutex<HashSet<JobId>>,
     /// Wakes the sender of events.
     pub(crate) events: Notify,
+    /// What other processes say of the jobs that this one took in.
+    pub(crate) arrived: Arrived,
 }
 
 struct Waiter {

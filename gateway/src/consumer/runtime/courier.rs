@@ -1,15 +1,16 @@
 //! `Courier`: brings events to the outlet, and makes sure that terminal ones are not forgotten.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use groupcast_protocol::{Message, MessageError};
+use groupcast_protocol::{JobId, Message, MessageError};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::consumer::event;
 use crate::consumer::outlet::{Outlet, OutletError};
+use crate::jobs::Carried;
 use crate::jobs::queue::{Claimed, Sent, Settled};
 use crate::jobs::results::Content;
 use crate::jobs::{Jobs, ReplyTo};
@@ -41,27 +42,66 @@ impl Courier {
         Self { jobs, outlet, inline_bytes, sent: Mutex::default() }
     }
 
-    /// Sends an event that may be lost: start and progress are hints. Of a job that another process took in they are not
-    /// sent.
+    /// Sends an event that may be lost: start and progress are hints. Of a job that another process took in, it goes there.
     pub(super) async fn tell(&self, claimed: &Claimed, event: Result<Message, MessageError>) {
-        if !claimed.told_here {
-            return;
+        match (event, &claimed.told_by) {
+            (Ok(message), None) => drop(self.publish(&claimed.reply_to, message).await),
+            (Ok(event), Some(to)) => {
+                let (id, attempt, reply_to) = (claimed.lease.id, claimed.attempt, claimed.reply_to.clone());
+                self.jobs.carry(claimed.lease.durability, to, Carried { id, attempt, reply_to, event });
+            }
+            (Err(error), _) => tracing::error!(%error, "an event is not a message"),
         }
-        match event {
-            Ok(message) => drop(self.publish(&claimed.reply_to, message).await),
-            Err(error) => tracing::error!(%error, "an event is not a message"),
+    }
+
+    /// Sends what other processes say of jobs that this one took in. Before it looks for pending events, in the same task:
+    /// so nothing of a job is told after its end, nor of an attempt after the next has begun.
+    pub(super) async fn send_carried(&self) {
+        loop {
+            let carried = self.jobs.watch().arrived.take(BATCH);
+            if carried.is_empty() {
+                return;
+            }
+            let ids: HashSet<JobId> = carried.iter().map(|carried| carried.id).collect();
+            let live = match self.jobs.attempts(ids.into_iter().collect()).await {
+                Ok(live) => live,
+                Err(error) => return tracing::debug!(%error, "what other processes said is not told"),
+            };
+            for Carried { id, attempt, reply_to, event } in carried {
+                // One that has begun here meanwhile speaks for itself.
+                let is_over = live.get(&id) != Some(&attempt) || self.jobs.is_running(id);
+                if !is_over && self.publish(&reply_to, event).await.is_err() {
+                    // The others would wait for the layer, too, and what is owed after them.
+                    break;
+                }
+            }
         }
     }
 
     /// Sends the event of a commit; a terminal one is cleared, or else sent again later.
     pub(super) async fn deliver(&self, settled: &Settled, content: Option<&Content>) {
-        if !settled.told_here {
-            // The store has given a hint to the process that tells.
-            return;
+        if let Some(to) = &settled.told_by {
+            return self.hand_over(settled, to);
         }
         let max = self.inline_max(settled);
         let inline = content.and_then(|content| event::inline_content(content, max));
         self.send(settled, inline.as_deref()).await;
+    }
+
+    /// What another process tells: of an end the store has given it a hint, of a retry nobody else does.
+    fn hand_over(&self, settled: &Settled, to: &str) {
+        let record = &settled.record;
+        if record.state.is_ended() {
+            return;
+        }
+        match event::settled(settled, None) {
+            Ok(None) => {}
+            Ok(Some(event)) => {
+                let (id, attempt, reply_to) = (record.id, record.attempt, settled.reply_to.clone());
+                self.jobs.carry(record.durability, to, Carried { id, attempt, reply_to, event });
+            }
+            Err(error) => tracing::error!(%error, job = %record.id, "an event is not a message"),
+        }
     }
 
     /// Sends the terminal events that a former process or a store left.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{POLL, Shared, courier};
 use crate::jobs::queue::{Lease, LeaseState};
@@ -110,13 +110,19 @@ impl Shared {
 
     /// Sends the events that nobody else sends.
     pub(super) async fn resend(self: Arc<Self>) {
+        let (mut is_due, mut looked_at) = (true, Instant::now());
         loop {
-            self.courier.send_pending().await;
-            tokio::select! {
-                () = self.jobs.watch().events.notified() => {}
-                () = sleep(courier::LOOK) => {}
-                () = self.interrupt.cancelled() => return,
+            self.courier.send_carried().await;
+            if is_due {
+                self.courier.send_pending().await;
+                looked_at = Instant::now();
             }
+            is_due = tokio::select! {
+                () = self.jobs.watch().arrived.come.notified() => false,
+                () = self.jobs.watch().events.notified() => true,
+                () = sleep_until(looked_at + courier::LOOK) => true,
+                () = self.interrupt.cancelled() => return,
+            };
         }
     }
 }

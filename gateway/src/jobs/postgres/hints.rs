@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::AsyncMessage;
 
+use super::carrier;
 use super::db::Db;
 use super::rows::Kept;
 use crate::clock;
@@ -194,6 +195,10 @@ impl Ear {
     }
 
     fn hear(&self, payload: &str) {
+        if let Some(event) = payload.strip_prefix(carrier::PREFIX) {
+            carrier::read(event, &self.node).into_iter().for_each(|carried| self.watch.arrived.put(carried));
+            return;
+        }
         match Hint::parse(payload) {
             Some(Hint::Work(consumer)) => self.watch.wake_known(&consumer),
             Some(Hint::Cancel(id)) => self.watch.cancel_running(id),

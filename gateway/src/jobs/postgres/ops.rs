@@ -251,7 +251,7 @@ async fn riders(
 fn claimed(tx: &Tx<'_>, kept: &mut Kept, lease_until: u64, node: &str) -> Claimed {
     let claimed = kept.row.claim(tx.now, lease_until);
     let deadline_at = claimed.deadline_at.map(|at| tx.here(at));
-    Claimed { deadline_at, told_here: kept.origin == node, ..claimed }
+    Claimed { deadline_at, told_by: told_by(kept, node), ..claimed }
 }
 
 /// Prolongs leases.
@@ -318,7 +318,12 @@ pub(super) async fn finish(tx: &Tx<'_>, ends: &[Finish], node: &str) -> Result<(
 
 /// What an event needs.
 pub(super) fn settled(kept: &Kept, node: &str) -> Settled {
-    Settled { told_here: kept.origin == node, ..kept.row.settled() }
+    Settled { told_by: told_by(kept, node), ..kept.row.settled() }
+}
+
+/// The process that tells, if it is not this one.
+fn told_by(kept: &Kept, node: &str) -> Option<String> {
+    (kept.origin != node).then(|| kept.origin.clone())
 }
 
 fn there_again(tx: &Tx<'_>, how: How) -> How {

@@ -32,7 +32,8 @@ async fn two_processes_never_get_one_job() {
         }
     };
     let (a, b) = tokio::join!(claim(&first), claim(&second));
-    assert!(a.iter().all(|claimed| claimed.told_here) && b.iter().all(|claimed| !claimed.told_here));
+    assert!(a.iter().all(|claimed| claimed.told_by.is_none()));
+    assert!(b.iter().all(|claimed| claimed.told_by.as_deref() == Some("gw1")));
     let mut seen: Vec<JobId> = a.iter().chain(&b).map(|claimed| claimed.lease.id).collect();
     seen.sort_unstable();
     assert_eq!(seen, sorted(ids));
@@ -46,10 +47,13 @@ async fn who_took_a_job_in_is_told_of_its_end_and_an_heir_when_he_is_gone() {
     let claimed = runner.queue.claim(ask(1)).await.expect("a batch").jobs.remove(0);
     let end = Finish { lease: claimed.lease, how: How::Cancelled };
     let told = runner.queue.finish(vec![end]).await.expect("told");
-    assert!(matches!(&told[0], Finished::Accepted(settled) if !settled.told_here), "{told:?}");
+    assert!(matches!(&told[0], Finished::Accepted(settled) if settled.told_by.as_deref() == Some("gw1")), "{told:?}");
     assert!(runner.queue.events_pending(9).await.expect("read").is_empty());
     let pending = taker.queue.events_pending(9).await.expect("read");
-    assert!(pending.iter().map(|settled| (settled.record.id, settled.told_here)).eq([(id, true)]), "{pending:?}");
+    assert!(
+        pending.iter().map(|settled| (settled.record.id, settled.told_by.is_none())).eq([(id, true)]),
+        "{pending:?}"
+    );
     let hint = tokio::time::timeout(Duration::from_secs(20), taker.watch.events.notified());
     hint.await.expect("the one who tells is woken");
     // Its name was never seen, as if it had gone long ago.
