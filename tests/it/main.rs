@@ -9,6 +9,7 @@ mod closing;
 mod crash;
 mod descriptors;
 mod disk_full;
+mod django;
 mod drain;
 mod events;
 mod fan_out;
