@@ -31,6 +31,7 @@ mod postgres;
 mod presence;
 mod processes;
 mod protocol;
+mod proxy;
 mod queries;
 mod recovery;
 mod reports;

@@ -4,7 +4,8 @@
 //! [`socket`], [`raw`] and [`events`] (four ways to talk to it), [`backend`] (what it talks to),
 //! [`ledger`] and [`book`] (what a reader has to have got), [`reader`] (who comes back), [`chance`] (numbers that can be repeated), [`kernel`] (what a process uses and holds),
 //! [`postgres`] (a database server), [`redis`], [`replicated`] and [`nats`] (brokers; [`daemon`] starts and ends them,
-//! [`resp`] talks to Redis), [`certificate`] (who a server is), [`wait`] (deadlines).
+//! [`resp`] talks to Redis), [`certificate`] (who a server is),
+//! [`proxy`] (a wire with faults), [`wait`] (deadlines).
 
 pub mod backend;
 pub mod book;
@@ -19,6 +20,7 @@ pub mod kernel;
 pub mod ledger;
 pub mod nats;
 pub mod postgres;
+pub mod proxy;
 pub mod raw;
 pub mod reader;
 pub mod redis;
@@ -35,6 +37,7 @@ pub use home::Home;
 pub use http::{Http, Reply};
 pub use nats::Nats;
 pub use postgres::Postgres;
+pub use proxy::Proxy;
 pub use raw::Raw;
 pub use redis::Redis;
 pub use socket::Socket;
