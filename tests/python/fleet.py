@@ -1,12 +1,12 @@
-"""What stands beside the gateway: a Redis server, a project of Django Channels, and its worker. Each ends with its owner."""
+"""What stands beside the gateway: the project of Django Channels in tests/django, and its worker."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
+from brokers import free_port
 from conftest import DEADLINE, wait_for
 
 PROJECT = Path(__file__).parents[1] / "django"
@@ -37,24 +37,6 @@ class Program:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait(DEADLINE)
-
-
-class Redis(Program):
-    def __init__(self, folder: Path, *arguments: str):
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}"
-        settings = ["--port", self.port, "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
-        super().__init__(["redis-server", *settings, *arguments], folder)
-        self.await_("Redis to answer", lambda: self.ask("PING") == b"+PONG\r\n")
-
-    def ask(self, line: str) -> bytes:
-        """Runs a command; the first part of what it says, as it is on the wire."""
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as stream:
-                stream.sendall(line.encode() + b"\r\n")
-                return stream.recv(65536)
-        except ConnectionRefusedError:
-            return b""
 
 
 class Django(Program):
@@ -113,8 +95,3 @@ def manage(env: dict, *arguments: str) -> None:
 
 def in_venv(program: str) -> Path:
     return Path(sys.executable).with_name(program)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]

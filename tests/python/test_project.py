@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import websockets
+from brokers import Redis
 from client import run
 from conftest import DEADLINE
-from fleet import Django, Redis, Worker
+from fleet import Django, Worker
 
 PEER = Path(__file__).with_name("peer.py")
 
