@@ -1,8 +1,12 @@
 """What stands beside the gateway: the project of Django Channels in tests/django, and its worker."""
 
+import atexit
+import functools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import httpx
@@ -47,7 +51,7 @@ class Django(Program):
         self.env = project_env(folder, **layer)
         self.port = free_port()
         self.url, self.ws = (f"{scheme}://127.0.0.1:{self.port}" for scheme in ("http", "ws"))
-        manage(self.env, "migrate", "-v0")
+        shutil.copy(migrated(), self.env["DATABASE"])
         command = {
             "daphne": [in_venv("daphne"), "-b", "127.0.0.1", "-p", self.port, "project.asgi:application"],
             "uvicorn": [in_venv("uvicorn"), "--host", "127.0.0.1", "--port", self.port, "project.asgi:application"],
@@ -85,6 +89,15 @@ def project_env(folder: Path, **layer: str) -> dict:
     own = {"DATABASE": str(folder / "db.sqlite3"), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     outside = {k: v for k, v in os.environ.items() if not k.startswith(("LAYER", "DJANGO_", "GROUPCAST_"))}
     return outside | own | layer
+
+
+@functools.cache
+def migrated() -> Path:
+    """A database with its tables, made once: that takes longer than all else together."""
+    folder = Path(tempfile.mkdtemp(prefix="groupcast-django-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    manage(project_env(folder), "migrate", "-v0")
+    return folder / "db.sqlite3"
 
 
 def manage(env: dict, *arguments: str) -> None:
