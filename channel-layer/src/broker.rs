@@ -103,6 +103,11 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
         Vec::new()
     }
 
+    /// As [`Broker::counters`], for what goes up and down.
+    fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
+        Vec::new()
+    }
+
     /// Tells something to all nodes, this one too: at most once, in the order of one node's calls.
     fn tell(&self, note: Bytes) -> BrokerCall<'_, ()>;
 

@@ -137,6 +137,11 @@ impl ChannelLayer {
         self.bus.as_ref().map(|bus| bus.broker.counters()).unwrap_or_default()
     }
 
+    /// As [`ChannelLayer::broker_counters`], for what goes up and down.
+    pub fn broker_gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.bus.as_ref().map(|bus| bus.broker.gauges()).unwrap_or_default()
+    }
+
     /// Tells something to all nodes, this one too, for their [`OnNote`]. Without a broker nobody is told.
     ///
     /// # Errors

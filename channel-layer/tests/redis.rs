@@ -11,6 +11,9 @@ mod resp;
 #[path = "../../tests/src/redis.rs"]
 mod server;
 
+#[path = "redis/core_dialect.rs"]
+mod core_dialect;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -144,6 +144,9 @@ impl Broker for RedisBroker {
     fn publish(&self, publication: Publication) -> BrokerCall<'_, Published> {
         Box::pin(async move {
             let link = self.link_of(&publication.group).up()?;
+            if let Some(core) = &self.core {
+                core.check(&publication.message)?;
+            }
             let group = self.core.as_ref().map(|core| (core.group_key(&publication.group), core.config.group_expiry));
             let extra = scripts::Extra { seen: None, group: group.as_ref().map(|(key, expiry)| (&**key, *expiry)) };
             let done = scripts::publish(&link, &self.names, &publication, extra).await?;
@@ -250,6 +253,10 @@ impl Broker for RedisBroker {
 
     fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
         self.core.as_ref().map(core::counters).unwrap_or_default()
+    }
+
+    fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.core.as_deref().map(core::gauges).unwrap_or_default()
     }
 
     fn ready(&self) -> Result<(), String> {

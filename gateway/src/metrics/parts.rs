@@ -75,6 +75,9 @@ impl LayerPart {
         for (name, help, value) in self.0.broker_counters() {
             count(out, name, help, value)?;
         }
+        for (name, help, value) in self.0.broker_gauges() {
+            gauge(out, name, help, value)?;
+        }
         Ok(())
     }
 }

@@ -3,15 +3,15 @@
 //! To Django all gateways together are one member of a group, `groupcast.BUCKET!g.GROUP`: a `group_send` puts one frame into
 //! Redis for all sockets of all gateways, and the part behind `!` names the group, which the frame does not. For each bucket
 //! one gateway at a time is the registrar, by a lease. What has arrived it moves, in order and in one step, from the bucket
-//! to a list of parked frames; gives each to the [`Intake`], which stores work under the frame's random bytes; publishes
-//! what members are to see, once by the same bytes; and only then forgets it. So a gateway that dies at any point loses
+//! to a list of parked frames, a bounded number of them; gives each to the [`Intake`], which stores work under the frame and
+//! its score; publishes what members are to see, once by the same; and only then forgets it. So a gateway that dies at any point loses
 //! nothing, and its successor does nothing twice. Reading order: this file (names, what a node asks for), `registrar`.
 //!
 //! ```text
 //! asgi:group:GROUP            their sorted set of members; ours is in it while any gateway follows the group
 //! asgigroupcast.BUCKET!       their sorted set of frames for all gateways
 //! asgispecific.NODE!          their sorted set of frames for the connections of one gateway
-//! PREFIX:parked:BUCKET        list of frames that a registrar has in hand
+//! PREFIX:parked:BUCKET        list of frames that a registrar has in hand: TIME SCORE FRAME
 //! PREFIX:registrar:BUCKET     who that is
 //! PREFIX:interest:GROUP       set of the gateways that follow the group;  PREFIX:alive:NODE says that one lives
 //! PREFIX:groups:BUCKET        set of the groups with members in the bucket
@@ -19,9 +19,21 @@
 //! PREFIX:seen:ID              a frame that was published
 //! ```
 //!
-//! How a registrar learns that something has come was measured on one machine with Redis 7.0 (`CLIENT TRACKING` in
-//! broadcasting mode against asking every 5 ms): see docs/performance.md. Where tracking is refused, it asks.
+//! **How a registrar learns that something has come** was measured with Redis 7.0 over loopback, 16 buckets, 100 frames a
+//! second, on two cores that others used too; from the sender's ZADD to the frame in hand:
+//!
+//! | | half within | 99 % within | idle, commands/s | idle, CPU of Redis |
+//! |---|---|---|---|---|
+//! | `CLIENT TRACKING` in broadcasting mode, a look every 500 ms besides | 0.38 ms | 0.70 ms | 40 | under 0.1 % |
+//! | a look every 1 ms | 0.74 ms | 6.6 ms | 10,700 | 4 % |
+//! | a look every 5 ms | 3.1 ms | 11.8 ms | 2,800 | 2 % |
+//! | a look every 20 ms | 10.5 ms | 22.7 ms | 800 | 0.7 % |
+//! | (`BZPOPMIN`, which cannot be fenced and parks nothing) | 0.23 ms | 0.38 ms | 1 | 0.3 % |
+//!
+//! So it is told by tracking; where that is refused, it looks every 5 ms. All buckets are looked at by one script.
 
+mod depths;
+mod parked;
 mod registrar;
 mod scripts;
 
@@ -134,6 +146,11 @@ impl Core {
         scripts::leave(self, up, groups).await
     }
 
+    /// Whether a message can be written for Django at all: asked before anybody has got it.
+    pub(super) fn check(&self, message: &Message) -> Result<(), BrokerError> {
+        self.encode(message, &To::Nobody).map(drop)
+    }
+
     /// Sends a message to the members of a group that are not ours.
     pub(super) async fn forward(
         &self,
@@ -243,6 +260,15 @@ impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core").field("prefix", &self.config.prefix).finish_non_exhaustive()
     }
+}
+
+/// What there is at the moment, for metrics.
+pub(super) fn gauges(core: &Core) -> Vec<(&'static str, &'static str, u64)> {
+    let counters = &core.counters;
+    vec![
+        ("foreign_depth", "Frames in the fullest bucket that this gateway empties", counters.depth_max.value()),
+        ("foreign_registrar", "Buckets that this gateway empties", counters.registrar_of.value()),
+    ]
 }
 
 /// Keeps the counters reachable for metrics.

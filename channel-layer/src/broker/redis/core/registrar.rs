@@ -9,7 +9,10 @@ use futures_util::future::join_all;
 use groupcast_protocol::{ChannelName, GroupName};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{BUCKETS, Core, MEMBER, bucket_of, now_secs, scripts};
+use super::depths::Depths;
+use super::parked::Parked;
+use super::scripts::{self, Collected};
+use super::{BUCKETS, Core, MEMBER, bucket_of, now_secs};
 use crate::broker::foreign::{Intake, Taken};
 use crate::broker::redis::link::Up;
 use crate::broker::redis::{RedisBroker, shard};
@@ -29,8 +32,6 @@ const BATCH: usize = 100;
 const POLL: Duration = Duration::from_millis(5);
 /// Before what could not be taken is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
-/// The part of a bucket's capacity beyond which the log says so.
-const DEEP: f64 = 0.8;
 
 /// Runs for one server until the broker is closed.
 pub(in crate::broker::redis) async fn run(broker: Arc<RedisBroker>, at: usize, intake: Arc<dyn Intake>, token: String) {
@@ -45,6 +46,8 @@ pub(in crate::broker::redis) async fn run(broker: Arc<RedisBroker>, at: usize, i
         leased: None,
         swept: Instant::now(),
         names: HashMap::new(),
+        paused: HashMap::new(),
+        depths: Depths::default(),
     };
     loop {
         if let Err(error) = registrar.turn().await {
@@ -69,6 +72,9 @@ struct Registrar {
     swept: Instant,
     /// Group names that are too long for a member's name, by what stands for them.
     names: HashMap<String, GroupName>,
+    /// Buckets with something that could not be taken, and until when they are left alone: the others go on.
+    paused: HashMap<usize, Instant>,
+    depths: Depths,
 }
 
 impl Registrar {
@@ -78,9 +84,7 @@ impl Registrar {
             self.lease(&up).await?;
         }
         let mut more = self.take_own(&up).await?;
-        for bucket in self.buckets.clone() {
-            more |= self.take_bucket(&up, bucket).await?;
-        }
+        more |= self.take_buckets(&up).await?;
         self.core.counters.registrar_of.set(self.buckets.len() as u64);
         if self.swept.elapsed() >= SWEEP_EVERY {
             self.swept = Instant::now();
@@ -94,7 +98,11 @@ impl Registrar {
 
     /// Waits until something has come, or a lease has to be renewed.
     async fn wait(&self, up: &Up) {
-        let limit = if up.tracks { LEASE_EVERY } else { POLL };
+        let limit = match up.tracks {
+            true if self.paused.is_empty() => LEASE_EVERY,
+            true => AGAIN,
+            false => POLL,
+        };
         // Whatever has changed since the last look has left its mark.
         let _ = timeout(limit, self.core.wakes[self.at].wait()).await;
     }
@@ -110,7 +118,7 @@ impl Registrar {
     async fn take_own(&self, up: &Up) -> Result<bool, BrokerError> {
         let frames = scripts::pop_own(&self.core, up, BATCH).await?;
         for frame in &frames {
-            let Some(Frame { message, channels, .. }) = self.read(frame) else { continue };
+            let Some(Frame { message, channels, .. }) = self.read(frame, now_secs()) else { continue };
             for name in channels {
                 if let Ok(channel) = ChannelName::parse(&name) {
                     self.broker.tell(BrokerEvent::Direct { channel, message: message.clone() }).await;
@@ -120,45 +128,61 @@ impl Registrar {
         Ok(frames.len() == BATCH)
     }
 
-    /// Takes the frames of a bucket; says whether there may be more.
-    async fn take_bucket(&mut self, up: &Up, bucket: usize) -> Result<bool, BrokerError> {
-        let (left, frames) = scripts::collect(&self.core, up, bucket, &self.token, BATCH).await?;
-        if left < 0 {
-            // Another node is the registrar.
-            self.buckets.retain(|held| *held != bucket);
+    /// Takes the frames of all buckets; says whether there may be more.
+    async fn take_buckets(&mut self, up: &Up) -> Result<bool, BrokerError> {
+        let now = Instant::now();
+        self.paused.retain(|_, until| *until > now);
+        let buckets: Vec<usize> = self.buckets.iter().copied().filter(|at| !self.paused.contains_key(at)).collect();
+        if buckets.is_empty() {
             return Ok(false);
         }
-        self.note_depth(bucket, left as usize + frames.len());
-        if frames.is_empty() {
-            return Ok(false);
+        let found = scripts::collect(&self.core, up, &buckets, &self.token, BATCH).await?;
+        self.depths.note(&self.core, &buckets, &found);
+        let mut more = false;
+        for Collected { bucket, left, parked } in found {
+            match left {
+                Some(left) => more |= self.take_bucket(up, bucket, left, &parked).await?,
+                None => self.buckets.retain(|held| *held != bucket),
+            }
         }
-        let read = self.read_all(up, bucket, &frames).await?;
+        Ok(more)
+    }
+
+    /// Takes what is parked of a bucket; says whether there may be more.
+    async fn take_bucket(
+        &mut self,
+        up: &Up,
+        bucket: usize,
+        left: usize,
+        parked: &[Vec<u8>],
+    ) -> Result<bool, BrokerError> {
+        let read = self.read_all(up, bucket, parked).await?;
         let taken = join_all(read.iter().map(async |sent| match sent {
-            Some(Sent { group, frame }) => self.intake.take(group, &frame.message, &frame.id).await,
+            Some(Sent { group, frame, id }) => self.intake.take(group, &frame.message, id).await,
             None => Taken::Done,
         }));
         let taken = taken.await;
         let mut done = 0;
         for (sent, taken) in read.iter().zip(taken) {
             match (sent, taken) {
-                (Some(Sent { group, frame }), Taken::Show) => self.show(group, frame).await?,
+                (Some(sent), Taken::Show) => self.show(sent).await?,
                 (_, Taken::Later) => break,
                 _ => {}
             }
             done += 1;
         }
-        let is_all = done == frames.len();
         if done > 0 && !scripts::done(&self.core, up, bucket, &self.token, done).await? {
             self.buckets.retain(|held| *held != bucket);
         }
-        if !is_all {
-            sleep(AGAIN).await;
+        if done < parked.len() {
+            self.paused.insert(bucket, Instant::now() + AGAIN);
+            return Ok(false);
         }
-        Ok(left > 0 || frames.len() == BATCH || !is_all)
+        Ok(left > 0)
     }
 
-    async fn show(&self, group: &GroupName, frame: &Frame) -> Result<(), BrokerError> {
-        let is_news = self.broker.publish_foreign(group, &frame.message, &frame.id).await?;
+    async fn show(&self, Sent { group, frame, id }: &Sent) -> Result<(), BrokerError> {
+        let is_news = self.broker.publish_foreign(group, &frame.message, id).await?;
         let counters = &self.core.counters;
         if is_news {
             counters.shown.add(1)
@@ -168,30 +192,31 @@ impl Registrar {
         Ok(())
     }
 
-    async fn read_all(&mut self, up: &Up, bucket: usize, frames: &[Vec<u8>]) -> Result<Vec<Option<Sent>>, BrokerError> {
-        let mut all = Vec::with_capacity(frames.len());
-        for bytes in frames {
-            let Some(frame) = self.read(bytes) else {
+    async fn read_all(&mut self, up: &Up, bucket: usize, parked: &[Vec<u8>]) -> Result<Vec<Option<Sent>>, BrokerError> {
+        let ours = format!("{MEMBER}{bucket}!");
+        let mut all = Vec::with_capacity(parked.len());
+        for Parked { at, id, frame } in parked.iter().map(|entry| Parked::of(entry)) {
+            let Some(frame) = self.read(frame, at) else {
                 all.push(None);
                 continue;
             };
-            let ours = format!("{MEMBER}{bucket}!");
-            let id = frame.channels.iter().find_map(|name| name.strip_prefix(&ours)).map(str::to_owned);
-            let group = match id {
-                Some(id) => self.group(up, &id).await?,
+            let name = frame.channels.iter().find_map(|name| name.strip_prefix(&ours)).map(str::to_owned);
+            let group = match name {
+                Some(name) => self.group(up, &name).await?,
                 None => None,
             };
             if group.is_none() {
                 self.core.counters.dropped.add(1);
             }
-            all.push(group.map(|group| Sent { group, frame }));
+            all.push(group.map(|group| Sent { group, frame, id }));
         }
         Ok(all)
     }
 
-    fn read(&self, bytes: &[u8]) -> Option<Frame> {
+    /// Reads a frame that was taken from its key at a time.
+    fn read(&self, bytes: &[u8], at: u64) -> Option<Frame> {
         self.core.counters.arrived.add(1);
-        match self.core.config.codec.decode(bytes, now_secs()) {
+        match self.core.config.codec.decode(bytes, at) {
             Ok(frame) => Some(frame),
             Err(error) => {
                 self.core.counters.dropped.add(1);
@@ -217,20 +242,6 @@ impl Registrar {
             self.names.insert(id.to_owned(), name.clone());
         }
         Ok(name)
-    }
-
-    fn note_depth(&self, bucket: usize, depth: usize) {
-        let capacity = self.core.config.capacity;
-        self.core.counters.depth_max.set(depth as u64);
-        if depth as f64 >= capacity as f64 * DEEP {
-            tracing::warn!(
-                bucket,
-                depth,
-                capacity,
-                "a bucket is nearly full; at its capacity Django drops what it sends there: raise `capacity` or \
-                 `channel_capacity = {{\"groupcast.*\": …}}` in CHANNEL_LAYERS"
-            );
-        }
     }
 
     /// Renews the memberships of the buckets that this node is registrar of, and ends those that no living gateway needs.
@@ -277,6 +288,7 @@ impl Registrar {
 struct Sent {
     group: GroupName,
     frame: Frame,
+    id: [u8; 16],
 }
 
 /// Gives up the leases, so that another node need not wait for their end.

@@ -91,15 +91,31 @@ return 1
     )
 });
 
-/// KEYS: bucket, parked, registrar. ARGV: token, how many. Parks what has come, and answers all that is parked, and how many
-/// frames are left; nothing when another node is the registrar.
+/// KEYS: bucket, parked and registrar of each bucket. ARGV: token, how many of each. Parks what has come, as the time, the
+/// score and the frame, unless so many are parked: what cannot be taken has to stay where senders count it. Answers for each
+/// bucket with something parked which it is (from 0), how many frames are left in it, and what is parked; -1 for one whose
+/// registrar is another node.
 static COLLECT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
-if redis.call('GET', KEYS[3]) ~= ARGV[1] then return {-1, {}} end
-local popped = redis.call('ZPOPMIN', KEYS[1], ARGV[2])
-for i = 1, #popped, 2 do redis.call('RPUSH', KEYS[2], popped[i]) end
-return {redis.call('ZCARD', KEYS[1]), redis.call('LRANGE', KEYS[2], 0, ARGV[2] - 1)}
+local now, found = redis.call('TIME')[1], {}
+for i = 1, #KEYS, 3 do
+  local at = (i - 1) / 3
+  if redis.call('GET', KEYS[i + 2]) ~= ARGV[1] then
+    found[#found + 1] = {at, -1, {}}
+  else
+    local room = ARGV[2] - redis.call('LLEN', KEYS[i + 1])
+    if room > 0 then
+      local popped = redis.call('ZPOPMIN', KEYS[i], room)
+      for n = 1, #popped, 2 do
+        redis.call('RPUSH', KEYS[i + 1], now .. ' ' .. popped[n + 1] .. ' ' .. popped[n])
+      end
+    end
+    local parked = redis.call('LRANGE', KEYS[i + 1], 0, ARGV[2] - 1)
+    if #parked > 0 then found[#found + 1] = {at, redis.call('ZCARD', KEYS[i]), parked} end
+  end
+end
+return found
 ",
     )
 });
@@ -173,17 +189,31 @@ pub(super) async fn release(core: &Core, up: &Up, token: &str) -> Result<(), Bro
     up.invoke::<i64>(&call).await.map(drop)
 }
 
+/// What a bucket has.
+pub(super) struct Collected {
+    pub(super) bucket: usize,
+    /// Frames that are left in it; none when another node is its registrar.
+    pub(super) left: Option<usize>,
+    pub(super) parked: Vec<Vec<u8>>,
+}
+
+/// Parks what has come to buckets, all in one step: most of them have nothing.
 pub(super) async fn collect(
     core: &Core,
     up: &Up,
-    bucket: usize,
+    buckets: &[usize],
     token: &str,
     limit: usize,
-) -> Result<(i64, Vec<Vec<u8>>), BrokerError> {
+) -> Result<Vec<Collected>, BrokerError> {
     let mut call = COLLECT.prepare_invoke();
-    call.key(core.bucket(bucket)).key(core.key("parked", bucket)).key(core.key("registrar", bucket));
+    for bucket in buckets {
+        call.key(core.bucket(*bucket)).key(core.key("parked", bucket)).key(core.key("registrar", bucket));
+    }
     call.arg(token).arg(limit);
-    up.invoke(&call).await
+    let found: Vec<(usize, i64, Vec<Vec<u8>>)> = up.invoke(&call).await?;
+    let read =
+        |(at, left, parked)| Some(Collected { bucket: *buckets.get(at)?, left: usize::try_from(left).ok(), parked });
+    Ok(found.into_iter().filter_map(read).collect())
 }
 
 pub(super) async fn done(core: &Core, up: &Up, bucket: usize, token: &str, count: usize) -> Result<bool, BrokerError> {

@@ -1,0 +1,190 @@
+//! What Django's processes put into Redis: taken once, in order, and left where it is while it cannot be taken.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use groupcast_channel_layer::broker::foreign::{Intake, Taken};
+use groupcast_channel_layer::broker::redis::{CoreConfig, RedisBroker, RedisConfig};
+use groupcast_channel_layer::broker::{Broker, BrokerEvent, BrokerInbox};
+use groupcast_channel_layer::contract::group;
+use groupcast_channel_layer::dialect::{Codec, Keys, Serializer, To};
+use groupcast_protocol::{GroupName, Message, NodeId};
+use redis::Commands;
+use tokio::time::{sleep, timeout};
+
+use super::config;
+use super::server::Redis;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+/// The most frames of a bucket that a registrar has in hand.
+const PARKED_MAX: usize = 100;
+
+#[tokio::test]
+async fn what_cannot_be_taken_stays_where_its_sender_counts_it() {
+    let mut story = Story::begin(codec(12)).await;
+    story.intake.is_open.store(false, Ordering::Relaxed);
+    (0..300).for_each(|n| story.send_number(n));
+    story.looked_at(5 * PARKED_MAX).await;
+    let parked: Vec<usize> = story.parked().iter().map(|key| story.redis.llen(key).expect("a list")).collect();
+    let left: usize = story.redis.zcard(&story.bucket).expect("a sorted set");
+    assert_eq!((parked, left), (vec![PARKED_MAX], 300 - PARKED_MAX));
+    story.intake.is_open.store(true, Ordering::Relaxed);
+    story.have_arrived(300).await;
+    eventually(|| story.parked().is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_is_parked_does_not_grow_too_old() {
+    let codec = Codec { keys: Keys::new(&["s3cret"]), max_age_secs: Some(1), ..codec(12) };
+    let mut story = Story::begin(codec).await;
+    story.intake.is_open.store(false, Ordering::Relaxed);
+    (0..10).for_each(|n| story.send_number(n));
+    // It is asked for every 200 ms, so this is more than two seconds.
+    story.looked_at(12 * 10).await;
+    story.intake.is_open.store(true, Ordering::Relaxed);
+    story.have_arrived(10).await;
+}
+
+#[tokio::test]
+async fn equal_messages_are_two_also_without_random_bytes() {
+    let mut story = Story::begin(codec(0)).await;
+    for at in 1..=3 {
+        // The same bytes each time; the key has them once at a time.
+        story.send(r#"{"type":"x"}"#, f64::from(at));
+        assert_eq!(story.arrived().await, r#"{"type":"x"}"#);
+    }
+}
+
+#[tokio::test]
+async fn what_django_could_not_take_is_refused_before_anybody_has_it() {
+    let mut story = Story::begin(codec(12)).await;
+    let publish = |text: &'static str| {
+        let message = Message::parse(Bytes::from_static(text.as_bytes())).expect("a message");
+        let fresh_epoch = "e".into();
+        story.broker.publish(groupcast_channel_layer::broker::Publication {
+            group: group("room"),
+            message,
+            keep: None,
+            fresh_epoch,
+        })
+    };
+    assert!(publish(r#"{"type":"x","n":18446744073709551616}"#).await.is_err());
+    assert!(publish(r#"{"type":"x","__asgi_channel__":"specific.a!b"}"#).await.is_err());
+    publish(r#"{"type":"y"}"#).await.expect("it can be written");
+    assert_eq!(story.arrived().await, r#"{"type":"y"}"#);
+}
+
+struct Story {
+    broker: Arc<RedisBroker>,
+    inbox: BrokerInbox,
+    intake: Arc<Gate>,
+    codec: Codec,
+    /// The key of the bucket, and the gateways' name in the group.
+    bucket: String,
+    member: String,
+    redis: redis::Connection,
+    _server: Redis,
+}
+
+impl Story {
+    async fn begin(codec: Codec) -> Self {
+        let server = Redis::start(&[]);
+        let expiry = Duration::from_secs(600);
+        let core = CoreConfig {
+            prefix: "asgi".to_owned(),
+            capacity: 1000,
+            expiry,
+            group_expiry: expiry,
+            codec: codec.clone(),
+        };
+        let config = RedisConfig { core: Some(core), ..config(vec![server.address()]) };
+        let (broker, mut inbox) =
+            RedisBroker::connect(config, &NodeId::parse("gw1").expect("a name")).expect("a valid address");
+        assert_eq!(timeout(DEADLINE, inbox.recv()).await.expect("it comes"), Some(BrokerEvent::Up));
+        broker.follow(vec![group("room")]).await.expect("it is there");
+        let intake = Arc::new(Gate { is_open: AtomicBool::new(true), asked: AtomicUsize::new(0) });
+        broker.take_in(intake.clone()).await;
+        let client = redis::Client::open(server.address()).expect("a valid address");
+        let mut redis = client.get_connection().expect("it is there");
+        let members: Vec<String> = redis.zrange("asgi:group:room", 0, -1).expect("a sorted set");
+        let [member] = <[String; 1]>::try_from(members).expect("one member for all gateways");
+        let (bucket, _) = member.split_once('!').expect("a name of a process");
+        let bucket = format!("asgi{bucket}!");
+        Self { broker, inbox, intake, codec, bucket, member, redis, _server: server }
+    }
+
+    /// Does what `group_send` of Django does.
+    fn send(&mut self, text: &str, score: f64) {
+        let message = Message::parse(Bytes::copy_from_slice(text.as_bytes())).expect("a message");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+        let frame = self.codec.encode(&message, &To::Several(&[&self.member]), now).expect("it can be written");
+        let _: () = self.redis.zadd(&self.bucket, frame, score).expect("a sorted set");
+    }
+
+    fn send_number(&mut self, n: usize) {
+        self.send(&number(n), n as f64);
+    }
+
+    /// Waits until messages have been offered to the intake so often, all in all.
+    async fn looked_at(&self, times: usize) {
+        let asked = self.intake.asked.load(Ordering::Relaxed);
+        eventually(|| self.intake.asked.load(Ordering::Relaxed) > asked + times).await;
+    }
+
+    async fn have_arrived(&mut self, messages: usize) {
+        for n in 0..messages {
+            assert_eq!(self.arrived().await, number(n));
+        }
+    }
+
+    async fn arrived(&mut self) -> String {
+        match timeout(DEADLINE, self.inbox.recv()).await.expect("it comes") {
+            Some(BrokerEvent::Message { envelope, .. }) => envelope.message.as_str().to_owned(),
+            other => panic!("no message: {other:?}"),
+        }
+    }
+
+    fn parked(&mut self) -> Vec<String> {
+        self.redis.keys("*:parked:*").expect("keys")
+    }
+}
+
+/// Takes everything while it is open, and nothing while it is not.
+struct Gate {
+    is_open: AtomicBool,
+    asked: AtomicUsize,
+}
+
+impl Intake for Gate {
+    fn take<'a>(
+        &'a self,
+        _: &'a GroupName,
+        _: &'a Message,
+        _: &'a [u8],
+    ) -> std::pin::Pin<Box<dyn Future<Output = Taken> + Send + 'a>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let is_open = self.is_open.load(Ordering::Relaxed);
+        Box::pin(async move { if is_open { Taken::Show } else { Taken::Later } })
+    }
+}
+
+fn codec(prefix_bytes: usize) -> Codec {
+    let (serializer, keys) = (Serializer::Msgpack, Keys::default());
+    Codec { serializer, keys, prefix_bytes, max_age_secs: None, message_bytes: 65_536 }
+}
+
+fn number(n: usize) -> String {
+    format!(r#"{{"type":"x","n":{n}}}"#)
+}
+
+async fn eventually(mut state: impl FnMut() -> bool) {
+    timeout(DEADLINE, async {
+        while !state() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("it comes to be");
+}
