@@ -19,8 +19,8 @@
 //! * **Loss.** Whatever may have been missed is behind a [`BrokerEvent::Down`] or [`BrokerEvent::Up`]: between two of them
 //!   what arrives is without holes. The layer notices holes by the offsets anyway.
 //! * **Deadlines.** Every call ends within the broker's own deadline, also when the broker is gone, half-open or slow. A
-//!   publish that ends in an error may have been carried out all the same; only [`BrokerError::Refused`] says that it was
-//!   not.
+//!   publish that ends in an error may have been carried out all the same; only [`BrokerError::Refused`] and
+//!   [`BrokerError::Unwritable`] say that it was not.
 //! * **No deadlock.** Calls make progress while nobody takes events from the inbox.
 //! * **Distrust.** What comes from a broker may come from anybody who can reach it: what cannot be understood, or is larger
 //!   than the limit, is counted and dropped.
@@ -250,6 +250,12 @@ pub enum BrokerError {
     Full {
         /// Its capacity.
         capacity: usize,
+    },
+    /// The message cannot be written for other programs that read it; nothing has been done. No retry helps.
+    #[error("{why}")]
+    Unwritable {
+        /// What to change.
+        why: String,
     },
     /// The broker said no, and has done nothing.
     #[error("the broker refused: {why}")]

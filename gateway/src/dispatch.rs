@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use groupcast_channel_layer::broker::BrokerError;
 use groupcast_channel_layer::broker::foreign::{Intake, Taken};
 use groupcast_channel_layer::{ChannelLayer, LayerError, Sent};
 use groupcast_protocol::frame::{Accepted, AcceptedJob};
@@ -336,6 +337,7 @@ pub fn refusal(error: LayerError) -> Refusal {
         | LayerError::OutOfRoom { .. }
         | LayerError::Overloaded { .. }
         | LayerError::Busy { .. } => ErrorCode::Overloaded,
+        LayerError::Broker(BrokerError::Unwritable { .. }) => ErrorCode::InvalidMessage,
         LayerError::Broker(_) => ErrorCode::Unavailable,
     };
     Refusal::new(code, error.to_string())

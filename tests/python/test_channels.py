@@ -179,6 +179,7 @@ def test_a_worker_of_django_gets_what_is_sent_to_its_channel_up_to_its_capacity(
     ("ours", "django"),
     [
         ('serializer = "json"', {"serializer_format": "json"}),
+        ("random_prefix_length = 0", {"random_prefix_length": 0}),
         ('encryption_keys = ["new", "s3cret"]', {"symmetric_encryption_keys": ["s3cret", "new"]}),
         (
             'serializer = "json"\nencryption_keys = ["s3cret"]\nprefix = "shop"\nrandom_prefix_length = 5',
@@ -196,14 +197,24 @@ def test_both_say_it_the_same_way(redis, start, ours, django):
         async with connect(gateway) as reader:
             await reader.subscribe("room")
             message = {"type": "chat.message", "text": "Grüße 🦀", "n": 2**40}
-            await layer.group_send("room", message)
-            assert await reader.message("chat.message") == message
-            assert await asyncio.wait_for(layer.receive(channel), 5) == message
+            for _ in range(2):
+                await layer.group_send("room", message)
+                assert await reader.message("chat.message") == message
+                assert await asyncio.wait_for(layer.receive(channel), 5) == message
             await asyncio.to_thread(post, gateway, "/v1/groups/room/send", message, 202)
             assert await asyncio.wait_for(layer.receive(channel), 5) == message
         await layer.close_pools()
 
     run(story())
+
+
+@pytest.mark.parametrize("wrong", [{"n": 2**64}, {"__asgi_channel__": "specific.other!1"}])
+@pytest.mark.parametrize("path", ["/v1/groups/room/send", "/v1/channels/db-queries/send"])
+def test_what_channels_cannot_have_is_refused(redis, start, path, wrong):
+    refused = post(start(), path, {"type": "chat.message"} | wrong, 422)
+    assert refused["code"] == "invalid_message", refused
+    with redis_client.Redis.from_url(redis.url) as client:
+        assert client.keys("asgidb-queries") == []
 
 
 def test_to_django_all_gateways_are_one_member(redis, start):

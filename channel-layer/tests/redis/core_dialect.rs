@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use groupcast_channel_layer::broker::foreign::{Intake, Taken};
 use groupcast_channel_layer::broker::redis::{CoreConfig, RedisBroker, RedisConfig};
-use groupcast_channel_layer::broker::{Broker, BrokerEvent, BrokerInbox};
+use groupcast_channel_layer::broker::{Broker, BrokerError, BrokerEvent, BrokerInbox};
 use groupcast_channel_layer::contract::group;
 use groupcast_channel_layer::dialect::{Codec, Keys, Serializer, To};
 use groupcast_protocol::{GroupName, Message, NodeId};
@@ -70,8 +70,9 @@ async fn what_django_could_not_take_is_refused_before_anybody_has_it() {
             fresh_epoch,
         })
     };
-    assert!(publish(r#"{"type":"x","n":18446744073709551616}"#).await.is_err());
-    assert!(publish(r#"{"type":"x","__asgi_channel__":"specific.a!b"}"#).await.is_err());
+    for wrong in [r#"{"type":"x","n":18446744073709551616}"#, r#"{"type":"x","__asgi_channel__":"specific.a!b"}"#] {
+        assert!(matches!(publish(wrong).await, Err(BrokerError::Unwritable { .. })), "{wrong}");
+    }
     publish(r#"{"type":"y"}"#).await.expect("it can be written");
     assert_eq!(story.arrived().await, r#"{"type":"y"}"#);
 }

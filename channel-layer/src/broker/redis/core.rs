@@ -231,8 +231,8 @@ impl Core {
     }
 
     fn encode(&self, message: &Message, to: &To<'_>) -> Result<Vec<u8>, BrokerError> {
-        let refused = |error: CodecError| BrokerError::Refused { why: error.to_string() };
-        self.config.codec.encode(message, to, now_secs()).map_err(refused)
+        let unwritable = |error: CodecError| BrokerError::Unwritable { why: error.to_string() };
+        self.config.codec.encode(message, to, now_secs()).map_err(unwritable)
     }
 }
 
