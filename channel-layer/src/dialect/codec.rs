@@ -56,7 +56,7 @@ pub struct Frame {
     pub channels: Vec<String>,
 }
 
-/// A message that was read, without [`super::CHANNEL_KEY`].
+/// A message that was read, without `__asgi_channel__`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Decoded {
     /// The message.

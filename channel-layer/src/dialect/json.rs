@@ -11,7 +11,7 @@ use super::CHANNEL_KEY;
 use super::codec::{CodecError, Decoded, To};
 use super::jsontext::{Token, Tokens, quote, unescape};
 
-/// Writes a message, with names under [`CHANNEL_KEY`] behind all else.
+/// Writes a message, with names under `__asgi_channel__` behind all else.
 ///
 /// # Errors
 /// When the message has that key itself.

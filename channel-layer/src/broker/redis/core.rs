@@ -3,9 +3,10 @@
 //! To Django all gateways together are one member of a group, `groupcast.BUCKET!g.GROUP`: a `group_send` puts one frame into
 //! Redis for all sockets of all gateways, and the part behind `!` names the group, which the frame does not. For each bucket
 //! one gateway at a time is the registrar, by a lease. What has arrived it moves, in order and in one step, from the bucket
-//! to a list of parked frames, a bounded number of them; gives each to the [`Intake`], which stores work under the frame and
-//! its score; publishes what members are to see, once by the same; and only then forgets it. So a gateway that dies at any point loses
-//! nothing, and its successor does nothing twice. Reading order: this file (names, what a node asks for), `registrar`.
+//! to a list of parked frames, a bounded number of them; gives each to the [`Intake`](crate::broker::foreign::Intake), which
+//! stores work under the frame and its score; publishes what members are to see, once by the same; and only then forgets it.
+//! So a gateway that dies at any point loses nothing, and its successor does nothing twice. Reading order: this file (names,
+//! what a node asks for), `registrar` (with `parked` and `depths`), `scripts`.
 //!
 //! ```text
 //! asgi:group:GROUP            their sorted set of members; ours is in it while any gateway follows the group
