@@ -160,6 +160,11 @@ impl Dispatch {
         Ok(told.map(|told| answer(accepted(Some(group.clone()), self.count(group)), told).map(|told| told.0)))
     }
 
+    /// The same for all gateways that claim the same messages.
+    pub(crate) fn claims_digest(&self) -> String {
+        self.claims.digest()
+    }
+
     /// Groups whose messages consumers claim, by their exact names.
     pub(crate) fn claimed_groups(&self) -> Vec<GroupName> {
         self.claims.groups()

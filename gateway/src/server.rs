@@ -46,14 +46,14 @@ use crate::clock;
 use crate::config::{CatchUp, Config, Durability, Problems, Role, StoreKind};
 use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, QueryCache, Setup, Sources};
 use crate::dispatch::Dispatch;
-use crate::health::Health;
+use crate::health::{Check, Health};
 use crate::http::Api;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
 use crate::lag::LoopLag;
 use crate::live::Live;
 use crate::metrics::Metrics;
-use crate::notes;
+use crate::notes::{self, Peers};
 use crate::schedule::Schedules;
 use crate::websocket;
 
@@ -202,7 +202,8 @@ impl Groupcast {
         let metrics = Metrics::new(layer.clone(), jobs.clone(), live.clone());
         let metrics = metrics.with_calls(consumers.calls());
         let metrics = Arc::new(metrics.with_pools(Arc::clone(consumers.cpu()), Arc::clone(&sources), &lag));
-        let health = health(&layer, &jobs, &sources);
+        let peers = Peers::new(&config.server.node, &dispatch.claims_digest());
+        let health = health(&layer, &jobs, &sources).with_check("claims", agree(&peers));
         let idempotency = Idempotency::default();
         // One that only runs jobs has no sockets to send to.
         let schedules = if config.server.role == Role::Consumer { &[][..] } else { &config.schedule };
@@ -228,8 +229,8 @@ impl Groupcast {
             let needed = if takes { app.dispatch.claimed_groups() } else { Vec::new() };
             let Run { task, notes } = cluster.run(app.layer.clone(), Foreign { intake, needed }, stop.now.clone());
             tasks.spawn(task);
-            let heed = notes::heed(notes, app.config.server.node.clone(), app.cache.clone(), app.live.clone());
-            tasks.spawn(heed);
+            tasks.spawn(notes::heed(notes, peers.clone(), app.cache.clone(), app.live.clone()));
+            tasks.spawn(peers.tell(app.layer.clone(), stop.accepting.clone()));
         }
         tasks.spawn(sweep(app.layer.clone(), stop.accepting.clone()));
         let (live, stop_live) = (app.live.clone(), stop.accepting.clone());
@@ -360,6 +361,12 @@ async fn open_jobs(config: &Config) -> Result<Jobs, StartError> {
         StoreKind::Postgres => Jobs::connect(&config.jobs, &config.server).await,
     };
     opened.map_err(StartError::Jobs)
+}
+
+/// Whether all gateways take the same messages for work.
+fn agree(peers: &Peers) -> Check {
+    let peers = peers.clone();
+    Arc::new(move || Box::pin(std::future::ready(peers.agree())))
 }
 
 fn health(layer: &ChannelLayer, jobs: &Jobs, sources: &Arc<Sources>) -> Health {

@@ -43,11 +43,9 @@ async fn nothing_is_lost_or_run_twice_when_registrars_are_killed() {
     is_member(&redis).await;
     let sending = send(&redis);
     tokio::pin!(sending);
-    let mut next = 2;
-    for _ in 0..4 {
+    for number in 2..6 {
         let killed = async {
-            let (gone, number) = (running.remove(0), next);
-            gone.kill().await;
+            running.remove(0).kill().await;
             start(&redis, &url, number).await
         };
         let fresh = tokio::select! {
@@ -56,7 +54,6 @@ async fn nothing_is_lost_or_run_twice_when_registrars_are_killed() {
             () = &mut sending => break,
         };
         running.push(fresh);
-        next += 1;
     }
     within("the sender", &mut sending).await;
     let last = running.last().expect("one runs");

@@ -156,6 +156,21 @@ const WORK: &str = "[source.demo]\nkind = \"sqlite\"\npath = \"source.db\"\n[[qu
     type = \"execute_query\"\nrun = \"query\"\n";
 
 #[tokio::test]
+async fn gateways_that_claim_different_work_are_not_ready() {
+    let redis = Redis::start(&[]);
+    let one = Gateway::start(&layer(&redis, "gw1")).await;
+    let consumer = "[jobs]\nsingle_gateway = true\n[source.demo]\nkind = \"sqlite\"\npath = \"source.db\"\n[[query]]\nid = 7\n\
+        name = \"answer\"\nsource = \"demo\"\nsql = \"select 42\"\n[[consumer]]\nname = \"q\"\ngroup = \"g\"\ntype = \"t\"\n\
+        run = \"query\"\n";
+    let two = Gateway::start_unready(&format!("{}{consumer}", layer(&redis, "gw2"))).await;
+    for (gateway, other) in [(&one, "gw2"), (&two, "gw1")] {
+        let differs = || async { gateway.http().try_get("/readyz").await.filter(|reply| reply.status == 503) };
+        let told = eventually("the gateway is not ready", differs).await.text();
+        assert!(told.contains("claims") && told.contains(other) && told.contains("[[consumer]]"), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_broker_does_not_prove_is_refused() {
     let redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "everysec"]);
     let config = format!("[server]\nlisten = \"127.0.0.1:0\"\n{}durability = \"fsync\"\n", broker(&redis));

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use groupcast_protocol::message::same_kind;
 use groupcast_protocol::{ErrorCode, GroupName, Message, Pattern, Refusal};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use super::ask::{Ask, Wishes};
 use super::cache::Asked;
@@ -85,6 +86,21 @@ impl Claims {
     /// Whether any consumer claims this message of this group. Reads no field but `type`.
     pub fn is_work(&self, group: &GroupName, message: &Message) -> bool {
         self.consumers.iter().any(|listener| listener.claims(group, message))
+    }
+
+    /// The same for all processes that claim the same messages for the same consumers.
+    pub fn digest(&self) -> String {
+        let mut claims: Vec<String> = self
+            .consumers
+            .iter()
+            .map(|listener| {
+                let config = &listener.config;
+                format!("{} {} {} {:?} {:?}", config.name, config.group, config.kind, config.run, config.mode)
+            })
+            .collect();
+        claims.sort();
+        let digest = Sha256::digest(claims.join("\n"));
+        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The groups that consumers name exactly. Those of a pattern are not known before somebody is in them.
