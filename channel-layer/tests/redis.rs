@@ -5,6 +5,9 @@
 #[path = "../../tests/src/daemon.rs"]
 mod daemon;
 #[allow(dead_code, unreachable_pub)]
+#[path = "../../tests/src/replicated.rs"]
+mod replicated;
+#[allow(dead_code, unreachable_pub)]
 #[path = "../../tests/src/resp.rs"]
 mod resp;
 #[allow(dead_code, unreachable_pub)]
@@ -22,6 +25,8 @@ use groupcast_channel_layer::broker::redis::{RedisBroker, RedisConfig, Topology}
 use groupcast_channel_layer::broker::{Broker, BrokerEvent, Level, Publication};
 use groupcast_channel_layer::contract::{group, message};
 use groupcast_protocol::{NodeId, Position};
+use replicated::Cluster;
+use server as redis;
 use server::Redis;
 use tokio::time::timeout;
 
@@ -42,6 +47,63 @@ async fn several_servers_keep_the_contract() {
         (0..nodes).map(|n| node(n, config(addresses.clone()))).collect()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_cluster_keeps_the_contract() {
+    let cluster = Cluster::start();
+    let cluster = &cluster;
+    contract::run(|nodes| async move {
+        cluster.nodes.iter().for_each(|server| drop(server.command(&["FLUSHALL"])));
+        (0..nodes).map(|n| node(n, clustered(cluster))).collect()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_is_followed() {
+    let cluster = Cluster::start();
+    let mut nodes = [node(0, clustered(&cluster)), node(1, clustered(&cluster))];
+    for node in &mut nodes {
+        next(node, is_up).await;
+    }
+    nodes[0].broker.follow(vec![group("room")]).await.expect("it is there");
+    publish(&nodes[1], 1).await.expect("it is there");
+    next(&mut nodes[0], is_message).await;
+    let from = cluster.node_of("t:{room}");
+    let to = cluster.nodes.iter().find(|server| server.port() != from.port()).expect("there are three");
+    let slot = from.command(&["CLUSTER", "KEYSLOT", "room"]);
+    let id = to.command(&["CLUSTER", "MYID"]);
+    // A server gives up a slot only without its keys.
+    from.command(&["DEL", "t:{room}:h"]);
+    for server in [to, from] {
+        assert_eq!(server.command(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]), "OK");
+    }
+    next(&mut nodes[0], |event| matches!(event, BrokerEvent::Down { .. })).await;
+    next(&mut nodes[0], is_up).await;
+    nodes[0].broker.follow(vec![group("room")]).await.expect("it is there again");
+    // The other one learns of it when it is refused.
+    let again = async {
+        while publish(&nodes[1], 2).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), again).await.expect("it finds the new server");
+    next(&mut nodes[0], is_message).await;
+}
+
+#[tokio::test]
+async fn a_cluster_without_a_server_takes_nothing_and_says_so() {
+    let mut cluster = Cluster::start();
+    let mut node = node(0, clustered(&cluster));
+    next(&mut node, is_up).await;
+    cluster.nodes[2].kill();
+    next(&mut node, |event| matches!(event, BrokerEvent::Down { .. })).await;
+    let failed = timeout(Duration::from_secs(1), publish(&node, 1)).await.expect("it fails at once");
+    assert!(failed.is_none() && node.broker.ready().is_err());
+    cluster.nodes[2].restart();
+    next(&mut node, is_up).await;
+    publish(&node, 2).await.expect("it is whole again");
 }
 
 #[tokio::test]
@@ -178,6 +240,14 @@ async fn follows_the_master_that_sentinels_name() {
     next(&mut node, is_up).await;
     let after = publish(&node, 2).await.expect("the other one is there");
     assert_ne!(before.epoch, after.epoch, "what was acknowledged last may be lost");
+}
+
+fn clustered(cluster: &Cluster) -> RedisConfig {
+    RedisConfig { topology: Topology::Cluster, ..config(cluster.addresses()) }
+}
+
+fn is_message(event: &BrokerEvent) -> bool {
+    matches!(event, BrokerEvent::Message { .. })
 }
 
 fn is_up(event: &BrokerEvent) -> bool {

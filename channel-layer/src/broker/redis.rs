@@ -2,7 +2,8 @@
 //!
 //! One pub/sub topic for each group, to which a node subscribes while it follows the group; one script numbers, keeps and
 //! publishes a message, so that none of the three is without the others. Reading order: `config`, `names` (keys and
-//! topics), `link` (one server: connecting, watching, connecting again), `arrivals` (what a server pushes), `scripts`.
+//! topics), `fleet` (which server has what), `link` (one server: connecting, watching, connecting again) and `cluster` (many
+//! that belong together), `arrivals` (what a server pushes), `up` and `scripts` (what is asked of it).
 //!
 //! ```text
 //! PREFIX:{GROUP}        topic; the payload is an envelope
@@ -18,17 +19,24 @@
 //! **Epochs.** A server that was started anew, or another one after a failover, has another run id: whatever it still has
 //! may lack what was acknowledged last. So the group begins a new epoch there, and nothing of the old one is given out.
 //!
-//! **Several hosts** share the groups as channels_redis shares them ([`shard`]).
+//! **Several hosts** share the groups as channels_redis shares them ([`shard`]). **A cluster** shares them by its slots; the
+//! topics of groups and nodes are sharded ones there.
 
 mod arrivals;
 mod backlog;
+mod cluster;
 mod config;
 pub mod core;
 mod facts;
+mod fleet;
 mod link;
 mod names;
+mod retry;
 mod scripts;
 pub mod shard;
+mod shared;
+mod slot;
+mod up;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -45,15 +53,18 @@ use super::{
     Published, WhereIs,
 };
 use crate::config::GroupRule;
+use cluster::Cluster;
 pub use config::{AddressError, RedisConfig, Topology};
 pub use core::CoreConfig;
-use link::Link;
+use fleet::{Fleet, Known};
+use link::{Link, Own};
 use names::Names;
+use shared::Shared;
 
 /// Redis as the broker of one node.
 #[derive(Debug)]
 pub struct RedisBroker {
-    links: Vec<Link>,
+    known: Known,
     names: Names,
     max_bytes: usize,
     /// There when Django's processes are in the same groups.
@@ -64,7 +75,7 @@ pub struct RedisBroker {
     epochs: AtomicU64,
     /// What this run is known by: no other has the same.
     token: String,
-    /// The task of each link.
+    /// What keeps the links.
     tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
@@ -80,24 +91,28 @@ impl RedisBroker {
         let core =
             config.core.clone().map(|core| core::Core::new(core, config.prefix.clone(), node.clone(), servers.len()));
         let core = core.map(Arc::new);
-        let shared = Arc::new(link::Shared::new(&config, names.clone(), node, events.clone(), core.clone()));
-        let (mut links, mut tasks) = (Vec::new(), JoinSet::new());
-        for (at, server) in servers.into_iter().enumerate() {
-            let link = Link::new(at, server, config.timeout);
-            tasks.spawn(link.clone().keep(shared.clone()));
-            links.push(link);
+        let shared = Arc::new(Shared::new(&config, servers.len(), node, events.clone(), core.clone()));
+        let (known, mut tasks) = (Known::not_yet(), JoinSet::new());
+        match config.topology {
+            Topology::Cluster => drop(tasks.spawn(Cluster { seeds: servers }.keep(known.clone(), shared))),
+            Topology::Servers | Topology::Sentinels(_) => {
+                let link = |(at, server)| Link::new(at, server, own(&shared));
+                let links: Vec<Link> = servers.into_iter().enumerate().map(link).collect();
+                links.iter().for_each(|link| drop(tasks.spawn(link.clone().keep(shared.clone()))));
+                known.set(Ok(Fleet::new(links, None)));
+            }
         }
-        shared.expect(links.len());
         let RedisConfig { message_bytes: max_bytes, groups: rules, run, .. } = config;
         let (token, epochs) = (format!("{node}-{run}"), AtomicU64::new(0));
         let tasks = tokio::sync::Mutex::new(tasks);
-        Ok((Arc::new(Self { links, names, max_bytes, core, events, rules, epochs, token, tasks }), inbox))
+        Ok((Arc::new(Self { known, names, max_bytes, core, events, rules, epochs, token, tasks }), inbox))
     }
 
     /// Takes in what Django's processes send, from here on. Nothing without a dialect.
     pub async fn take_in(self: &Arc<Self>, intake: Arc<dyn Intake>) {
-        if self.core.is_some() {
-            for at in 0..self.links.len() {
+        // The dialect knows no cluster: its servers are known from the beginning.
+        if let (Some(_), Ok(fleet)) = (&self.core, self.known.fleet()) {
+            for at in 0..fleet.links().len() {
                 self.tasks.lock().await.spawn(core::run(self.clone(), at, intake.clone(), self.token.clone()));
             }
         }
@@ -109,7 +124,7 @@ impl RedisBroker {
         let number = self.epochs.fetch_add(1, Ordering::Relaxed);
         let fresh_epoch = format!("{}-f{number:x}", self.token).into();
         let publication = Publication { group: group.clone(), message: message.clone(), keep, fresh_epoch };
-        let link = self.link_of(group).up()?;
+        let link = self.known.fleet()?.of(group.as_str())?;
         let seen = self.names.seen(id);
         let extra = scripts::Extra { seen: Some(&seen), group: None };
         Ok(scripts::publish(&link, &self.names, &publication, extra).await?.is_news)
@@ -120,30 +135,22 @@ impl RedisBroker {
         let _ = self.events.send(event).await;
     }
 
-    /// The server that has a group.
-    fn link_of(&self, group: &GroupName) -> &Link {
-        &self.links[shard::index(group.as_str().as_bytes(), self.links.len())]
+    fn topics(&self, groups: &[GroupName]) -> Vec<String> {
+        groups.iter().map(|group| self.names.topic(group)).collect()
     }
+}
 
-    fn link_of_channel(&self, channel: &ChannelName) -> &Link {
-        &self.links[shard::index(channel.non_local().as_bytes(), self.links.len())]
-    }
-
-    /// Groups by the server that has them.
-    fn by_link<T>(&self, items: Vec<T>, group: impl Fn(&T) -> &GroupName) -> Vec<Vec<(usize, T)>> {
-        let mut parts: Vec<Vec<(usize, T)>> = self.links.iter().map(|_| Vec::new()).collect();
-        for (at, item) in items.into_iter().enumerate() {
-            let link = shard::index(group(&item).as_str().as_bytes(), self.links.len());
-            parts[link].push((at, item));
-        }
-        parts
-    }
+/// Of several servers each publishes for itself.
+fn own(shared: &Shared) -> Own {
+    let names = &shared.names;
+    Own { spread: Vec::new(), common: vec![names.node(&shared.node), names.mail(), names.notes()] }
 }
 
 impl Broker for RedisBroker {
     fn publish(&self, publication: Publication) -> BrokerCall<'_, Published> {
         Box::pin(async move {
-            let link = self.link_of(&publication.group).up()?;
+            let fleet = self.known.fleet()?;
+            let link = fleet.of(publication.group.as_str())?;
             if let Some(core) = &self.core {
                 core.check(&publication.message)?;
             }
@@ -151,7 +158,7 @@ impl Broker for RedisBroker {
             let extra = scripts::Extra { seen: None, group: group.as_ref().map(|(key, expiry)| (&**key, *expiry)) };
             let done = scripts::publish(&link, &self.names, &publication, extra).await?;
             if let Some(core) = self.core.as_ref().filter(|_| !done.members.is_empty()) {
-                core.forward(&self.links, &done.members, &publication.message).await?;
+                core.forward(fleet.links(), &done.members, &publication.message).await?;
             }
             Ok(Published { position: done.position })
         })
@@ -159,14 +166,12 @@ impl Broker for RedisBroker {
 
     fn follow(&self, groups: Vec<GroupName>) -> BrokerCall<'_, ()> {
         Box::pin(async move {
-            for (link, part) in self.links.iter().zip(self.by_link(groups, |group| group)) {
-                if !part.is_empty() {
-                    let topics: Vec<String> = part.iter().map(|(_, group)| self.names.topic(group)).collect();
-                    let up = link.up()?;
-                    up.subscribe(&topics).await?;
-                    if let Some(core) = &self.core {
-                        core.join(&up, &part.into_iter().map(|(_, group)| group).collect::<Vec<_>>()).await?;
-                    }
+            for (link, part) in self.known.fleet()?.sort(groups, GroupName::as_str) {
+                let groups: Vec<GroupName> = part.into_iter().map(|(_, group)| group).collect();
+                let up = link.up()?;
+                up.subscribe(&self.topics(&groups)).await?;
+                if let Some(core) = &self.core {
+                    core.join(&up, &groups).await?;
                 }
             }
             Ok(())
@@ -175,14 +180,12 @@ impl Broker for RedisBroker {
 
     fn unfollow(&self, groups: Vec<GroupName>) -> BrokerCall<'_, ()> {
         Box::pin(async move {
-            for (link, part) in self.links.iter().zip(self.by_link(groups, |group| group)) {
-                if !part.is_empty() {
-                    let topics: Vec<String> = part.iter().map(|(_, group)| self.names.topic(group)).collect();
-                    let up = link.up()?;
-                    up.unsubscribe(&topics).await?;
-                    if let Some(core) = &self.core {
-                        core.leave(&up, &part.into_iter().map(|(_, group)| group).collect::<Vec<_>>()).await?;
-                    }
+            for (link, part) in self.known.fleet()?.sort(groups, GroupName::as_str) {
+                let groups: Vec<GroupName> = part.into_iter().map(|(_, group)| group).collect();
+                let up = link.up()?;
+                up.unsubscribe(&self.topics(&groups)).await?;
+                if let Some(core) = &self.core {
+                    core.leave(&up, &groups).await?;
                 }
             }
             Ok(())
@@ -192,10 +195,8 @@ impl Broker for RedisBroker {
     fn heads(&self, asks: Vec<WhereIs>) -> BrokerCall<'_, Vec<Position>> {
         Box::pin(async move {
             let mut heads: Vec<(usize, Position)> = Vec::with_capacity(asks.len());
-            for (link, part) in self.links.iter().zip(self.by_link(asks, |ask| &ask.group)) {
-                if !part.is_empty() {
-                    heads.extend(scripts::heads(&link.up()?, &self.names, part).await?);
-                }
+            for (link, part) in self.known.fleet()?.sort(asks, |ask| ask.group.as_str()) {
+                heads.extend(scripts::heads(&link.up()?, &self.names, part).await?);
             }
             heads.sort_by_key(|(at, _)| *at);
             Ok(heads.into_iter().map(|(_, head)| head).collect())
@@ -204,19 +205,19 @@ impl Broker for RedisBroker {
 
     fn history(&self, ask: Ask) -> BrokerCall<'_, Kept> {
         Box::pin(async move {
-            let link = self.link_of(&ask.group).up()?;
+            let link = self.known.fleet()?.of(ask.group.as_str())?;
             scripts::history(&link, &self.names, &ask, self.max_bytes).await
         })
     }
 
     fn send(&self, node: NodeId, channel: ChannelName, message: Message) -> BrokerCall<'_, bool> {
         Box::pin(async move {
-            let link = self.link_of_channel(&channel).up()?;
+            let fleet = self.known.fleet()?;
             let payload = names::with_text(channel.as_str(), message.raw());
-            let reached = link.publish(&self.names.node(&node), &payload).await? > 0;
+            let reached = fleet.of(node.as_str())?.publish(&self.names.node(&node), &payload).await? > 0;
             match &self.core {
                 Some(core) if !reached && !core::Core::is_ours(&channel) => {
-                    core.send(&self.links, &channel, &message).await.map(|()| true)
+                    core.send(fleet.links(), &channel, &message).await.map(|()| true)
                 }
                 _ => Ok(reached),
             }
@@ -225,17 +226,18 @@ impl Broker for RedisBroker {
 
     fn push(&self, channel: ChannelName, message: Message, bound: ChannelBound) -> BrokerCall<'_, bool> {
         Box::pin(async move {
+            let fleet = self.known.fleet()?;
             if let Some(core) = &self.core {
-                return core.send(&self.links, &channel, &message).await.map(|()| true);
+                return core.send(fleet.links(), &channel, &message).await.map(|()| true);
             }
-            let link = self.link_of_channel(&channel).up()?;
+            let link = fleet.of(channel.as_str())?;
             scripts::push(&link, &self.names, &channel, &message, bound).await
         })
     }
 
     fn take(&self, channel: ChannelName) -> BrokerCall<'_, Option<Message>> {
         Box::pin(async move {
-            let link = self.link_of_channel(&channel).up()?;
+            let link = self.known.fleet()?.of(channel.as_str())?;
             scripts::take(&link, &self.names, &channel, self.max_bytes).await
         })
     }
@@ -243,7 +245,7 @@ impl Broker for RedisBroker {
     fn tell(&self, note: Bytes) -> BrokerCall<'_, ()> {
         Box::pin(async move {
             // All nodes listen on the first server.
-            self.links[0].up()?.publish(&self.names.notes(), &note).await.map(drop)
+            self.known.fleet()?.first()?.publish_common(&self.names.notes(), &note).await
         })
     }
 
@@ -260,22 +262,22 @@ impl Broker for RedisBroker {
     }
 
     fn ready(&self) -> Result<(), String> {
-        self.links.iter().try_for_each(Link::ready)
+        self.known.ready()
     }
 
     fn level(&self) -> Level {
-        self.links.iter().map(Link::level).min().unwrap_or(Level::Broker)
+        self.known.level()
     }
 
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
             self.tasks.lock().await.shutdown().await;
-            for link in &self.links {
-                if let (Some(core), Ok(up)) = (&self.core, link.up()) {
+            if let (Some(core), Ok(fleet)) = (&self.core, self.known.fleet()) {
+                for up in fleet.links().iter().filter_map(|link| link.up().ok()) {
                     core::resign(core, &up, &self.token).await;
                 }
             }
-            self.links.iter().for_each(Link::close);
+            self.known.close();
         })
     }
 }

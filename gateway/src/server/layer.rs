@@ -138,7 +138,11 @@ fn redis(config: &Config, node: &NodeId) -> Result<Option<Connected>, LayerStart
     use groupcast_channel_layer::broker::redis::{RedisBroker, RedisConfig, Topology};
 
     let layer = &config.layer;
-    let topology = layer.sentinel.clone().map_or(Topology::Servers, Topology::Sentinels);
+    let topology = match &layer.sentinel {
+        Some(name) => Topology::Sentinels(name.clone()),
+        None if layer.cluster => Topology::Cluster,
+        None => Topology::Servers,
+    };
     let redis = RedisConfig {
         addresses: layer.addresses().into_iter().map(|address| address.expose().to_owned()).collect(),
         topology,

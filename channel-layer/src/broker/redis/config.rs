@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::core::CoreConfig;
 use crate::config::GroupRule;
 use redis::io::tcp::TcpSettings;
-use redis::{Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
 
 /// Settings of [`super::RedisBroker`]. Printing them shows no address: there may be a password in it.
 #[derive(Clone)]
@@ -38,6 +38,8 @@ pub enum Topology {
     Servers,
     /// Sentinels that watch the master of this name.
     Sentinels(String),
+    /// Servers of one cluster, of Redis 7 or later, any of which may be asked where the others are.
+    Cluster,
 }
 
 /// An address that cannot be understood. It is not shown.
@@ -60,6 +62,11 @@ pub enum AddressError {
 #[derive(Clone)]
 pub(super) enum Server {
     At(Client),
+    /// One of a cluster, which names the others.
+    Seed {
+        client: Client,
+        ca: Option<Vec<u8>>,
+    },
     /// Asked in this order. The last part is how the master is spoken to, once its address is known.
     Watched {
         sentinels: Vec<Client>,
@@ -78,6 +85,10 @@ impl RedisConfig {
         let clients = clients.collect::<Result<Vec<_>, _>>()?;
         Ok(match &self.topology {
             Topology::Servers => clients.into_iter().map(Server::At).collect(),
+            Topology::Cluster => {
+                let ca = self.ca.clone();
+                clients.into_iter().map(|client| Server::Seed { client, ca: ca.clone() }).collect()
+            }
             Topology::Sentinels(name) => {
                 let like = clients[0].get_connection_info().clone();
                 vec![Server::Watched { sentinels: clients, name: name.clone(), like, ca: self.ca.clone() }]
@@ -101,23 +112,14 @@ impl Server {
     /// The server that has to be spoken to, or what is the matter.
     pub(super) async fn find(&self, timeout: Duration) -> Result<Client, String> {
         let (sentinels, name, like, ca) = match self {
-            Self::At(client) => return Ok(client.clone()),
+            Self::At(client) | Self::Seed { client, .. } => return Ok(client.clone()),
             Self::Watched { sentinels, name, like, ca } => (sentinels, name, like, ca),
         };
         let mut why = "no sentinel is named".to_owned();
         for sentinel in sentinels {
             match tokio::time::timeout(timeout, ask(sentinel, name)).await {
                 Ok(Ok(Some((host, port)))) => {
-                    let address = match like.addr() {
-                        redis::ConnectionAddr::TcpTls { insecure, tls_params, .. } => redis::ConnectionAddr::TcpTls {
-                            host,
-                            port,
-                            insecure: *insecure,
-                            tls_params: tls_params.clone(),
-                        },
-                        _ => redis::ConnectionAddr::Tcp(host, port),
-                    };
-                    return client(like.clone().set_addr(address), ca.as_ref()).map_err(|error| error.to_string());
+                    return client(moved(like, host, port), ca.as_ref()).map_err(|error| error.to_string());
                 }
                 Ok(Ok(None)) => why = format!("the sentinels know no master `{name}`"),
                 Ok(Err(error)) => why = format!("a sentinel cannot be asked: {error}"),
@@ -126,6 +128,28 @@ impl Server {
         }
         Err(why)
     }
+
+    /// Another server that is spoken to as this one is.
+    pub(super) fn beside(&self, host: String, port: u16) -> Result<Self, String> {
+        let (client, ca) = match self {
+            Self::At(client) => (client, None),
+            Self::Seed { client, ca } => (client, ca.as_ref()),
+            Self::Watched { .. } => return Err("what sentinels watch has no neighbours".to_owned()),
+        };
+        let info = moved(client.get_connection_info(), host, port);
+        self::client(info, ca).map(Self::At).map_err(|error| error.to_string())
+    }
+}
+
+/// How another server is spoken to.
+fn moved(like: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
+    let address = match like.addr() {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+        }
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    like.clone().set_addr(address)
 }
 
 async fn ask(sentinel: &Client, name: &str) -> redis::RedisResult<Option<(String, u16)>> {
@@ -135,7 +159,7 @@ async fn ask(sentinel: &Client, name: &str) -> redis::RedisResult<Option<(String
 
 fn client(info: ConnectionInfo, ca: Option<&Vec<u8>>) -> redis::RedisResult<Client> {
     match (info.addr(), ca) {
-        (redis::ConnectionAddr::TcpTls { .. }, Some(ca)) => {
+        (ConnectionAddr::TcpTls { .. }, Some(ca)) => {
             Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(ca.clone()) })
         }
         _ => Client::open(info),

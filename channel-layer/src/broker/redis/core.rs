@@ -47,8 +47,9 @@ use groupcast_protocol::{ChannelName, GroupName, Message, NodeId};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::link::{Link, Up};
+use super::link::Link;
 use super::shard;
+use super::up::Up;
 use crate::broker::BrokerError;
 use crate::dialect::{Codec, CodecError, To};
 use crate::stats::Counter;

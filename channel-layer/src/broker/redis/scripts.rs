@@ -7,8 +7,8 @@ use bytes::Bytes;
 use groupcast_protocol::{ChannelName, Envelope, Message, Position};
 use redis::Script;
 
-use super::link::Up;
 use super::names::Names;
+use super::up::Up;
 use super::{failure, message_of};
 use crate::broker::{Ask, BrokerError, ChannelBound, Kept, LIFE, Publication, WhereIs};
 
@@ -26,7 +26,8 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 ";
 
 /// ARGV behind those of [`PLACE`]: topic, envelope behind the offset, messages to keep (0: none), their age in ms, Django's
-/// key of the group (or nothing), its expiry in s, the key that the message is known by (or nothing), how long in s.
+/// key of the group (or nothing), its expiry in s, the key that the message is known by (or nothing), how long in s,
+/// the command that publishes.
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
@@ -42,7 +43,7 @@ if ARGV[6] ~= '0' then
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], offset .. '-0', 't', now, 'm', ARGV[5])
   redis.call('PEXPIRE', KEYS[2], ARGV[7])
 end
-redis.call('PUBLISH', ARGV[4], 'gc1 ' .. epoch .. ' ' .. offset .. ARGV[5])
+redis.call(ARGV[12], ARGV[4], 'gc1 ' .. epoch .. ' ' .. offset .. ARGV[5])
 if ARGV[8] ~= '' then
   redis.call('ZREMRANGEBYSCORE', ARGV[8], 0, redis.call('TIME')[1] - ARGV[9])
   for _, member in ipairs(redis.call('ZRANGE', ARGV[8], 0, -1)) do
@@ -163,7 +164,7 @@ pub(super) async fn publish(
     call.arg(&**fresh_epoch).arg(&*up.run_id).arg(life(age)).arg(names.topic(group)).arg(&tail[..]);
     let (key, expiry) = extra.group.unwrap_or(("", Duration::ZERO));
     call.arg(messages).arg(millis(age)).arg(key).arg(expiry.as_secs());
-    call.arg(extra.seen.unwrap_or_default()).arg(SEEN.as_secs());
+    call.arg(extra.seen.unwrap_or_default()).arg(SEEN.as_secs()).arg(up.spread.verb());
     let (epoch, offset, members, is_news): (String, String, Vec<String>, bool) = up.invoke(&call).await?;
     Ok(Done { position: position(epoch, &offset)?, members, is_news })
 }

@@ -14,7 +14,7 @@ use super::parked::Parked;
 use super::scripts::{self, Collected};
 use super::{BUCKETS, Core, MEMBER, bucket_of, now_secs};
 use crate::broker::foreign::{Intake, Taken};
-use crate::broker::redis::link::Up;
+use crate::broker::redis::up::Up;
 use crate::broker::redis::{RedisBroker, shard};
 use crate::broker::{BrokerError, BrokerEvent};
 use crate::dialect::Frame;
@@ -79,7 +79,7 @@ struct Registrar {
 
 impl Registrar {
     async fn turn(&mut self) -> Result<(), BrokerError> {
-        let up = self.broker.links[self.at].up()?;
+        let up = self.broker.known.fleet()?.links()[self.at].up()?;
         if self.leased.is_none_or(|leased| leased.elapsed() >= LEASE_EVERY) {
             self.lease(&up).await?;
         }
@@ -250,7 +250,7 @@ impl Registrar {
             let command = redis::cmd("SMEMBERS").arg(self.core.key("groups", bucket)).clone();
             let groups: Vec<String> = up.run(&command).await?;
             for group in groups.iter().filter_map(|name| GroupName::parse(name).ok()) {
-                if shard::index(group.as_str().as_bytes(), self.broker.links.len()) == self.at
+                if shard::index(group.as_str().as_bytes(), self.broker.known.fleet()?.links().len()) == self.at
                     && bucket_of(&group) < BUCKETS
                 {
                     self.look_over(up, &group).await?;

@@ -7,7 +7,7 @@ use redis::Script;
 
 use super::{BUCKETS, Core, bucket_of, id_of};
 use crate::broker::BrokerError;
-use crate::broker::redis::link::Up;
+use crate::broker::redis::up::Up;
 
 /// Redis's time as Channels writes it, in seconds: clocks of senders may differ.
 const NOW: &str = r"
