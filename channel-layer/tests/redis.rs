@@ -2,6 +2,9 @@
 
 // Shared with the tests of the gateway, which use more of them.
 #[allow(dead_code, unreachable_pub)]
+#[path = "../../tests/src/certificate.rs"]
+mod certificate;
+#[allow(dead_code, unreachable_pub)]
 #[path = "../../tests/src/daemon.rs"]
 mod daemon;
 #[allow(dead_code, unreachable_pub)]
@@ -20,6 +23,7 @@ mod core_dialect;
 use std::sync::Arc;
 use std::time::Duration;
 
+use certificate::Certificate;
 use groupcast_channel_layer::broker::contract::{self, Node};
 use groupcast_channel_layer::broker::redis::{RedisBroker, RedisConfig, Topology};
 use groupcast_channel_layer::broker::{Broker, BrokerEvent, Level, Publication};
@@ -218,6 +222,19 @@ async fn a_user_with_few_rights_is_enough() {
     let bad = node(0, config(vec![address.replace("s3cret", "wr0ng")]));
     let why = eventually_not_ready(&bad).await;
     assert!(!why.contains("wr0ng") && !format!("{:?}", bad.broker).contains("wr0ng"), "{why}");
+}
+
+#[tokio::test]
+async fn a_server_behind_tls_is_known_by_its_certificate() {
+    let Certificate { certificate, key } = Certificate::new();
+    let server = Redis::start_secure(&certificate, &key, &[]);
+    let of = |ca| RedisConfig { ca, ..config(vec![server.secure_address()]) };
+    let mut trusting = node(0, of(Some(certificate.clone().into_bytes())));
+    next(&mut trusting, is_up).await;
+    publish(&trusting, 1).await.expect("it is there");
+    let stranger = Certificate::new().certificate.into_bytes();
+    let why = eventually_not_ready(&node(1, of(Some(stranger)))).await;
+    assert!(why.contains("ertificate"), "{why}");
 }
 
 #[tokio::test]
