@@ -31,6 +31,8 @@
 pub mod contract;
 pub mod foreign;
 pub mod memory;
+#[cfg(feature = "nats")]
+pub mod nats;
 #[cfg(feature = "redis")]
 pub mod redis;
 

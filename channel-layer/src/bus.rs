@@ -191,7 +191,8 @@ impl Bus {
         let why = match level {
             Level::Fsync => {
                 "it is not set to write each message to disk before it answers, or does not let us see that; \
-                 with Redis set `appendonly yes` and `appendfsync always`, and let the user run CONFIG GET"
+                 with Redis set `appendonly yes` and `appendfsync always`, and let the user run CONFIG GET; \
+                 with NATS set `sync_interval: always`, and name its monitoring"
             }
             Level::Memory | Level::Broker => "it keeps no message",
         };

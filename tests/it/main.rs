@@ -26,6 +26,7 @@ mod live;
 mod live_load;
 mod main_job;
 mod nodes;
+mod nodes_nats;
 mod overload;
 mod postgres;
 mod presence;

@@ -90,6 +90,11 @@ impl Nats {
         format!("tls://127.0.0.1:{}", self.port())
     }
 
+    /// Where its monitoring is: `HOST:PORT`.
+    pub fn monitoring_address(&self) -> String {
+        format!("127.0.0.1:{}", self.monitoring)
+    }
+
     /// What a page of its monitoring says (`/jsz`, `/subsz`, `/connz`).
     #[track_caller]
     pub fn monitoring(&self, page: &str) -> String {

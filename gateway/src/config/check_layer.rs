@@ -3,7 +3,7 @@
 use groupcast_protocol::Pattern;
 
 use super::check::Found;
-use super::{Config, Durability, LayerConfig, LayerKind, SerializerKind, StoreKind};
+use super::{Config, Durability, LayerConfig, LayerDurability, LayerKind, SerializerKind, StoreKind};
 
 pub(super) fn check_layer(config: &Config, found: &mut Vec<Found>) {
     let layer = &config.layer;
@@ -27,6 +27,7 @@ pub(super) fn check_layer(config: &Config, found: &mut Vec<Found>) {
     }
     check_addresses(layer, found);
     check_dialect(layer, found);
+    check_nats(layer, found);
     check_prefix(layer, found);
     check_queue(config, found);
 }
@@ -108,6 +109,28 @@ fn check_dialect(layer: &LayerConfig, found: &mut Vec<Found>) {
             "random_prefix_length",
             "is more than 64 bytes; it has to be what CHANNEL_LAYERS says, which is 12 by default",
         );
+    }
+}
+
+/// What is NATS's alone.
+fn check_nats(layer: &LayerConfig, found: &mut Vec<Found>) {
+    let mut wrong = |key: &str, why: &str| found.push((format!("layer.{key}"), why.to_owned()));
+    let is_nats = layer.kind == LayerKind::Nats;
+    if !matches!(layer.replicas, 1 | 3 | 5) || (layer.replicas > 1 && !is_nats) {
+        wrong("replicas", "is 1, 3 or 5, and for kind = \"nats\" with a cluster of as many servers");
+    }
+    match &layer.monitoring {
+        Some(_) if !is_nats => wrong("monitoring", "is for kind = \"nats\"; take it out"),
+        Some(address) if address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) => {
+            wrong("monitoring", "is no HOST:PORT; write it as in \"127.0.0.1:8222\"");
+        }
+        None if is_nats && layer.durability == LayerDurability::Fsync => {
+            wrong("monitoring", "is missing: without it nothing proves that the server waits for its disk");
+        }
+        _ => {}
+    }
+    if is_nats && layer.prefix.as_ref().is_some_and(|prefix| prefix.contains(['.', ':'])) {
+        wrong("prefix", "names streams of NATS, which have no `.` and no `:` in their names; leave them out");
     }
 }
 

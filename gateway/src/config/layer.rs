@@ -64,6 +64,11 @@ pub struct LayerConfig {
     pub prefix: Option<String>,
     /// How long a call to the broker may take. Default 2 s.
     pub timeout: Time,
+    /// `nats`: on how many servers of a cluster each message is. Default 1.
+    pub replicas: usize,
+    /// `nats`: `HOST:PORT` of the server's monitoring, where it says whether it waits for its disk. Nothing else proves
+    /// that, so `durability = "fsync"` needs it.
+    pub monitoring: Option<String>,
     /// How safe a message has to be when it is answered with 202. What the broker's settings do not prove is refused.
     /// Default `broker`: it has the message.
     pub durability: LayerDurability,
@@ -94,6 +99,8 @@ impl Default for LayerConfig {
             random_prefix_length: 12,
             prefix: None,
             timeout: Time(Duration::from_secs(2)),
+            replicas: 1,
+            monitoring: None,
             durability: LayerDurability::Broker,
         }
     }

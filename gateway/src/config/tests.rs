@@ -202,6 +202,14 @@ fn a_broker_is_checked() {
         &layer(&format!("{core}\nencryption_keys = [\"a\"]\nencryption_keys_env = \"BROKER\"")),
         &[("layer.encryption_keys", "several")],
     );
+    let nats = "kind = \"nats\"\nurl = \"nats://127.0.0.1:4222\"";
+    fine(&format!("{nats}\nreplicas = 3\nmonitoring = \"[::1]:8222\"\ndurability = \"fsync\""));
+    refused(&layer(&format!("{nats}\ndurability = \"fsync\"")), &[("layer.monitoring", "is missing")]);
+    refused(&layer(&format!("{nats}\nmonitoring = \"http://x\"")), &[("layer.monitoring", "HOST:PORT")]);
+    refused(&layer(&format!("{redis}\nmonitoring = \"a:1\"")), &[("layer.monitoring", "take it out")]);
+    refused(&layer(&format!("{redis}\nreplicas = 3")), &[("layer.replicas", "nats")]);
+    refused(&layer(&format!("{nats}\nreplicas = 2")), &[("layer.replicas", "1, 3 or 5")]);
+    refused(&layer(&format!("{nats}\nprefix = \"a.b\"")), &[("layer.prefix", "leave them out")]);
     refused("[jobs]\nsingle_gateway = true", &[("jobs.single_gateway", "take it out")]);
 }
 

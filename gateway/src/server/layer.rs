@@ -129,7 +129,7 @@ fn connect(config: &Config, node: &NodeId) -> Result<Option<Connected>, LayerSta
     match config.layer.kind {
         LayerKind::Memory => Ok(None),
         LayerKind::Redis => redis(config, node),
-        LayerKind::Nats => Err(LayerStartError("kind = \"nats\" is not in this build; use \"redis\"".to_owned())),
+        LayerKind::Nats => nats(config, node),
     }
 }
 
@@ -163,6 +163,36 @@ fn redis(config: &Config, node: &NodeId) -> Result<Option<Connected>, LayerStart
 #[cfg(not(feature = "redis"))]
 fn redis(_: &Config, _: &NodeId) -> Result<Option<Connected>, LayerStartError> {
     Err(LayerStartError("kind = \"redis\" needs the feature `redis`, which this build lacks".to_owned()))
+}
+
+#[cfg(feature = "nats")]
+fn nats(config: &Config, node: &NodeId) -> Result<Option<Connected>, LayerStartError> {
+    use groupcast_channel_layer::broker::nats::{NatsBroker, NatsConfig};
+
+    let layer = &config.layer;
+    let histories = || config.group.iter().filter_map(|group| group.history);
+    let nats = NatsConfig {
+        addresses: layer.addresses().into_iter().map(|address| address.expose().to_owned()).collect(),
+        prefix: format!("groupcast_{}", layer.prefix.as_deref().unwrap_or("channels")),
+        timeout: layer.timeout.0,
+        message_bytes: config.limits.publish_bytes.0,
+        ca_file: layer.ca_file.clone(),
+        history: HistoryRule {
+            messages: histories().map(|history| history.messages).max().unwrap_or(1),
+            age: histories().map(|history| history.age.0).max().unwrap_or_default(),
+        },
+        replicas: layer.replicas,
+        all_on_disk: layer.durability == LayerDurability::Fsync,
+        monitoring: layer.monitoring.clone(),
+    };
+    let (broker, inbox) = NatsBroker::connect(nats, node).map_err(|error| LayerStartError(error.to_string()))?;
+    let take_in: TakeIn = Box::new(|_| Box::pin(std::future::pending()));
+    Ok(Some(Connected { broker, inbox, take_in }))
+}
+
+#[cfg(not(feature = "nats"))]
+fn nats(_: &Config, _: &NodeId) -> Result<Option<Connected>, LayerStartError> {
+    Err(LayerStartError("kind = \"nats\" needs the feature `nats`, which this build lacks".to_owned()))
 }
 
 /// What all keys of ours begin with. Not with the prefix itself: `flush` of Django Channels deletes whatever does.
