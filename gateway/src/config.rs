@@ -78,6 +78,11 @@ pub struct Loaded {
 }
 
 impl Config {
+    /// What its jobs are to survive, at most.
+    pub fn durability(&self) -> Durability {
+        self.consumer.iter().map(|consumer| consumer.durability).max().unwrap_or(Durability::Memory)
+    }
+
     /// Brings flags, environment, file and defaults together, in this order of precedence, and checks the outcome.
     ///
     /// # Errors

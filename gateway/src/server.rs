@@ -353,12 +353,13 @@ fn open_door(config: &Config) -> Result<(Door, SocketAddr), StartError> {
 async fn open_jobs(config: &Config) -> Result<Jobs, StartError> {
     let catches_up = config.schedule.iter().any(|schedule| schedule.catch_up == CatchUp::One);
     let is_shared = config.jobs.store == StoreKind::Postgres && !config.schedule.is_empty();
-    if !catches_up && !is_shared && config.consumer.iter().all(|consumer| consumer.durability == Durability::Memory) {
+    let durability = config.durability();
+    if !catches_up && !is_shared && durability == Durability::Memory {
         return Ok(Jobs::in_memory(&config.jobs));
     }
     let opened = match config.jobs.store {
         StoreKind::Sqlite => Jobs::open(&config.jobs, &config.server.data_dir),
-        StoreKind::Postgres => Jobs::connect(&config.jobs, &config.server).await,
+        StoreKind::Postgres => Jobs::connect(&config.jobs, &config.server, durability).await,
     };
     opened.map_err(StartError::Jobs)
 }

@@ -40,6 +40,7 @@ mod results;
 mod schedules;
 mod shutdown;
 mod stalled;
+mod store;
 mod synced;
 mod tls;
 mod torture;

@@ -4,7 +4,7 @@ use groupcast_tests::Postgres;
 
 #[test]
 fn a_server_keeps_what_it_has_over_a_restart_and_a_kill_and_leaves_nothing_behind() {
-    let mut server = Postgres::start_with(&["fsync=on"]);
+    let mut server = Postgres::start();
     let url = server.database();
     server.query_in(&url, "create table a (x int); insert into a values (7)");
     server.stop();

@@ -86,7 +86,7 @@ async fn a_consumer_that_stood_still_is_not_believed_any_more() {
 #[tokio::test]
 async fn what_was_accepted_outlives_a_kill_of_the_server_and_all_goes_on() {
     // A server of its own, which keeps what it says it has.
-    let mut server = Postgres::start_with(&["fsync=on"]);
+    let mut server = Postgres::start();
     let url = server.url();
     let (gateway, _consumer) = tokio::join!(start(&url, "gw1", "gateway"), start(&url, "c1", "consumer"));
     let http = gateway.http();

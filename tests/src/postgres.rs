@@ -6,9 +6,10 @@
 //!
 //! The unit tests of the gateway include this file, so it uses nothing but the standard library and `tempfile`.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -16,6 +17,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// PostgreSQL's own; without TCP no more than a part of the socket's name.
+const PORT: u16 = 5432;
 
 /// How long the server may take to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -33,10 +37,9 @@ wait "$server" 2>>log
 [ -n "$signal" ] || rm -rf "$PWD"
 "#;
 
-/// Processes are killed here, the machine is not: what the system has is safe. A small server, so that many fit.
-const SETTINGS: [&str; 7] = [
+/// A small server, so that many fit. It syncs: the gateway believes no other.
+const SETTINGS: [&str; 6] = [
     "listen_addresses=",
-    "fsync=off",
     "max_connections=300",
     "shared_buffers=32MB",
     "max_wal_size=64MB",
@@ -50,6 +53,8 @@ pub struct Postgres {
     programs: PathBuf,
     folder: PathBuf,
     settings: Vec<String>,
+    /// The name of its socket, and where it listens if it does.
+    port: u16,
     running: Option<Running>,
 }
 
@@ -71,8 +76,31 @@ impl Postgres {
         Self::start_with(&[])
     }
 
-    /// Starts a server with further settings, such as `fsync=on`.
+    /// Starts a server with further settings, such as `fsync=off`.
     pub fn start_with(settings: &[&str]) -> Self {
+        let mut server = Self::prepare(settings, PORT);
+        server.restart();
+        server
+    }
+
+    /// Starts a server that speaks TLS on a free port of loopback, with a certificate and its key (PEM).
+    pub fn start_with_tls(certificate: &str, key: &str) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = free.expect("there is a port left").port();
+        let (listen, port_setting) = ("listen_addresses=127.0.0.1", format!("port={port}"));
+        let mut server = Self::prepare(&[listen, &port_setting, "ssl=on"], port);
+        server.give("data/server.crt", certificate);
+        server.give("data/server.key", key);
+        server.restart();
+        server
+    }
+
+    /// The port of a server that speaks TLS.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn prepare(settings: &[&str], port: u16) -> Self {
         let programs = programs();
         let folder = tempfile::Builder::new().prefix("groupcast-pg-").tempdir();
         let folder = folder.expect("the system has a folder for temporary files").keep();
@@ -80,10 +108,19 @@ impl Postgres {
             chown(&folder, Some(user), Some(group)).expect("root may give a folder away");
         }
         let settings = SETTINGS.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
-        let mut server = Self { programs, folder, settings, running: None };
+        let server = Self { programs, folder, settings, port, running: None };
         server.create();
-        server.restart();
         server
+    }
+
+    /// Writes a file that nobody but the server may read.
+    fn give(&self, name: &str, content: &str) {
+        let path = self.folder.join(name);
+        fs::write(&path, content).expect("the folder is there");
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("it was just written");
+        if let Some((user, group)) = account() {
+            chown(&path, Some(user), Some(group)).expect("root may give a file away");
+        }
     }
 
     /// The address of the database `postgres`.
@@ -183,7 +220,7 @@ impl Postgres {
 
     fn answers(&self) -> bool {
         let mut ask = Command::new(self.programs.join("pg_isready"));
-        ask.args(["-q", "-t", "5", "-U", "postgres", "-h"]).arg(&self.folder);
+        ask.args(["-q", "-t", "5", "-U", "postgres", "-p", &self.port.to_string(), "-h"]).arg(&self.folder);
         ask.status().is_ok_and(|status| status.success())
     }
 
@@ -197,7 +234,7 @@ impl Postgres {
 
     fn url_of(&self, database: &str) -> String {
         let folder = self.folder.to_string_lossy().replace('/', "%2F");
-        format!("postgres://postgres@{folder}/{database}")
+        format!("postgres://postgres@{folder}:{}/{database}", self.port)
     }
 
     fn command(&self, program: &str) -> Command {

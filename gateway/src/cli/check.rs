@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use super::serve::with_causes;
 use super::{CliError, output};
 use crate::clock;
+use crate::config::consumer::Durability;
 use crate::config::{Config, Loaded, Problems, Run, ScheduleConfig, Setting, Sources};
 use crate::consumer;
+use crate::jobs::Jobs;
 use crate::schedule::Timetable;
 use crate::server::tls::Tls;
 
@@ -76,6 +78,16 @@ fn prepare(loaded: &Loaded) -> Result<(), Problems> {
     if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
 }
 
+/// Whether the server that jobs are to be kept on is there, and keeps them as is promised.
+fn look_at_store(loaded: &Loaded) -> Result<(), Problems> {
+    let config = &loaded.config;
+    if config.durability() == Durability::Memory {
+        return Ok(());
+    }
+    let Err(error) = Jobs::check(&config.jobs, config.durability()) else { return Ok(()) };
+    Err(Problems(vec![loaded.origins.problem("jobs.store", with_causes(&error))]))
+}
+
 /// Whether certificate and key are there, and belong together.
 fn load_certificate(loaded: &Loaded) -> Result<(), Problems> {
     let Some(files) = &loaded.config.server.tls else { return Ok(()) };
@@ -99,6 +111,7 @@ fn ticks(schedule: &ScheduleConfig) -> String {
 pub fn check(args: CheckArgs, environment: Vec<(String, String)>) -> Result<(), CliError> {
     let loaded = args.file.load(environment, Vec::new())?;
     prepare(&loaded)?;
+    look_at_store(&loaded)?;
     load_certificate(&loaded)?;
     if args.print {
         return output::bytes(loaded.config.print().as_bytes());

@@ -681,7 +681,8 @@ impl Rig {
         use super::results::postgres::PostgresResults;
         let (clock, counters) = (Arc::new(ManualClock::new()), Arc::<Counters>::default());
         let address = testing::url().parse().expect("an address");
-        let place = Place { address, schema: testing::schema(), node: "gw1".into(), tells: None };
+        let durability = Durability::Disk;
+        let place = Place { address, schema: testing::schema(), node: "gw1".into(), tells: None, durability };
         let time = Time::Given(clock.clone());
         let queue = PostgresQueue::open(place, time, counters.clone(), QUEUED_MAX, Arc::default()).await;
         let queue = queue.expect("a fresh schema");

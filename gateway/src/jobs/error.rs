@@ -31,6 +31,15 @@ pub enum JobsError {
         /// What is the matter.
         what: String,
     },
+    /// The server does not keep what it commits.
+    #[error(
+        "PostgreSQL runs with `{setting} = off`, so a crash of its machine may take what is to be on disk; nothing was \
+         stored, set `{setting} = on` at the server, or `durability = \"os\"` for the consumer"
+    )]
+    NotDurable {
+        /// The setting of the server.
+        setting: &'static str,
+    },
     /// SQLite refused.
     #[error("the job store failed")]
     Sqlite(#[source] Arc<rusqlite::Error>),
@@ -70,7 +79,11 @@ impl JobsError {
         match self {
             Self::QueueFull { .. } | Self::Busy => ErrorCode::Overloaded,
             Self::StorageFull => ErrorCode::StorageFull,
-            Self::TimedOut | Self::Unavailable { .. } | Self::Sqlite(_) | Self::Postgres(_) => ErrorCode::Unavailable,
+            Self::TimedOut
+            | Self::Unavailable { .. }
+            | Self::NotDurable { .. }
+            | Self::Sqlite(_)
+            | Self::Postgres(_) => ErrorCode::Unavailable,
             Self::NotFound(_) | Self::NoResult { .. } => ErrorCode::NotFound,
             Self::NotReady { .. } => ErrorCode::NotReady,
             Self::Expired(_) | Self::Damaged(_) => ErrorCode::Expired,
@@ -156,6 +169,17 @@ pub enum OpenError {
         /// The cause.
         #[source]
         source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The server does not keep what it commits.
+    #[error(
+        "the server at {address} runs with `{setting} = off`, so a crash of its machine may take what `durability = \"disk\"` \
+         promises; set `{setting} = on` there, or `durability = \"os\"` for the consumers"
+    )]
+    NotDurable {
+        /// Host, port and database.
+        address: String,
+        /// The setting of the server.
+        setting: &'static str,
     },
     /// The database cannot keep every text.
     #[error("the database at {address} has the encoding {encoding}; jobs need one with the encoding UTF8")]

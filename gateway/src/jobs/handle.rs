@@ -70,23 +70,49 @@ impl Jobs {
     }
 
     /// Connects to the server of `store = "postgres"` as the process of this name and role, and brings its tables up to
-    /// date.
+    /// date. `durability` is what the jobs are to survive, at most.
     /// What the stores do beside the calls is done on the runtime that this is called on.
     ///
     /// # Errors
     /// When the server cannot be reached within seconds, or is not one that jobs can be kept in.
-    pub async fn connect(config: &JobsConfig, server: &ServerConfig) -> Result<Self, OpenError> {
+    pub async fn connect(
+        config: &JobsConfig,
+        server: &ServerConfig,
+        durability: Durability,
+    ) -> Result<Self, OpenError> {
         #[cfg(feature = "postgres")]
         {
             let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
             let (counters, watch) = (Arc::default(), Arc::default());
-            let durable = Backend::postgres(config, server, &clock, &counters, &watch).await?;
+            let durable = Backend::postgres(config, server, durability, &clock, &counters, &watch).await?;
             Ok(Self::new(config, Some(durable), clock, counters, watch))
         }
         #[cfg(not(feature = "postgres"))]
         {
-            let _ = (config, server);
+            let _ = (config, server, durability);
             Err(OpenError::NotBuilt("postgres"))
+        }
+    }
+
+    /// Whether [`Jobs::connect`] would find a server that keeps jobs as these are to be kept. Changes nothing there, and
+    /// blocks, on a runtime of its own. A store in files is not looked at: it may be in use.
+    ///
+    /// # Errors
+    /// As [`Jobs::connect`], without what is in the schema.
+    pub fn check(config: &JobsConfig, durability: Durability) -> Result<(), OpenError> {
+        match config.store {
+            StoreKind::Sqlite => Ok(()),
+            #[cfg(feature = "postgres")]
+            StoreKind::Postgres => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = runtime.map_err(|error| OpenError::Address(format!("cannot be tried: {error}")))?;
+                runtime.block_on(Backend::look(config, durability))
+            }
+            #[cfg(not(feature = "postgres"))]
+            StoreKind::Postgres => {
+                let _ = durability;
+                Err(OpenError::NotBuilt("postgres"))
+            }
         }
     }
 

@@ -54,6 +54,7 @@ use super::queue::{
 };
 use super::record::{JobRecord, Progress};
 use super::results::ResultKey;
+use super::time::SystemClock;
 use super::watch::Watch;
 use crate::config::consumer::Durability;
 use crate::postgres::Address;
@@ -78,6 +79,8 @@ pub(crate) struct Place {
     pub(crate) node: String,
     /// If it tells those who asked: the lease. After two of them without a sign of life another process takes over.
     pub(crate) tells: Option<Duration>,
+    /// What its jobs are to survive, at most.
+    pub(crate) durability: Durability,
 }
 
 /// Jobs in a schema of a PostgreSQL database.
@@ -104,8 +107,9 @@ impl PostgresQueue {
         max_queued: u64,
         watch: Arc<Watch>,
     ) -> Result<Self, OpenError> {
-        let Place { address, schema, node, tells } = place;
+        let Place { address, schema, node, tells, durability } = place;
         let db = Db::new(&address, &schema, CONNECTIONS, time)?;
+        keeps(&db, &address, durability).await?;
         schema::migrate(&db, &address.shown(), &schema).await?;
         let channel = hints::channel_of(&schema);
         hints::listen(&db, address, channel.clone(), node.clone(), Arc::clone(&watch));
@@ -133,6 +137,26 @@ impl PostgresQueue {
     /// The transactions, for the store of results beside this one.
     pub(crate) fn db(&self) -> &Db {
         &self.db
+    }
+}
+
+/// Whether the server can be reached, and keeps jobs that are to survive so much. Changes nothing there.
+///
+/// # Errors
+/// When it cannot, or does not.
+pub(crate) async fn look(address: &Address, durability: Durability) -> Result<(), OpenError> {
+    let db = Db::new(address, "public", 1, Time::Server(Arc::new(SystemClock::new())))?;
+    let kept = keeps(&db, address, durability).await;
+    db.close().await;
+    kept
+}
+
+async fn keeps(db: &Db, address: &Address, durability: Durability) -> Result<(), OpenError> {
+    let kept = db.transact(Sync::Off, move |tx| async move { Ok(tx.keeps(durability)) }.boxed());
+    let unreachable = |source| OpenError::Postgres { address: address.shown(), source: Arc::new(source) };
+    match kept.await.map_err(unreachable)? {
+        Err(JobsError::NotDurable { setting }) => Err(OpenError::NotDurable { address: address.shown(), setting }),
+        kept => kept.map_err(unreachable),
     }
 }
 

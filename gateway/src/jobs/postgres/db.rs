@@ -19,6 +19,7 @@ use tokio_postgres::{Error, Row};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::consumer::Durability;
 use crate::jobs::error::{JobsError, OpenError};
 use crate::jobs::time::Clock;
 #[cfg(feature = "kill-points")]
@@ -33,6 +34,10 @@ const CALLS_MAX: usize = 1024;
 
 /// How often a transaction is tried that met another one's.
 const TRIES: usize = 4;
+
+/// Without the first a commit does not wait for the disk, without the second a page that was half written when the power went
+/// stays so. What a commit waits for, `synchronous_commit`, is not the server's to say: each transaction sets it.
+const LOSSY_WHEN_OFF: [&str; 2] = ["fsync", "full_page_writes"];
 
 /// What a commit waits for before it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +80,8 @@ pub(crate) struct Tx<'a> {
     local: u64,
     /// When the server was started: it could take no heartbeat before.
     pub(crate) server_began: u64,
+    /// The server's setting that lets a crash of its machine take what was committed, if there is one.
+    pub(crate) lossy: Option<&'static str>,
 }
 
 /// Why a call failed inside its transaction, which is rolled back.
@@ -231,15 +238,18 @@ impl Db {
         };
         let sql = "select set_config('synchronous_commit', $1, true),
             (extract(epoch from clock_timestamp()) * 1000)::bigint,
-            (extract(epoch from pg_postmaster_start_time()) * 1000)::bigint";
+            (extract(epoch from pg_postmaster_start_time()) * 1000)::bigint,
+            current_setting('fsync'), current_setting('full_page_writes')";
         let statement = inner.prepare_cached(sql).await?;
         let row = inner.query_one(&statement, &[&level]).await?;
+        // Looked at each time: they may change while the server runs, and another server may have the address.
+        let lossy = LOSSY_WHEN_OFF.into_iter().zip(3..).find(|(_, at)| row.get::<_, &str>(*at) != "on");
         let (now, local, server_began) = match &self.time {
             Time::Server(clock) => (uint(row.get(1)), clock.wall_ms(), uint(row.get(2))),
             #[cfg(test)]
             Time::Given(clock) => (clock.wall_ms(), clock.wall_ms(), 0),
         };
-        let tx = Tx { inner, now, local, server_began };
+        let tx = Tx { inner, now, local, server_began, lossy: lossy.map(|(setting, _)| setting) };
         match work(&tx).await {
             Ok(value) => {
                 commit(tx.inner).await?;
@@ -265,6 +275,14 @@ impl Db {
 }
 
 impl Tx<'_> {
+    /// Refuses what the server does not keep.
+    pub(crate) fn keeps(&self, durability: Durability) -> Result<(), JobsError> {
+        match (durability, self.lossy) {
+            (Durability::Disk, Some(setting)) => Err(JobsError::NotDurable { setting }),
+            (Durability::Disk, None) | (Durability::Os | Durability::Memory, _) => Ok(()),
+        }
+    }
+
     /// Runs a statement that answers rows.
     pub(crate) async fn query(
         &self,

@@ -39,8 +39,10 @@ pub(super) async fn enqueue(tx: &Tx<'_>, asks: &[Ask], room: Room, node: &str) -
     for ask in asks {
         let earlier = ask.once.as_ref().and_then(|once| known.of(once));
         let has_room = ask.jobs.len() as u64 <= left;
+        let kept = ask.jobs.iter().try_for_each(|job| tx.keeps(job.durability));
         told.push(match earlier {
             Some(earlier) => Some(earlier),
+            None if kept.is_err() => kept.err().map(Err),
             None if !has_room => Some(Err(room.refusal())),
             None => {
                 left -= ask.jobs.len() as u64;

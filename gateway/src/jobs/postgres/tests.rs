@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use groupcast_protocol::{GroupName, JobId, Message};
 
 use super::db::Db;
-use super::{Place, PostgresQueue, Time, schema, testing};
+use super::{Place, PostgresQueue, Sync, Time, schema, testing};
 use crate::config::consumer::Durability;
 use crate::jobs::queue::{ClaimAsk, Finish, Finished, How, LeaseState, WorkQueue};
 use crate::jobs::time::{Clock, ManualClock, SystemClock};
@@ -152,6 +153,48 @@ async fn a_server_that_is_away_is_told_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_keep_what_it_commits_gets_nothing_that_is_to_be_on_disk() {
+    for (setting, name) in [("fsync=off", "fsync"), ("full_page_writes=off", "full_page_writes")] {
+        let server = tokio::task::spawn_blocking(move || testing::Postgres::start_with(&[setting])).await;
+        let server = server.expect("it starts");
+        let refused = open_at_url(&server.url()).await.map(drop);
+        assert!(matches!(refused, Err(OpenError::NotDurable { setting, .. }) if setting == name), "{refused:?}");
+        let address = server.url().parse().expect("an address");
+        let looked = super::look(&address, Durability::Disk).await;
+        assert!(matches!(looked, Err(OpenError::NotDurable { setting, .. }) if setting == name), "{looked:?}");
+        super::look(&address, Durability::Os).await.expect("it is there, and more is not asked for");
+        assert_eq!(server.query("select count(*) from pg_namespace where nspname = 'jobs'"), "0", "nothing was made");
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_takes_back_later_is_noticed_and_its_default_for_commits_does_not_matter() {
+    let server = tokio::task::spawn_blocking(|| testing::Postgres::start_with(&["synchronous_commit=off"])).await;
+    let server = server.expect("it starts");
+    let node = open_at_url(&server.url()).await.expect("each transaction says what its commit waits for");
+    let level = node.queue.db().transact(Sync::Disk, |tx| {
+        async move { Ok(tx.query("show synchronous_commit", &[]).await?[0].get::<_, String>(0)) }.boxed()
+    });
+    assert_eq!(level.await.expect("told"), "on");
+    enqueue(&node.queue, 1).await;
+    server.query("alter system set fsync = off");
+    server.query("select pg_reload_conf()");
+    let until = tokio::time::Instant::now() + Duration::from_secs(20);
+    // The connections read the new setting when they next come to it.
+    while let Ok(stored) = node.queue.enqueue(vec![job()]).await {
+        assert!(tokio::time::Instant::now() < until, "{stored:?}");
+    }
+    let (safe, lax) = (job(), NewJob { durability: Durability::Os, ..job() });
+    let told = tokio::join!(node.queue.enqueue(vec![safe]), node.queue.enqueue(vec![lax]));
+    assert!(matches!(told.0, Err(JobsError::NotDurable { setting: "fsync" })), "{:?}", told.0);
+    assert!(told.1.is_ok(), "its neighbour in the transaction is stored: {:?}", told.1);
+}
+
+async fn open_at_url(url: &str) -> Result<Node, OpenError> {
+    open_on(url, "jobs", "gw1", Time::Server(Arc::new(SystemClock::new())), None).await
+}
+
+#[tokio::test]
 async fn a_layout_moves_up_and_never_down() {
     const ONE: &[&str] = &["create table a (x bigint); insert into a values (1)"];
     const TWO: &[&str] = &[ONE[0], "alter table a add column y bigint"];
@@ -199,7 +242,7 @@ async fn open_with(schema: &str, node: &str, tells: Option<Duration>) -> Node {
 async fn open_on(url: &str, schema: &str, node: &str, time: Time, tells: Option<Duration>) -> Result<Node, OpenError> {
     let (watch, counters) = (Arc::<Watch>::default(), Arc::<Counters>::default());
     let address = url.parse().expect("an address");
-    let place = Place { address, schema: schema.into(), node: node.into(), tells };
+    let place = Place { address, schema: schema.into(), node: node.into(), tells, durability: Durability::Disk };
     let queue = PostgresQueue::open(place, time, Arc::clone(&counters), 1000, Arc::clone(&watch)).await?;
     Ok(Node { queue, watch, counters })
 }

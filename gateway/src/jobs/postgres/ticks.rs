@@ -18,6 +18,7 @@ pub(super) async fn tick(
     if tx.execute(sql, &[&tick.schedule, &int(tick.due_ms)]).await? == 0 {
         return Ok(None);
     }
+    jobs.iter().try_for_each(|job| tx.keeps(job.durability)).map_err(Failed::Refused)?;
     let room = Room::Counted { max };
     let (_, left) = room.look(tx).await?;
     if jobs.len() as u64 > left {
