@@ -19,6 +19,7 @@ pub mod sources;
 pub mod units;
 
 mod check;
+mod check_backend;
 mod check_layer;
 mod check_params;
 mod nearest;

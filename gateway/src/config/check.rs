@@ -6,12 +6,12 @@ use std::time::Duration;
 use groupcast_protocol::names::NAME_LEN_MAX;
 use groupcast_protocol::{GroupName, NodeId};
 
-use super::backend::backend_url;
+use super::check_backend::{check_backend, check_no_backend};
 use super::check_layer::check_layer;
 use super::check_params::check_params;
 use super::{
-    Config, ConsumerConfig, Durability, GroupConfig, LimitsConfig, QueryConfig, Role, Run, Secret, SourceConfig,
-    SourceKind, StoreKind,
+    Config, ConsumerConfig, Durability, GroupConfig, LimitsConfig, QueryConfig, Role, Run, SourceConfig, SourceKind,
+    StoreKind,
 };
 use crate::clock;
 use crate::schedule::{Timetable, TimetableError};
@@ -24,6 +24,9 @@ const REFRESH_MIN: Duration = Duration::from_millis(250);
 
 /// Tags of one query, as of one `POST /v1/invalidate`.
 const TAGS_MAX: usize = 100;
+
+/// Why a group of a live query is nobody else's.
+const OF_LIVE_QUERY: &str = "groups whose names begin with `query.` carry live queries; choose another name";
 
 /// The largest `rate_burst`: more is no limit.
 const BURST_MAX: u32 = 1_000_000;
@@ -359,46 +362,16 @@ fn check_consumer(consumer: &ConsumerConfig, key: &dyn Fn(&str) -> String, found
     }
 }
 
-fn check_backend(consumer: &ConsumerConfig, key: &dyn Fn(&str) -> String, found: &mut Vec<Found>) {
-    match &consumer.url {
-        None => found.push((key("url"), "is missing; name the address that jobs are posted to".to_owned())),
-        Some(url) => found.extend(backend_url(url, consumer.allow_private).err().map(|message| (key("url"), message))),
-    }
-    if let Some(Err(error)) = consumer.secret.as_ref().map(Secret::keys) {
-        let said = [("secret_env", consumer.secret_env.is_some()), ("secret_file", consumer.secret_file.is_some())];
-        let last = said.into_iter().find(|(_, is)| *is).map_or("secret", |(last, _)| last);
-        found.push((key(last), error.to_string()));
-    }
-    if consumer.max_bytes.is_some_and(|size| size.0 == 0) {
-        found.push((key("max_bytes"), "must be more than 0".to_owned()));
-    }
-}
-
-/// A key that does nothing is a mistake: probably `run` is.
-fn check_no_backend(consumer: &ConsumerConfig, key: &dyn Fn(&str) -> String, found: &mut Vec<Found>) {
-    for (last, is_set) in [
-        ("url", consumer.url.is_some()),
-        ("allow_private", consumer.allow_private),
-        ("secret_env", consumer.secret_env.is_some()),
-        ("secret_file", consumer.secret_file.is_some()),
-        ("secret", consumer.secret.is_some() && consumer.secret_env.is_none() && consumer.secret_file.is_none()),
-        ("ca", consumer.ca.is_some()),
-        ("max_bytes", consumer.max_bytes.is_some()),
-    ] {
-        if is_set {
-            found.push((key(last), "is for `run = \"http\"` alone; take it out".to_owned()));
-        }
-    }
-}
-
 fn check_schedules(config: &Config, found: &mut Vec<Found>) {
     let mut names = HashSet::new();
     for (at, schedule) in config.schedule.iter().enumerate() {
         let key = |last: &str| format!("schedule[{at}].{last}");
         check_name(key("name"), &schedule.name, found);
         once(&mut names, &schedule.name, key("name"), found);
-        if let Err(error) = GroupName::parse(&schedule.group) {
-            found.push((key("group"), error.to_string()));
+        match GroupName::parse(&schedule.group) {
+            Err(error) => found.push((key("group"), error.to_string())),
+            Ok(group) if group.is_of_live_query() => found.push((key("group"), OF_LIVE_QUERY.to_owned())),
+            Ok(_) => {}
         }
         match Timetable::parse(&schedule.cron, &schedule.timezone, clock::now_ms()) {
             Ok(_) => {}
@@ -434,10 +407,7 @@ fn check_group_pattern(key: &str, text: &str, found: &mut Vec<Found>) {
     }
     match GroupName::parse(stem) {
         Err(error) => found.push((key.to_owned(), error.to_string())),
-        Ok(name) if name.is_of_live_query() => {
-            let message = "groups whose names begin with `query.` carry live queries; choose another name";
-            found.push((key.to_owned(), message.to_owned()));
-        }
+        Ok(name) if name.is_of_live_query() => found.push((key.to_owned(), OF_LIVE_QUERY.to_owned())),
         Ok(_) => {}
     }
 }

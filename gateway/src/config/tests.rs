@@ -468,6 +468,7 @@ fn schedules_are_read_and_their_problems_told() {
     refused(&one("cron = '0 0 31 4 *'"), &[("schedule[0].cron", "never comes")]);
     refused(&one("timezone = 'Berlin'"), &[("schedule[0].timezone", "Europe/Berlin")]);
     refused(&one("group = 'work.*'"), &[("schedule[0].group", "'*' at position 5")]);
+    refused(&one("group = 'query.x'"), &[("schedule[0].group", "live queries")]);
     refused(&one("message = { text = 'x' }"), &[("schedule[0].message", "type")]);
     refused(&one("message = { type = 'job.result' }"), &[("schedule[0].message.type", "only consumers send")]);
     refused(&one("catch_up = 'all'"), &[("schedule[0].catch_up", "unknown value")]);

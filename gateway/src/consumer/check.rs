@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::claims::Claims;
 use super::problem::Problem;
 use super::queries::{Queries, Query};
-use super::source::Sources;
+use super::source::{Source, Sources};
 use crate::config::consumer::{ConsumerConfig, Run};
 use crate::config::query::{QueryConfig, SourceConfig};
 
@@ -73,8 +73,19 @@ async fn prepare(query: &Query, opened: &Sources) -> Vec<Problem> {
     let Some(source) = opened.get(&query.config.source) else { return Vec::new() };
     let declared: BTreeSet<&str> = query.params.iter().map(|param| param.name()).collect();
     let found = source.problems(&query.sql, &declared).await;
+    if found.is_empty() && !query.config.key.is_empty() {
+        return strange_key(query, source).await.into_iter().collect();
+    }
     let key = format!("query.{}.sql", query.config.name);
     found.into_iter().map(|message| Problem::new(key.clone(), message)).collect()
+}
+
+/// A `key` that names what is no column.
+async fn strange_key(query: &Query, source: &Source) -> Option<Problem> {
+    let columns = source.columns(&query.sql).await?;
+    let strange = query.config.key.iter().find(|name| !columns.contains(name))?;
+    let message = format!("`{strange}` is none of its columns, which are `{}`", columns.join("`, `"));
+    Some(Problem::new(format!("query.{}.key", query.config.name), message))
 }
 
 /// Consumers that could never do anything.

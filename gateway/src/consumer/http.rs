@@ -99,7 +99,14 @@ impl HttpConsumer {
             None if named => {
                 return Err(problem("secret_env", "was not read; load the configuration with `Config::load`".into()));
             }
-            None => Vec::new(),
+            None => {
+                let consumer = &config.name;
+                tracing::warn!(
+                    consumer,
+                    "its requests are not signed; set `secret_env`, so that its backend knows them"
+                );
+                Vec::new()
+            }
         };
         let tls = tls::client_config(&url, config.ca.as_deref()).map_err(|message| problem("ca", message))?;
         let resolver = CheckedResolver { allow_private: config.allow_private };

@@ -160,6 +160,15 @@ impl Source {
         }
     }
 
+    /// The columns that a query without problems gives; `None` when the source cannot be asked.
+    pub(crate) async fn columns(&self, sql: &str) -> Option<Vec<String>> {
+        match self {
+            Self::Sqlite(source) => source.columns(sql),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(source) => source.columns(sql).await,
+        }
+    }
+
     /// The key that says where the source is, and why it cannot be read from there.
     pub(crate) async fn open_problem(&self) -> Option<(&'static str, String)> {
         match self {

@@ -29,6 +29,7 @@ pub(crate) use self::db::{Db, Failed, Sync, Time, Tx, int, uint};
 pub(crate) use self::rows::Uuid;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -89,6 +90,8 @@ pub(crate) struct PostgresQueue {
     node: Arc<str>,
     hints: Hints,
     carrier: Carrier,
+    /// Whether another process has this one's name.
+    is_twice: Arc<AtomicBool>,
     counters: Arc<Counters>,
     enqueues: Group<Ask, Told>,
     ends: Group<Finish, Finished>,
@@ -116,12 +119,10 @@ impl PostgresQueue {
         let hints = Hints::start(&db, &channel);
         let carrier = Carrier::start(&db, &channel);
         let node: Arc<str> = node.into();
-        if let Some(lease) = tells {
-            presence::start(&db, Arc::clone(&node), lease, watch);
-        }
+        let is_twice = tells.map(|lease| presence::start(&db, Arc::clone(&node), lease, watch)).unwrap_or_default();
         let enqueues = Group::start(&db, Arc::clone(&counters), enqueuer(&db, &node, max_queued));
         let ends = Group::start(&db, Arc::clone(&counters), finisher(&db, &node, &hints));
-        Ok(Self { db, node, hints, carrier, counters, enqueues, ends, max_queued })
+        Ok(Self { db, node, hints, carrier, is_twice, counters, enqueues, ends, max_queued })
     }
 
     async fn ask(&self, ask: Ask) -> Result<Told, JobsError> {
@@ -487,6 +488,11 @@ impl WorkQueue for PostgresQueue {
         let asked = self.db.read(sql, Vec::new());
         async move {
             let takes_no_writes = asked.await?.first().is_none_or(|row| row.get(0));
+            if self.is_twice.load(Ordering::Relaxed) {
+                let node = &self.node;
+                let what = format!("another process is called `{node}`; give each a `server.node` of its own");
+                return Err(JobsError::Unavailable { what });
+            }
             let what = || "PostgreSQL takes no writes: it is a standby, or read-only".to_owned();
             if takes_no_writes { Err(JobsError::Unavailable { what: what() }) } else { Ok(()) }
         }

@@ -133,6 +133,26 @@ mod tests {
     }
 
     #[test]
+    fn the_last_tick_is_one_of_those_that_come_also_where_clocks_change() {
+        for cron in
+            ["30 2 * * *", "0 3 * * *", "*/30 * * * *", "15 * * * *", "0 1,2,3 * * *", "30 2 L * *", "0 */2 * * *"]
+        {
+            for (from, days) in [("2026-03-28T12:00:00Z", 2), ("2026-10-24T12:00:00Z", 2)] {
+                let timetable = Timetable::parse(cron, "Europe/Berlin", time(from)).expect("a timetable");
+                let (from, until) = (time(from), time(from) + days * 86_400_000);
+                let ticks: Vec<u64> = std::iter::successors(timetable.next(from), |at| timetable.next(*at))
+                    .take_while(|at| *at <= until)
+                    .collect();
+                for now in (from..until).step_by(450_000) {
+                    let expected = ticks.iter().copied().rfind(|at| *at <= now);
+                    let last = timetable.last(now).filter(|at| *at > from);
+                    assert_eq!(last.map(shown), expected.map(shown), "{cron} at {}", shown(now));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         let parse = |cron: &str, zone: &str| Timetable::parse(cron, zone, 0).expect_err("wrong");
         assert!(matches!(parse("0 25 * * *", "UTC"), TimetableError::Cron { .. }));

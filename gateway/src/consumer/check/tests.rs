@@ -24,6 +24,7 @@ fn every_problem_is_told_with_its_key() {
             "query.a.params.x",
             "integer",
         ),
+        ("source = 'demo'\nsql = 'select x as a from t'\nrefresh = '1s'\nkey = ['x']", "query.a.key", "are `a`"),
         ("source = 'gone'\nsql = 'select 1'", "source.gone.path", "cannot be read"),
     ] {
         let problems = check_all(dir.path(), &[&query(rest)], &[QUERIES]);

@@ -125,13 +125,18 @@ impl PostgresSource {
             .collect();
         let prepared = timeout(CHECK_TIMEOUT, self.inner.prepare_only(&numbered)).await;
         match prepared {
-            Ok(Ok(())) => {}
+            Ok(Ok(_columns)) => {}
             Ok(Err(Failed::Postgres(error))) => problems.push(describe(&error)),
             Ok(Err(Failed::Pool(error))) => problems.push(of_pool(&error)),
             Ok(Err(Failed::NotRead(why))) => problems.push(why),
             Err(_) => problems.push("the server did not answer in time".to_owned()),
         }
         problems
+    }
+
+    /// The columns of a query; `None` when it cannot be prepared.
+    pub(crate) async fn columns(&self, sql: &str) -> Option<Vec<String>> {
+        timeout(CHECK_TIMEOUT, self.inner.prepare_only(&named::number(sql))).await.ok()?.ok()
     }
 
     /// Whether the server can be asked.
@@ -198,16 +203,17 @@ impl Inner {
         )
     }
 
-    async fn prepare_only(&self, numbered: &Numbered) -> Result<(), Failed> {
+    async fn prepare_only(&self, numbered: &Numbered) -> Result<Vec<String>, Failed> {
         let client = self.pool.get().await.map_err(Failed::Pool)?;
         let mut lent = Lent { cancel: client.cancel_token(), client: Some(client), of: self };
         let client = lent.client.as_mut().expect("it was put there a line above");
         let transaction = client.build_transaction().read_only(true).start().await?;
         transaction.batch_execute(&self.settings(Instant::now() + CHECK_TIMEOUT)).await?;
-        prepare(&transaction, numbered).await?;
+        let (_plan, statement) = prepare(&transaction, numbered).await?;
+        let columns = statement.columns().iter().map(|column| column.name().to_owned()).collect();
         transaction.rollback().await?;
         lent.give_back();
-        Ok(())
+        Ok(columns)
     }
 
     fn explain(&self, failed: Failed, stop: &Stop, execution: &Execution) -> SourceError {

@@ -59,6 +59,13 @@ impl SqliteSource {
         }
     }
 
+    /// The columns of a query; `None` when it cannot be prepared.
+    pub(crate) fn columns(&self, sql: &str) -> Option<Vec<String>> {
+        let conn = guard::open(&self.path, Brake::default()).ok()?;
+        let statement = conn.prepare(sql).ok()?;
+        Some(statement.column_names().map(str::to_owned).collect())
+    }
+
     /// Whether the file is there. A thread that has it open would go on reading one that was removed.
     pub(crate) fn missing(&self) -> Option<String> {
         let found = std::fs::metadata(&self.path);

@@ -1,6 +1,7 @@
 //! Which processes tell those who asked, and who takes over from one that is gone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -17,13 +18,18 @@ const BATCH: i64 = 500;
 
 /// Says that this process is there, and takes over the pending events of processes that have not been heard of for two
 /// leases, until the store is closed.
-pub(super) fn start(db: &Db, node: Arc<str>, lease: Duration, watch: Arc<Watch>) {
+///
+/// What it answers with is true while another process has this name.
+pub(super) fn start(db: &Db, node: Arc<str>, lease: Duration, watch: Arc<Watch>) -> Arc<AtomicBool> {
     let closed = db.closed.clone();
-    let presence = Presence { db: db.clone(), node, boot: clock::new_id(), gone_after: 2 * lease, watch };
+    let is_twice = Arc::<AtomicBool>::default();
+    let told = Arc::clone(&is_twice);
+    let presence = Presence { db: db.clone(), node, boot: clock::new_id(), gone_after: 2 * lease, watch, is_twice };
     db.spawn(async move {
         // What is sent already happens or does not; nothing depends on it.
         closed.run_until_cancelled(presence.go_on(lease / 3)).await;
     });
+    told
 }
 
 struct Presence {
@@ -33,26 +39,32 @@ struct Presence {
     boot: JobId,
     gone_after: Duration,
     watch: Arc<Watch>,
+    is_twice: Arc<AtomicBool>,
 }
 
 impl Presence {
     async fn go_on(&self, every: Duration) {
-        let (mut last_mine, mut is_told) = (Instant::now(), false);
+        let mut last_mine = Instant::now();
         loop {
             match self.beat().await {
                 Ok(Beat { is_mine, taken_over }) => {
                     if is_mine {
                         last_mine = Instant::now();
+                        self.is_twice.store(false, Ordering::Relaxed);
                     }
                     if taken_over > 0 {
                         tracing::info!(jobs = taken_over, "telling what came of jobs whose gateway is gone");
                         self.watch.events.notify_one();
                     }
                 }
-                Err(error) => tracing::debug!(%error, "this process could not say that it is there"),
+                Err(error) => {
+                    // Nobody knows whose the name is: not told, and counted from when it can be known again.
+                    tracing::debug!(%error, "this process could not say that it is there");
+                    last_mine = Instant::now();
+                }
             }
             // A predecessor is forgotten by then.
-            if last_mine.elapsed() > 2 * self.gone_after && !std::mem::replace(&mut is_told, true) {
+            if last_mine.elapsed() > 2 * self.gone_after && !self.is_twice.swap(true, Ordering::Relaxed) {
                 let node = &*self.node;
                 tracing::error!(node, "another process has this name; give each a `server.node` of its own");
             }

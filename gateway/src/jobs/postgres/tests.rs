@@ -219,6 +219,32 @@ async fn a_database_that_cannot_keep_every_text_is_refused() {
     assert!(matches!(&refused, Err(OpenError::Encoding { encoding, .. }) if encoding == "LATIN1"));
 }
 
+#[tokio::test]
+async fn the_second_of_two_processes_with_one_name_is_not_ready() {
+    let schema = testing::schema();
+    let lease = Some(Duration::from_millis(100));
+    let first = open_with(&schema, "gw1", lease).await;
+    let name_is_taken = async {
+        let sql = "select 1 from node where name = 'gw1'";
+        while first.queue.db().read(sql, Vec::new()).await.expect("read").is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), name_is_taken).await.expect("the first is there");
+    let second = open_with(&schema, "gw1", lease).await;
+    let told = async {
+        loop {
+            match second.queue.ready().await {
+                Err(JobsError::Unavailable { what }) => return what,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let what = tokio::time::timeout(Duration::from_secs(20), told).await.expect("the second is told");
+    assert!(what.contains("server.node"), "{what}");
+    first.queue.ready().await.expect("the first has its name");
+}
+
 /// What one process has.
 struct Node {
     queue: PostgresQueue,
