@@ -142,7 +142,8 @@ async fn who_asked_hears_how_it_goes_in_another_process() {
             call.json(&json!(7)).await;
             break;
         }
-        call.answer(503, "", "").await;
+        // Late enough: a hint that comes after the next attempt has begun is not told.
+        call.answer(503, "retry-after: 2\r\n", "").await;
         let retry = reader.message().await;
         assert_eq!((kind(&retry), &retry["error"]["code"]), ("job.retry", &json!("backend_failed")), "{retry}");
     }
