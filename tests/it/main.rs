@@ -13,6 +13,7 @@ mod django;
 mod drain;
 mod events;
 mod fan_out;
+mod faults;
 mod front_door;
 mod groups;
 mod handshake;
