@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import subprocess
 import time
+from pathlib import Path
 
 import django
 import httpx
@@ -256,6 +258,19 @@ def test_work_that_came_while_no_gateway_ran_is_done_once_when_one_does(redis, s
     wait_for("all of it to be done", lambda: states(gateway) == ["succeeded"] * 50)
     with redis_client.Redis.from_url(redis.url) as client:
         wait_for("nothing to be left", lambda: client.keys("asgigroupcast*") == [] and client.keys("*parked*") == [])
+
+
+def test_the_redis_client_that_pip_installs_today_sends_work_all_the_same(redis, start):
+    # Its blocking reads break consumers of Channels, and so Daphne; a gateway does not read that way.
+    gateway = start()
+    member(redis, "my_group")
+    python = Path(__file__).parents[1] / ".venv-redis8" / "bin" / "python"
+    version = subprocess.run([python, "-c", "import redis; print(redis.__version__)"], capture_output=True, text=True, check=True)
+    assert int(version.stdout.split(".")[0]) >= 8, version.stdout
+    sender = [python, Path(__file__).with_name("sender.py"), redis.url, "my_group", "20"]
+    sent = subprocess.run(sender, capture_output=True, text=True, timeout=60)
+    assert sent.returncode == 0, sent.stderr
+    wait_for("all of it to be done", lambda: states(gateway) == ["succeeded"] * 20)
 
 
 def test_what_cannot_be_understood_is_dropped_and_harms_nobody(redis, start):
