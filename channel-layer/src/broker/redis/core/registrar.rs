@@ -26,6 +26,8 @@ const LEASE_EVERY: Duration = Duration::from_millis(500);
 const ALIVE_SECS: u64 = 30;
 /// How often memberships are looked over: renewed, and those of dead gateways ended.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Long group names that are remembered; of more, all are asked for once more.
+const NAMES_MAX: usize = 10_000;
 /// Frames in one go.
 const BATCH: usize = 100;
 /// Between looks at a server that does not tell of changes.
@@ -239,6 +241,9 @@ impl Registrar {
         let name: Option<String> = up.run(&command).await?;
         let name = name.and_then(|name| GroupName::parse(&name).ok());
         if let Some(name) = &name {
+            if self.names.len() >= NAMES_MAX {
+                self.names.clear();
+            }
             self.names.insert(id.to_owned(), name.clone());
         }
         Ok(name)
