@@ -37,37 +37,14 @@ async fn a_message_reaches_the_sockets_of_all_gateways() {
 async fn a_connection_is_found_from_any_gateway() {
     let redis = Redis::start(&[]);
     let (one, two) = pair(&redis).await;
-    let mut socket = Socket::open(&two).await;
-    let path = format!("/v1/channels/{}/send", socket.channel);
-    one.http().post(&path, &json!({"type": "chat", "n": 7})).await.expect(202);
-    assert_eq!(socket.message_of("chat").await["n"], 7);
-    let gone = one.http().post("/v1/channels/specific.nobody!c1/send", &json!({"type": "chat"})).await;
-    gone.problem(404, "not_found");
+    is_found_elsewhere(&one, &two).await;
 }
 
 #[tokio::test]
 async fn a_client_goes_on_at_another_gateway_where_it_was() {
     let redis = Redis::start(&[]);
     let (one, two) = pair(&redis).await;
-    let mut socket = Socket::open(&one).await;
-    let told = socket.command(json!({"type": "subscribe", "group": "kept.room"})).await;
-    let mut offsets = Vec::new();
-    for n in 0..5 {
-        offsets.push(two.http().group_send("kept.room", &json!({"type": "chat", "n": n})).await["offset"].clone());
-    }
-    assert_eq!(offsets, [1, 2, 3, 4, 5].map(Value::from));
-    assert_eq!(socket.message_of("chat").await["n"], 0);
-    one.kill().await;
-    for n in 5..8 {
-        two.http().group_send("kept.room", &json!({"type": "chat", "n": n})).await;
-    }
-    let mut again = Socket::open(&two).await;
-    let after = json!({"epoch": told["epoch"], "offset": 1});
-    let answer = again.command(json!({"type": "subscribe", "group": "kept.room", "after": after})).await;
-    assert_eq!((&answer["type"], &answer["recovered"]), (&json!("subscribed"), &json!(true)), "{answer}");
-    for n in 1..8 {
-        assert_eq!(again.message_of("chat").await["n"], n);
-    }
+    goes_on_elsewhere(one, &two).await;
     let page = two.http().get("/v1/groups/kept.room/history?limit=3").await.expect(200);
     assert_eq!((page["messages"].as_array().map(Vec::len), &page["next"]), (Some(3), &json!(3)), "{page}");
 }
@@ -207,6 +184,39 @@ async fn one_frame_goes_through_redis_however_many_sockets_there_are() {
     let is_published = |line: &&str| line.contains("lua] \"PUBLISH\" ") && line.contains("{room}");
     let published = monitor.end().lines().filter(is_published).count();
     assert_eq!(published, 5, "one for each message");
+}
+
+/// A client reads at one gateway, which ends, and goes on at the other one with what it has missed.
+pub(crate) async fn goes_on_elsewhere(one: Gateway, two: &Gateway) {
+    let mut socket = Socket::open(&one).await;
+    let told = socket.command(json!({"type": "subscribe", "group": "kept.room"})).await;
+    let mut offsets = Vec::new();
+    for n in 0..5 {
+        offsets.push(two.http().group_send("kept.room", &json!({"type": "chat", "n": n})).await["offset"].clone());
+    }
+    assert_eq!(offsets, [1, 2, 3, 4, 5].map(Value::from));
+    assert_eq!(socket.message_of("chat").await["n"], 0);
+    one.kill().await;
+    for n in 5..8 {
+        two.http().group_send("kept.room", &json!({"type": "chat", "n": n})).await;
+    }
+    let mut again = Socket::open(two).await;
+    let after = json!({"epoch": told["epoch"], "offset": 1});
+    let answer = again.command(json!({"type": "subscribe", "group": "kept.room", "after": after})).await;
+    assert_eq!((&answer["type"], &answer["recovered"]), (&json!("subscribed"), &json!(true)), "{answer}");
+    for n in 1..8 {
+        assert_eq!(again.message_of("chat").await["n"], n);
+    }
+}
+
+/// A connection of one gateway gets what is sent to its channel at another one; of one that is gone that is told.
+pub(crate) async fn is_found_elsewhere(one: &Gateway, two: &Gateway) {
+    let mut socket = Socket::open(two).await;
+    let path = format!("/v1/channels/{}/send", socket.channel);
+    one.http().post(&path, &json!({"type": "chat", "n": 7})).await.expect(202);
+    assert_eq!(socket.message_of("chat").await["n"], 7);
+    let gone = one.http().post("/v1/channels/specific.nobody!c1/send", &json!({"type": "chat"})).await;
+    gone.problem(404, "not_found");
 }
 
 async fn pair(redis: &Redis) -> (Gateway, Gateway) {

@@ -7,6 +7,8 @@ use groupcast_tests::wait::{eventually, within_time};
 use groupcast_tests::{Gateway, Socket};
 use serde_json::{Value, json};
 
+use crate::nodes::{goes_on_elsewhere, is_found_elsewhere};
+
 /// Groups that keep history, and quick notice of a broker that is gone.
 const LAYER: &str = "timeout = \"2s\"\n[[group]]\nname = \"kept.*\"\nhistory = { messages = 1000, age = \"1h\" }\n";
 
@@ -24,36 +26,14 @@ async fn over_nats_a_message_reaches_the_sockets_of_all_gateways() {
             assert_eq!(socket.message_of("chat").await["n"], n);
         }
     }
-    let path = format!("/v1/channels/{}/send", sockets[1].channel);
-    one.http().post(&path, &json!({"type": "direct", "n": 7})).await.expect(202);
-    assert_eq!(sockets[1].message_of("direct").await["n"], 7);
-    let gone = one.http().post("/v1/channels/specific.nobody!c1/send", &json!({"type": "chat"})).await;
-    gone.problem(404, "not_found");
+    is_found_elsewhere(&one, &two).await;
 }
 
 #[tokio::test]
 async fn over_nats_a_client_goes_on_at_another_gateway_where_it_was() {
     let nats = Nats::start_jetstream("");
     let (one, two) = pair(&nats, "").await;
-    let mut socket = Socket::open(&one).await;
-    let told = socket.command(json!({"type": "subscribe", "group": "kept.room"})).await;
-    let mut offsets = Vec::new();
-    for n in 0..5 {
-        offsets.push(two.http().group_send("kept.room", &json!({"type": "chat", "n": n})).await["offset"].clone());
-    }
-    assert_eq!(offsets, [1, 2, 3, 4, 5].map(Value::from));
-    assert_eq!(socket.message_of("chat").await["n"], 0);
-    one.kill().await;
-    for n in 5..8 {
-        two.http().group_send("kept.room", &json!({"type": "chat", "n": n})).await;
-    }
-    let mut again = Socket::open(&two).await;
-    let after = json!({"epoch": told["epoch"], "offset": 1});
-    let answer = again.command(json!({"type": "subscribe", "group": "kept.room", "after": after})).await;
-    assert_eq!((&answer["type"], &answer["recovered"]), (&json!("subscribed"), &json!(true)), "{answer}");
-    for n in 1..8 {
-        assert_eq!(again.message_of("chat").await["n"], n);
-    }
+    goes_on_elsewhere(one, &two).await;
 }
 
 #[tokio::test]
