@@ -1,7 +1,9 @@
 //! `Redis`: a redis-server of a test's own; it has what a test asks for, dies and comes back when the test says so.
 //!
-//! Tests of the channel layer include this file, with `daemon` and `resp` beside it; it needs nothing else.
+//! Tests of the channel layer include this file, with `daemon` and `resp` beside it; it needs nothing else. With
+//! `GROUPCAST_TEST_REDIS` in the environment it is another program of the same protocol, such as a valkey-server.
 
+use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +12,9 @@ use super::resp::{Answer, Resp};
 
 /// Settings with which what was acknowledged is on the disk.
 pub const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
+/// Names the program that is started as Redis; otherwise `redis-server`.
+const PROGRAM_VARIABLE: &str = "GROUPCAST_TEST_REDIS";
 
 /// How long a monitor waits for more before it is done.
 const QUIET: Duration = Duration::from_millis(300);
@@ -24,7 +29,7 @@ pub struct Redis {
 impl Redis {
     /// Starts a server with these arguments (`--maxmemory 10mb` are two), and waits until it answers.
     pub fn start(arguments: &[&str]) -> Self {
-        Self::start_program("redis-server".into(), arguments)
+        Self::start_program(program(), arguments)
     }
 
     /// Starts a Valkey server instead. Tests that do are named `…valkey…`, and are left out where there is none.
@@ -34,7 +39,7 @@ impl Redis {
 
     /// Starts a server that also talks TLS, with this certificate and key (PEM), on a port of its own.
     pub fn start_secure(certificate: &str, key: &str, arguments: &[&str]) -> Self {
-        let mut server = Self::new("redis-server".into());
+        let mut server = Self::new(program());
         let secure_port = free_port();
         let files = [server.daemon.write("cert.pem", certificate), server.daemon.write("key.pem", key)];
         server.arguments(&["--tls-port", &secure_port.to_string(), "--tls-auth-clients", "no"]);
@@ -59,7 +64,7 @@ impl Redis {
             "sentinel monitor {name} 127.0.0.1 {watched} 2\nsentinel down-after-milliseconds {name} 500\n\
              sentinel failover-timeout {name} 3000\n"
         );
-        let mut sentinel = Self { daemon: Daemon::new("redis-server", free_port(), answers), secure_port: None };
+        let mut sentinel = Self { daemon: Daemon::new(program(), free_port(), answers), secure_port: None };
         // A sentinel keeps its state in its configuration.
         let file = sentinel.daemon.write("sentinel.conf", &lines);
         sentinel.arguments(&[&file]);
@@ -196,6 +201,10 @@ impl Monitor {
         }
         shown
     }
+}
+
+fn program() -> PathBuf {
+    env::var_os(PROGRAM_VARIABLE).map_or_else(|| "redis-server".into(), PathBuf::from)
 }
 
 /// Whether it is up and has read what it keeps.
