@@ -143,6 +143,25 @@ async fn a_server_that_says_nothing_is_noticed() {
 }
 
 #[tokio::test]
+async fn what_is_asked_over_a_link_that_is_lost_ends_with_it() {
+    let mut server = Nats::start_jetstream("");
+    let patient = NatsConfig { timeout: Duration::from_secs(60), ..config(&server) };
+    let mut node = connect(1, &patient).remove(0);
+    next(&mut node, is_up).await;
+    server.stop();
+    let broker = node.broker.clone();
+    let asked = async {
+        tokio::join!(broker.publish(publication("room", 1)), broker.follow(vec![group("room")]), async {
+            // Both have been asked: what is polled later runs later.
+            tokio::task::yield_now().await;
+            server.kill();
+        })
+    };
+    let (published, followed, ()) = timeout(Duration::from_secs(30), asked).await.expect("it does not wait");
+    assert!(published.is_err() && followed.is_err(), "{published:?} {followed:?}");
+}
+
+#[tokio::test]
 async fn a_server_that_comes_later_is_waited_for() {
     let mut server = Nats::start_jetstream("");
     server.kill();

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`home`] (a folder with a configuration and a database), [`gateway`] (the process), [`http`],
 //! [`socket`], [`raw`] and [`events`] (four ways to talk to it), [`backend`] (what it talks to),
-//! [`ledger`] and [`book`] (what a reader has to have got), [`verdict`] (what all of them did, over several nodes),
+//! [`ledger`] and [`book`] (what a reader has to have got), [`verdict`] and [`strands`] (what all of them did, over several nodes),
 //! [`reader`] (who comes back), [`chance`] (numbers that can be repeated), [`kernel`] (what a process uses and holds),
 //! [`postgres`] (a database server), [`redis`], [`replicated`] and [`nats`] (brokers; [`daemon`] starts and ends them,
 //! [`resp`] talks to Redis), [`certificate`] (who a server is),
@@ -28,6 +28,7 @@ pub mod redis;
 pub mod replicated;
 pub mod resp;
 pub mod socket;
+pub mod strands;
 pub mod verdict;
 pub mod wait;
 

@@ -96,7 +96,8 @@ impl NatsBroker {
         F: Future<Output = Result<T, BrokerError>> + Send + 'a,
     {
         Box::pin(async move {
-            let done = timeout(self.timeout, act(self.link.session()?)).await;
+            let session = self.link.session()?;
+            let done = timeout(self.timeout, session.unless_over(act(session.clone()))).await;
             done.unwrap_or(Err(BrokerError::TimedOut { after: self.timeout }))
         })
     }

@@ -79,6 +79,17 @@ impl Signals {
     fn seen(&self) -> Seen {
         self.seen.lock().clone()
     }
+
+    /// Waits for a loss that is not among those; says why. One waits at a time. Cancel safe.
+    async fn lost(&self, losses: u64) -> String {
+        loop {
+            let seen = self.seen();
+            if seen.losses != losses {
+                return seen.why;
+            }
+            self.changed.notified().await;
+        }
+    }
 }
 
 impl Seen {
@@ -133,7 +144,13 @@ impl Link {
         };
         for number in 0.. {
             let seen = keeper.connected(&self).await;
-            match keeper.begin(&client, number).await {
+            let begun = tokio::select! {
+                biased;
+                begun = keeper.begin(&client, number) => begun,
+                // What was asked over it is never answered.
+                _ = signals.lost(seen.losses) => continue,
+            };
+            match begun {
                 Ok(session) => {
                     *self.state.lock() = State::Up(session.clone());
                     tell(events, BrokerEvent::Up).await;
@@ -213,14 +230,15 @@ impl Keeper {
     /// Waits until the session is of no use any more; says why.
     async fn watch(&self, session: &Session, losses: u64) -> String {
         loop {
-            let seen = self.signals.seen();
-            if seen.losses != losses {
-                return seen.why;
+            if let Ok(why) = timeout(LOOK_EVERY, self.signals.lost(losses)).await {
+                return why;
             }
-            if timeout(LOOK_EVERY, self.signals.changed.notified()).await.is_ok() {
-                continue;
-            }
-            match streams::look(&session.api, &self.names).await {
+            let looked = tokio::select! {
+                biased;
+                why = self.signals.lost(losses) => return why,
+                looked = streams::look(&session.api, &self.names) => looked,
+            };
+            match looked {
                 Ok(clock) => session.set_clock(clock),
                 Err(error) => return BrokerError::from(error).to_string(),
             }

@@ -142,7 +142,8 @@ fn next_batch(waiting: &mut VecDeque<Work>) -> (Vec<Work>, usize) {
 
 async fn fly(session: Arc<Session>, key: Key, known: Option<Newest>, batch: Vec<Work>) -> Landed {
     let number = session.number;
-    let stored = timeout(session.api.timeout, store(&session, &key, known, &batch)).await;
+    let stored = session.unless_over(store(&session, &key, known, &batch));
+    let stored = timeout(session.api.timeout, stored).await;
     let stored = stored.unwrap_or(Err(BrokerError::TimedOut { after: session.api.timeout }));
     match stored {
         Ok((newest, at)) => {

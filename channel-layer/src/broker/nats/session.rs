@@ -1,6 +1,7 @@
 //! What a node follows and listens to, from one [`BrokerEvent::Up`] to the next loss.
 
 use std::collections::{HashMap, HashSet};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use groupcast_protocol::{ChannelName, Envelope, GroupName, Message, NodeId, Position};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::api::Api;
 use super::config::NatsConfig;
@@ -32,6 +33,7 @@ pub(super) struct Session {
     pub(super) history_age: Duration,
     clock: Mutex<ServerClock>,
     listening: Mutex<Listening>,
+    is_over: watch::Sender<bool>,
 }
 
 /// Dropping a sender ends the task that listens.
@@ -58,7 +60,22 @@ impl Session {
     ) -> Self {
         let (max_bytes, history_age) = (config.message_bytes, config.history.age);
         let (clock, listening) = (Mutex::new(clock), Mutex::default());
-        Self { number, api, names, run, level, max_bytes, history_age, clock, listening }
+        let is_over = watch::Sender::new(false);
+        Self { number, api, names, run, level, max_bytes, history_age, clock, listening, is_over }
+    }
+
+    /// Does something that ends with the session: what was asked over a connection that is lost is never answered, and the
+    /// whole deadline would be waited for.
+    pub(super) async fn unless_over<T>(
+        &self,
+        act: impl Future<Output = Result<T, BrokerError>>,
+    ) -> Result<T, BrokerError> {
+        let mut is_over = self.is_over.subscribe();
+        tokio::select! {
+            biased;
+            done = act => done,
+            _ = is_over.wait_for(|is_over| *is_over) => Err(lost()),
+        }
     }
 
     pub(super) fn clock(&self) -> ServerClock {
@@ -95,7 +112,7 @@ impl Session {
             let stop = self.start(subscriber, self.reader(group.clone()));
             let mut listening = self.listening.lock();
             if listening.is_over {
-                return Err(BrokerError::Unavailable { why: "the link was lost meanwhile".to_owned() });
+                return Err(lost());
             }
             listening.groups.insert(group, stop);
         }
@@ -138,6 +155,7 @@ impl Session {
     pub(super) fn end(&self) {
         let over = Listening { is_over: true, ..Listening::default() };
         drop(std::mem::replace(&mut *self.listening.lock(), over));
+        self.is_over.send_replace(true);
     }
 
     /// Waits until what was subscribed to is effective on the servers that have the streams: subscriptions and questions go
@@ -180,6 +198,10 @@ impl Session {
             record.numbered().map(event).collect()
         })
     }
+}
+
+fn lost() -> BrokerError {
+    BrokerError::Unavailable { why: "the link was lost meanwhile".to_owned() }
 }
 
 async fn take(
