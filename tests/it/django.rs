@@ -1,23 +1,29 @@
 //! Work that Django sends by channels_redis, with several gateways on one job store: each is run once.
+//!
+//! `GROUPCAST_WORK_MESSAGES=3000 GROUPCAST_CHECK_SECONDS=600` makes it three thousand messages; `--nocapture` shows the table.
 
+use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
+use groupcast_tests::gateway::check_time;
 use groupcast_tests::redis::Redis;
-use groupcast_tests::wait::{eventually, within};
+use groupcast_tests::wait::{eventually, within_time};
 use groupcast_tests::{Gateway, Postgres, Socket};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-/// Messages of one sender.
-const MESSAGES: usize = 200;
+/// Messages of two senders together, unless more are asked for.
+const MESSAGES: usize = 400;
 
 const WORK: &str = "[source.demo]\nkind = \"sqlite\"\npath = \"source.db\"\n[[query]]\nid = 7\nname = \"answer\"\n\
-    source = \"demo\"\nsql = \"select 42 as n\"\n[[consumer]]\nname = \"queries\"\ngroup = \"my_group\"\n\
-    type = \"execute_query\"\nrun = \"query\"\nconcurrency = 4\n";
+    source = \"demo\"\nsql = \"select :n as n\"\nparams.n = { type = \"integer\" }\n[[consumer]]\nname = \"queries\"\n\
+    group = \"my_group\"\ntype = \"execute_query\"\nrun = \"query\"\nconcurrency = 4\n";
 
 #[tokio::test]
-async fn work_is_run_once_with_one_two_and_four_gateways() {
-    for gateways in [1, 2, 4] {
+async fn work_is_run_once_with_one_two_four_and_eight_gateways() {
+    let messages = messages();
+    for gateways in [1, 2, 4, 8] {
         let (redis, url) = (Redis::start(&[]), Postgres::shared().database());
         let mut running = Vec::new();
         for n in 0..gateways {
@@ -25,14 +31,29 @@ async fn work_is_run_once_with_one_two_and_four_gateways() {
         }
         let mut reader = Socket::subscribed(&running[gateways - 1], &["my_group"]).await;
         is_member(&redis).await;
-        within("two senders", async { tokio::join!(send(&redis), send(&redis)) }).await;
-        assert_eq!(ended(&running[0], 2 * MESSAGES).await, 2 * MESSAGES, "with {gateways} gateways");
-        let mut told = std::collections::BTreeSet::new();
-        while told.len() < 2 * MESSAGES {
-            let result = reader.skip_to("job.result").await;
-            assert_eq!(result["attempt"], 1);
-            assert!(told.insert(result["job"].to_string()), "twice: {result}");
+        let (since, half) = (Instant::now(), messages / 2);
+        let (sent, runs) = tokio::join!(
+            async {
+                tokio::join!(send(&redis, 0, half), send(&redis, half, messages - half));
+                since.elapsed()
+            },
+            runs(&mut reader, messages)
+        );
+        let jobs = ended(&running[0], messages).await;
+        let mut begun = 0;
+        for gateway in &running {
+            begun += metric(gateway, "jobs_claimed_total").await;
         }
+        let results: usize = runs.values().sum();
+        let time = since.elapsed();
+        eprintln!(
+            "gateways: {gateways}; {messages} messages sent in {sent:.1?}; {jobs} jobs, {begun} runs, {results} results of {} \
+             messages in {time:.1?}",
+            runs.len()
+        );
+        assert_eq!((jobs, begun), (messages, messages), "with {gateways} gateways");
+        let once: BTreeMap<_, _> = (0..messages).map(|n| (n as u64, 1)).collect();
+        assert_eq!(runs, once, "with {gateways} gateways");
     }
 }
 
@@ -41,23 +62,15 @@ async fn nothing_is_lost_or_run_twice_when_registrars_are_killed() {
     let (redis, url) = (Redis::start(&[]), Postgres::shared().database());
     let mut running = vec![start(&redis, &url, 0).await, start(&redis, &url, 1).await];
     is_member(&redis).await;
-    let sending = send(&redis);
-    tokio::pin!(sending);
-    for number in 2..6 {
-        let killed = async {
+    let killed = async {
+        for number in 2..6 {
             running.remove(0).kill().await;
-            start(&redis, &url, number).await
-        };
-        let fresh = tokio::select! {
-            biased;
-            fresh = killed => fresh,
-            () = &mut sending => break,
-        };
-        running.push(fresh);
-    }
-    within("the sender", &mut sending).await;
+            running.push(start(&redis, &url, number).await);
+        }
+    };
+    tokio::join!(send(&redis, 0, MESSAGES / 2), killed);
     let last = running.last().expect("one runs");
-    assert_eq!(ended(last, MESSAGES).await, MESSAGES);
+    assert_eq!(ended(last, MESSAGES / 2).await, MESSAGES / 2);
 }
 
 async fn start(redis: &Redis, url: &str, n: usize) -> Gateway {
@@ -73,6 +86,17 @@ async fn start(redis: &Redis, url: &str, n: usize) -> Gateway {
 async fn is_member(redis: &Redis) {
     let there = || async { (redis.command(&["ZCARD", "asgi:group:my_group"]).trim() == "1").then_some(()) };
     eventually("the gateways are in the group", there).await;
+}
+
+/// How often each message was run, when so many runs were told: by the number that each carries and its result repeats.
+async fn runs(reader: &mut Socket, expected: usize) -> BTreeMap<u64, usize> {
+    let mut runs = BTreeMap::new();
+    for _ in 0..expected {
+        let result = reader.skip_to("job.result").await;
+        assert_eq!(result["attempt"], 1);
+        *runs.entry(result["result"]["rows"][0][0].as_u64().expect("a number")).or_default() += 1;
+    }
+    runs
 }
 
 /// How many jobs there are, when all that there are have ended well: at least so many. Waits as long as it goes on.
@@ -101,13 +125,26 @@ async fn states(gateway: &Gateway) -> Vec<Value> {
     }
 }
 
-async fn send(redis: &Redis) {
+async fn metric(gateway: &Gateway, name: &str) -> usize {
+    let text = gateway.http().get("/metrics").await.text();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("groupcast_{name} ")).map(str::to_owned));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+/// Sends so many messages, numbered from the first one.
+async fn send(redis: &Redis, first: usize, count: usize) {
     let tests = env!("CARGO_MANIFEST_DIR");
     let python = format!("{tests}/.venv/bin/python");
     let mut sender = Command::new(&python);
-    sender.arg(format!("{tests}/python/sender.py")).arg(redis.address()).arg("my_group").arg(MESSAGES.to_string());
-    let output = spawn_blocking(move || sender.stdin(Stdio::null()).output()).await.expect("it ends");
+    sender.arg(format!("{tests}/python/sender.py")).args([redis.address().as_str(), "my_group", "n"]);
+    sender.args([first, count].map(|number| number.to_string())).stdin(Stdio::null());
+    let sent = spawn_blocking(move || sender.output());
+    let output = within_time(check_time(20), "a sender", sent).await.expect("it ends");
     let output = output
         .unwrap_or_else(|error| panic!("{python} cannot be started ({error}); `./tests/run --only tools` makes it"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn messages() -> usize {
+    std::env::var("GROUPCAST_WORK_MESSAGES").map_or(MESSAGES, |text| text.parse().expect("a number"))
 }

@@ -267,7 +267,7 @@ def test_the_redis_client_that_pip_installs_today_sends_work_all_the_same(redis,
     python = Path(__file__).parents[1] / ".venv-redis8" / "bin" / "python"
     version = subprocess.run([python, "-c", "import redis; print(redis.__version__)"], capture_output=True, text=True, check=True)
     assert int(version.stdout.split(".")[0]) >= 8, version.stdout
-    sender = [python, Path(__file__).with_name("sender.py"), redis.url, "my_group", "20"]
+    sender = [python, Path(__file__).with_name("sender.py"), redis.url, "my_group", "at_least", "0", "20"]
     sent = subprocess.run(sender, capture_output=True, text=True, timeout=60)
     assert sent.returncode == 0, sent.stderr
     wait_for("all of it to be done", lambda: states(gateway) == ["succeeded"] * 20)
