@@ -9,6 +9,7 @@ pub mod client;
 pub mod consumers;
 mod delays;
 pub mod error;
+pub mod health;
 pub mod invalidate;
 pub mod jobs;
 pub mod output;
@@ -66,6 +67,8 @@ pub enum Command {
     Consumers(consumers::ConsumersArgs),
     /// Lists when messages are sent by the clock.
     Schedules(schedules::SchedulesArgs),
+    /// Says whether a gateway is ready, by its exit code.
+    Health(health::HealthArgs),
     /// Loads a gateway, checks every delivery, and prints what it costs.
     Bench(bench::BenchArgs),
     /// Kills a gateway again and again, and checks that nothing it accepted is lost.
@@ -91,6 +94,7 @@ impl Command {
             Self::Jobs(args) => block_on(jobs::jobs(args)),
             Self::Consumers(args) => block_on(consumers::consumers(args)),
             Self::Schedules(args) => block_on(schedules::schedules(args)),
+            Self::Health(args) => block_on(health::health(args)),
             Self::Bench(args) => bench::bench(args),
             Self::Torture(args) => torture::torture(args),
         }
@@ -136,6 +140,7 @@ mod tests {
             "groupcast consumers",
             "groupcast consumers pause queries --url http://x",
             "groupcast schedules --json",
+            "groupcast health --live --url http://x",
             "groupcast bench",
             "groupcast bench --connections 10 --groups 2 --publishers 2 --in-flight 1 --duration 1s --json --url http://x",
             "groupcast torture",

@@ -94,6 +94,18 @@ async fn bad_usage_exits_with_2_and_a_gateway_that_is_not_there_with_1() {
 }
 
 #[tokio::test]
+async fn health_is_an_exit_code() {
+    let gateway = Gateway::start(BARE).await;
+    for arguments in [&["health"][..], &["health", "--live"]] {
+        assert!(answer(&gateway, arguments).await.contains("\"status\":\"ok\""));
+    }
+    let url = format!("http://{}", gateway.address());
+    let home = gateway.kill().await;
+    let output = groupcast_in(&home, &["health", "--live", "--url", &url]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+}
+
+#[tokio::test]
 async fn send_and_subscribe_meet() {
     let gateway = Gateway::start(JOBS).await;
     let url = format!("http://{}", gateway.address());
