@@ -217,6 +217,11 @@ impl Shard {
         Ok((Slot(slot), channel))
     }
 
+    /// Says whose a connection is from here on; shown to operators.
+    pub fn name_user(&mut self, slot: Slot, user: Option<&str>) {
+        self.connections[slot.0].name_user(user);
+    }
+
     /// Ends what comes to a connection by itself: it leaves its groups, and its messages wait no more. What is in the
     /// outbox is still written; a close frame has to be the last.
     pub fn end(&mut self, slot: Slot) {

@@ -7,6 +7,7 @@ use groupcast_channel_layer::ChannelLayer;
 use groupcast_protocol::frame::Accepted;
 use groupcast_protocol::{GroupName, JobId, Message, Refusal};
 
+use crate::auth::{Auth, By};
 use crate::config::Config;
 use crate::consumer::QueryCache;
 use crate::dispatch::Dispatch;
@@ -24,6 +25,8 @@ pub struct App(Arc<Parts>);
 pub struct Parts {
     /// The settings.
     pub config: Arc<Config>,
+    /// Who may do what.
+    pub auth: Auth,
     /// Groups and channels.
     pub layer: ChannelLayer,
     /// Stored work.
@@ -56,20 +59,21 @@ impl App {
         Self(Arc::new(parts))
     }
 
-    /// `group_send`, once for each idempotency key if there is one. HTTP and WebSocket share the keys.
+    /// `group_send`, once for each idempotency key of a caller if there is one. HTTP and WebSocket share the keys.
     ///
     /// # Errors
     /// Those of [`Dispatch::group_send`], and `idempotency_conflict`.
     pub async fn group_send(
         &self,
+        by: &By,
         group: &GroupName,
         message: Message,
         key: Option<&str>,
     ) -> Result<Accepted, Refusal> {
-        let Some(key) = key else { return self.dispatch.group_send(group, message, None).await };
-        let (dispatch, body, scope) = (self.dispatch.clone(), message.raw().clone(), format!("group {group}"));
-        let group = group.clone();
-        let run = |key| async move { dispatch.group_send(&group, message, Some(key)).await };
+        let Some(key) = key else { return self.dispatch.group_send(by, group, message, None).await };
+        let scope = format!("{}group {group}", by.caller.scope());
+        let (dispatch, body, by, group) = (self.dispatch.clone(), message.raw().clone(), by.clone(), group.clone());
+        let run = |key| async move { dispatch.group_send(&by, &group, message, Some(key)).await };
         self.idempotency.once(&scope, key, &body, run).await
     }
 

@@ -20,6 +20,7 @@ pub mod send;
 pub mod serve;
 pub mod subscribe;
 pub mod table;
+pub mod token;
 pub mod torture;
 
 use clap::{Parser, Subcommand};
@@ -69,6 +70,8 @@ pub enum Command {
     Schedules(schedules::SchedulesArgs),
     /// Says whether a gateway is ready, by its exit code.
     Health(health::HealthArgs),
+    /// Makes a token of a client, signed with the configured secret.
+    Token(token::TokenArgs),
     /// Loads a gateway, checks every delivery, and prints what it costs.
     Bench(bench::BenchArgs),
     /// Kills a gateway again and again, and checks that nothing it accepted is lost.
@@ -95,6 +98,7 @@ impl Command {
             Self::Consumers(args) => block_on(consumers::consumers(args)),
             Self::Schedules(args) => block_on(schedules::schedules(args)),
             Self::Health(args) => block_on(health::health(args)),
+            Self::Token(args) => token::token(args, environment),
             Self::Bench(args) => bench::bench(args),
             Self::Torture(args) => torture::torture(args),
         }

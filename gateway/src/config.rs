@@ -4,6 +4,7 @@
 //! brought together ([`sources`], `read`), what is refused (`unbuilt`, `check`) and how it is told ([`problem`]).
 //! Whether a query can be prepared against its source is not decided here: that needs the source.
 
+pub mod auth;
 pub(crate) mod backend;
 pub mod consumer;
 pub mod hidden;
@@ -19,6 +20,7 @@ pub mod sources;
 pub mod units;
 
 mod check;
+mod check_auth;
 mod check_backend;
 mod check_layer;
 mod check_params;
@@ -31,6 +33,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::auth::Auth;
+
+pub use auth::{AnonymousConfig, AuthConfig};
 pub use consumer::{ConsumerConfig, CpuMode, Durability, JobsConfig, Mode, Run, StoreKind};
 pub use hidden::Hidden;
 pub use layer::{
@@ -67,6 +72,9 @@ pub struct Config {
     pub consumer: Vec<ConsumerConfig>,
     /// `[[schedule]]`: messages that are sent by the clock.
     pub schedule: Vec<ScheduleConfig>,
+    /// `[auth]`: who may do what. `None`: everybody may do everything, and only loopback is listened on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthConfig>,
 }
 
 /// A configuration that passed its checks, and where each setting came from.
@@ -102,6 +110,8 @@ impl Config {
         }
         config.resolve_paths(sources);
         config.read_secrets(sources).map_err(|(key, message)| Problems(vec![origins.problem(&key, message)]))?;
+        Auth::new(config.auth.as_ref())
+            .map_err(|error| Problems(vec![origins.problem(&format!("auth.{}", error.key), error.why)]))?;
         Ok(Loaded { config, origins })
     }
 
@@ -127,6 +137,10 @@ impl Config {
         self.jobs.found_url = self.jobs.places().read(sources)?;
         self.layer.found_url = self.layer.places().read(sources)?;
         self.layer.found_keys = self.layer.key_places().read(sources)?;
+        if let Some(auth) = &mut self.auth {
+            auth.jwt_secret = auth.jwt_secret_places().read(sources)?.or(auth.jwt_secret.take());
+            auth.api_keys = auth.api_keys_places().read(sources)?.or(auth.api_keys.take());
+        }
         for (name, source) in &mut self.source {
             source.found_url = source.places(name).read(sources)?;
         }

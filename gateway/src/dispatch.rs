@@ -15,6 +15,7 @@ use groupcast_protocol::{ChannelName, ErrorCode, GroupName, JobId, Message, Mess
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::auth::By;
 use crate::clock;
 use crate::config::Mode;
 use crate::consumer::{Claims, EVENT_PREFIX, Outlet, OutletError};
@@ -39,11 +40,12 @@ impl Dispatch {
     /// `group_send` of a client or service: stored as jobs where consumers claim it, otherwise sent to the group.
     ///
     /// # Errors
-    /// `forbidden` for a type that only consumers send and for the group of a live query, `unknown_query` and `bad_params` for work that cannot be done,
+    /// `forbidden` for a type that only consumers send, for the group of a live query and for what the caller may not do, `unknown_query` and `bad_params` for work that cannot be done,
     /// `overloaded`, `storage_full` and `unavailable` when it could not be taken. Nobody has got anything then.
     /// `idempotency_conflict` when the key is kept with another body.
     pub async fn group_send(
         &self,
+        by: &By,
         group: &GroupName,
         message: Message,
         key: Option<KeyOf>,
@@ -52,7 +54,8 @@ impl Dispatch {
         if group.is_of_live_query() {
             return Err(Refusal::group_of_live_query(group));
         }
-        self.route(group, message, key).await
+        by.caller.check_send(group)?;
+        self.route(by, group, message, key).await
     }
 
     /// Whether consumers claim a message of this group.
@@ -85,7 +88,7 @@ impl Dispatch {
         group: &GroupName,
         message: Message,
     ) -> Result<Option<Accepted>, Refusal> {
-        let claimed = self.claims.claim(group, &message, ReplyTo::Group(group.clone()))?;
+        let claimed = self.claims.claim(&By::gateway(), group, &message, ReplyTo::Group(group.clone()))?;
         let shown = claimed.is_empty() || claimed.iter().any(|claimed| claimed.mode == Mode::Both);
         let jobs = claimed.into_iter().map(|claimed| claimed.job).collect();
         let Some(stored) = self.jobs.tick(tick, jobs).await? else { return Ok(None) };
@@ -100,37 +103,50 @@ impl Dispatch {
     /// Asks a named query as a job whose events go to `reply`.
     ///
     /// # Errors
-    /// `unknown_query`, `bad_params`, and what storing a job can meet.
+    /// `forbidden`, `unknown_query`, `bad_params`, and what storing a job can meet.
     pub async fn query(
         &self,
+        by: &By,
         name: &str,
         params: &RawObject,
         reply: ReplyTo,
         key: Option<KeyOf>,
     ) -> Result<Accepted, Refusal> {
+        by.caller.check_query(name)?;
         let params: &RawValue = serde_json::from_str(params.as_str())
             .map_err(|error| Refusal::new(ErrorCode::BadParams, format!("the parameters are not JSON: {error}")))?;
-        let job = self.claims.query(name, Some(params), reply)?;
+        let job = self.claims.query(by, name, Some(params), reply)?;
         let (accepted, _) = self.store(accepted(None, None), vec![job], key).await?;
         Ok(accepted)
     }
 
-    /// Cancels a job.
+    /// Cancels a job of the caller's.
     ///
     /// # Errors
-    /// `not_found` and `finished`.
-    pub async fn cancel(&self, job: JobId) -> Result<(), Refusal> {
+    /// `not_found`, also for a job that is somebody else's; and `finished`.
+    pub async fn cancel(&self, by: &By, job: JobId) -> Result<(), Refusal> {
+        let absent = || Refusal::new(ErrorCode::NotFound, format!("there is no job {job}"));
+        if !by.caller.owns(None) {
+            let record = self.jobs.get(job).await?;
+            record.filter(|record| by.caller.owns(record.asker.as_ref())).ok_or_else(absent)?;
+        }
         match self.jobs.cancel(job).await? {
             CancelOutcome::Cancelled | CancelOutcome::Requested => Ok(()),
             CancelOutcome::Finished => {
                 Err(Refusal::new(ErrorCode::Finished, format!("job {job} has ended already; nothing was cancelled")))
             }
-            CancelOutcome::NotFound => Err(Refusal::new(ErrorCode::NotFound, format!("there is no job {job}"))),
+            CancelOutcome::NotFound => Err(absent()),
         }
     }
 
-    async fn route(&self, group: &GroupName, message: Message, key: Option<KeyOf>) -> Result<Accepted, Refusal> {
-        let claimed = self.claims.claim(group, &message, ReplyTo::Group(group.clone()))?;
+    async fn route(
+        &self,
+        by: &By,
+        group: &GroupName,
+        message: Message,
+        key: Option<KeyOf>,
+    ) -> Result<Accepted, Refusal> {
+        let claimed = self.claims.claim(by, group, &message, ReplyTo::Group(group.clone()))?;
         if claimed.is_empty() {
             if let Some(told) = self.recall(group, key).await? {
                 return told;
@@ -172,7 +188,7 @@ impl Dispatch {
 
     /// Stores the work of another program, once by its id; says whether the group's sockets are to see it, too.
     async fn keep_foreign(&self, group: &GroupName, message: &Message, id: &[u8]) -> Result<bool, Refusal> {
-        let claimed = self.claims.claim(group, message, ReplyTo::Group(group.clone()))?;
+        let claimed = self.claims.claim(&By::gateway(), group, message, ReplyTo::Group(group.clone()))?;
         let shown = claimed.is_empty() || claimed.iter().any(|claimed| claimed.mode == Mode::Both);
         let jobs = claimed.into_iter().map(|claimed| claimed.job).collect();
         let key = KeyOf::foreign(group.as_str(), id, message.raw());
@@ -295,7 +311,7 @@ impl Outlet for Dispatch {
                     tracing::warn!(%group, "an event for the group of a live query was not sent");
                     Ok(())
                 }
-                ReplyTo::Group(group) => self.route(group, message, None).await.map(|_| ()),
+                ReplyTo::Group(group) => self.route(&By::gateway(), group, message, None).await.map(|_| ()),
                 ReplyTo::Channel(channel) => self.layer.send(channel, message).await.map_err(refusal),
                 ReplyTo::Nobody => Ok(()),
             };

@@ -4,6 +4,7 @@
 //! socket. Every error leaves as a [`problem::Problem`].
 
 mod accept;
+pub(crate) mod access;
 mod answers;
 mod api;
 mod batch;
@@ -59,7 +60,10 @@ use problem::Problem;
 /// When the caller's router has a route of ours, or a fallback.
 pub fn router(app: App, more: Router) -> Router {
     let (router, api) = described().split_for_parts();
-    let router = router.layer(Extension(Description::new(&api))).with_state(app.clone());
+    let router = router
+        .route_layer(from_fn_with_state(app.clone(), access::admit))
+        .layer(Extension(Description::new(&api)))
+        .with_state(app.clone());
     finish(router.merge(more), app)
 }
 
@@ -69,7 +73,8 @@ fn operations_router(app: App) -> Router {
         .routes(routes!(operations::live))
         .routes(routes!(operations::ready))
         .routes(routes!(operations::metrics));
-    finish(Router::from(described).with_state(app.clone()), app)
+    let router = Router::from(described).route_layer(from_fn_with_state(app.clone(), access::admit));
+    finish(router.with_state(app.clone()), app)
 }
 
 fn finish(router: Router, app: App) -> Router {

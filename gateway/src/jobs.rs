@@ -29,7 +29,7 @@ pub use self::carried::Carried;
 pub use self::counters::{Count, Counters};
 pub use self::error::{JobsError, OpenError};
 pub use self::handle::{Jobs, LIST_MAX};
-pub use self::new_job::{Enqueued, NewJob, ReplyTo};
+pub use self::new_job::{Asker, Enqueued, NewJob, ReplyTo};
 pub use self::once::{Once, Told};
 pub use self::queue::{CancelOutcome, DeadLetters, Depth, Filter, RedriveFilter, Tick, WorkQueue};
 pub use self::record::{ErrorClass, JobError, JobRecord, JobState, Progress, ResultInfo};

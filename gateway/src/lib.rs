@@ -1,11 +1,12 @@
 //! The gateway: HTTP and WebSocket in front, consumers behind, the channel layer between them.
 //!
 //! A program that embeds it starts with [`Groupcast`]: a configuration, consumers and routes of its own, `start`, `stop`.
-//! Reading order: [`server`] (how the parts are put together), [`app`] (what handlers reach), [`dispatch`] (where a
+//! Reading order: [`server`] (how the parts are put together), [`app`] (what handlers reach), [`auth`] (who may do what), [`dispatch`] (where a
 //! message goes), [`http`] and `websocket` (the front doors), [`jobs`] and [`consumer`] (deferred work), [`live`] (queries that are followed), [`config`].
 
 mod address;
 pub mod app;
+pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -42,6 +42,7 @@ use self::shard::{Served, ShardThread};
 use self::tls::{Tls, TlsError};
 pub(crate) use self::watch::Busy;
 use crate::app::{App, Parts};
+use crate::auth::{Auth, AuthError};
 use crate::clock;
 use crate::config::{CatchUp, Config, Durability, Problems, Role, StoreKind};
 use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, QueryCache, Setup, Sources};
@@ -87,6 +88,9 @@ pub enum StartError {
     /// The configuration has problems.
     #[error("the configuration cannot be used:\n{0}")]
     Config(#[from] Problems),
+    /// `[auth]` cannot be used.
+    #[error("the configuration cannot be used:\n  {0}")]
+    Auth(#[from] AuthError),
     /// The channel layer cannot be made.
     #[error("the configuration cannot be used:\n  {0}")]
     Layer(#[from] LayerStartError),
@@ -167,6 +171,7 @@ impl Groupcast {
     pub async fn start(self) -> Result<Running, StartError> {
         let Self { mut config, consumers, routes, echo_at } = self;
         config.check()?;
+        let auth = Auth::new(config.auth.as_ref())?;
         layer::name_node(&mut config);
         let config = Arc::new(config);
         let tls = config.server.tls.as_ref().map(Tls::load).transpose()?;
@@ -210,7 +215,7 @@ impl Groupcast {
         let schedules = Schedules::new(schedules, dispatch.clone(), jobs.clone(), clock::now_ms());
         let schedules =
             schedules.map_err(|error| StartError::consumers(vec![Problem::new("schedule", error.to_string())]))?;
-        let app = App::new(Parts { config, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
+        let app = App::new(Parts { config, auth, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
         let api = match app.config.server.role {
             Role::All | Role::Gateway => Api::new(app.clone(), routes.merge(sockets(&app, echo_at))),
             Role::Consumer => Api::of_operations(app.clone()),

@@ -252,6 +252,14 @@ impl Session {
         self.subscriptions.remove(group);
     }
 
+    /// Tells the client that it is in a group no longer, because it may not be. It has been taken out of it already.
+    pub fn revoke(&mut self, group: &GroupName) {
+        self.subscriptions.remove(group);
+        if self.state != State::Closed {
+            self.send(&ServerFrame::Unsubscribed { id: None, group: group.clone() });
+        }
+    }
+
     /// Tells the client to come back later. What is under way is still answered, later commands are refused; the
     /// driver closes with [`CloseCode::Restart`] when it has nothing left to send.
     pub fn drain(&mut self, retry_after_ms: u64) {

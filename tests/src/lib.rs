@@ -4,6 +4,7 @@
 //! [`socket`], [`raw`] and [`events`] (four ways to talk to it), [`backend`] (what it talks to),
 //! [`ledger`] and [`book`] (what a reader has to have got), [`verdict`] and [`strands`] (what all of them did, over several nodes),
 //! [`reader`] (who comes back), [`chance`] (numbers that can be repeated), [`kernel`] (what a process uses and holds),
+//! [`token`] (who an issuer says a client is),
 //! [`postgres`] (a database server), [`redis`], [`replicated`] and [`nats`] (brokers; [`daemon`] starts and ends them,
 //! [`resp`] talks to Redis), [`certificate`] (who a server is),
 //! [`proxy`] (a wire with faults), [`wait`] (deadlines).
@@ -29,6 +30,7 @@ pub mod replicated;
 pub mod resp;
 pub mod socket;
 pub mod strands;
+pub mod token;
 pub mod verdict;
 pub mod wait;
 

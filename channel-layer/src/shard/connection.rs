@@ -109,6 +109,10 @@ impl Connection {
         &self.mailbox.name
     }
 
+    pub(super) fn name_user(&mut self, user: Option<&str>) {
+        self.origin.user = user.map(Into::into);
+    }
+
     pub(super) fn origin(&self) -> Origin {
         let Stored { peer, user, connected_at } = &self.origin;
         Origin { peer: peer.as_ref().into(), user: user.as_deref().map(Into::into), connected_at: *connected_at }

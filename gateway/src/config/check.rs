@@ -6,6 +6,7 @@ use std::time::Duration;
 use groupcast_protocol::names::NAME_LEN_MAX;
 use groupcast_protocol::{GroupName, NodeId};
 
+use super::check_auth::check_auth;
 use super::check_backend::{check_backend, check_no_backend};
 use super::check_layer::check_layer;
 use super::check_params::check_params;
@@ -46,14 +47,17 @@ pub(super) fn check(config: &Config) -> Vec<Found> {
     check_queries(config, &mut found);
     check_consumers(config, &mut found);
     check_schedules(config, &mut found);
+    if let Some(auth) = &config.auth {
+        check_auth(auth, &mut found);
+    }
     found
 }
 
 fn check_server(config: &Config, found: &mut Vec<Found>) {
     let server = &config.server;
-    if !server.listen.ip().to_canonical().is_loopback() {
+    if config.auth.is_none() && !server.listen.ip().to_canonical().is_loopback() {
         let why = "is reachable from other machines, and without [auth] everybody could read and send everything";
-        let message = format!("`{}` {why}; listen on 127.0.0.1 or [::1]", server.listen);
+        let message = format!("`{}` {why}; add [auth], or listen on 127.0.0.1 or [::1]", server.listen);
         found.push(("server.listen".to_owned(), message));
     }
     if let Err(error) = NodeId::parse(&server.node) {

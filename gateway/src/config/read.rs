@@ -26,6 +26,7 @@ pub(super) fn read(mut table: Table, origins: &Origins, problems: &mut Vec<Probl
         query: reader.list(&mut table, "query"),
         consumer: reader.list(&mut table, "consumer"),
         schedule: reader.list(&mut table, "schedule"),
+        auth: table.remove("auth").and_then(|value| reader.entry("auth", value)),
     };
     for key in table.keys() {
         reader.problem(key, format!("unknown section; {}", suggest(key, SECTIONS)));

@@ -125,8 +125,8 @@ fn a_problem_names_the_variable_or_flag_that_made_it() {
 fn a_variable_that_is_no_setting_is_told_but_secrets_are_left_alone() {
     let set = |name: &str| load("[auth]\njwt_secret_env = \"GROUPCAST_A__B\"", &[(name, "x")], vec![]);
     let keys = |name: &str| set(name).expect_err("auth").into_iter().map(|(key, _)| key).collect::<Vec<_>>();
-    assert_eq!(keys("GROUPCAST_A__B"), ["auth"]);
-    assert_eq!(keys("GROUPCAST_SERVR__LISTEN"), ["auth", "servr"]);
+    assert_eq!(keys("GROUPCAST_A__B"), ["auth.jwt_secret_env"], "too short, and no setting");
+    assert_eq!(keys("GROUPCAST_SERVR__LISTEN"), ["servr"]);
     assert_eq!(keys("GROUPCAST___LISTEN"), [".listen"]);
 }
 
@@ -168,8 +168,8 @@ fn what_is_not_toml_is_told_with_its_place() {
 #[test]
 fn what_this_build_lacks_is_refused_by_name() {
     refused(
-        "[auth]\njwt_secret = \"s\"\n[layer]\nkind = \"redis\"\nurl = \"redis://x\"\ndialect = \"channels_redis.pubsub\"",
-        &[("auth", "`auth`"), ("layer.dialect", "`pubsub`")],
+        "[layer]\nkind = \"redis\"\nurl = \"redis://x\"\ndialect = \"channels_redis.pubsub\"",
+        &[("layer.dialect", "`pubsub`")],
     );
     refused("[server]\nops_listen = \"127.0.0.1:9000\"", &[("server.ops_listen", "`ops-listener`")]);
 }
@@ -314,6 +314,36 @@ fn without_auth_only_loopback_is_listened_on() {
         refused(&format!("[server]\nlisten = \"{address}\""), &[("server.listen", "without [auth]")]);
     }
     assert!(load("[server]\nlisten = \"localhost:0\"", &[], vec![]).is_ok());
+    let key = "0123456789abcdef0123456789abcdef";
+    let open = "[server]\nlisten = \"0.0.0.0:8000\"\n[auth]\napi_keys_env = \"KEYS\"";
+    let config = load(open, &[("KEYS", key)], vec![]).expect("with [auth] any address");
+    let shown = format!("{config:?}{}", config.print());
+    assert!(!shown.contains(key) && shown.contains("api_keys_env = \"KEYS\""), "{shown}");
+}
+
+#[test]
+fn auth_says_what_is_missing_and_what_is_too_weak() {
+    let auth = |text: &str| format!("[auth]\n{text}");
+    refused(&auth(""), &[("auth", "lets nobody in")]);
+    refused(&auth("jwt_secret = \"x\""), &[("auth.jwt_secret", "known are `jwt_secret_env`")]);
+    refused(&auth("anonymous = { subscribe = [\"a b\"] }"), &[("auth.anonymous", "position 1")]);
+    refused(&auth("anonymous = { publish = [] }"), &[("auth.anonymous.publish", "unknown key")]);
+    refused(&auth("jwt_secret_env = \"A\"\njwt_secret_file = \"b\""), &[("auth.jwt_secret_env", "several ways")]);
+    refused(&auth("api_keys_env = \"NOT_THERE\""), &[("auth.api_keys_env", "`NOT_THERE` is not set")]);
+    refused(&auth("jwt_secret_file = \"no-file\""), &[("auth.jwt_secret_file", "cannot be read")]);
+    let weak = |name: &str, value: &str| {
+        let problems = load(&auth(&format!("{name} = \"S\"")), &[("S", value)], vec![]).expect_err(value);
+        let [(key, message)] = problems.as_slice() else { panic!("{problems:?}") };
+        assert_eq!(*key, format!("auth.{name}"));
+        assert!(message.contains("openssl") || message.contains("set it to"), "{message}");
+        assert!(value.len() < 4 || !message.contains(value), "{message}");
+        message.clone()
+    };
+    assert!(weak("jwt_secret_env", "0123456789abcdef0123456789abcde").contains("31 characters"));
+    assert!(weak("api_keys_env", "0123456789abcdef0123456789abcdef,short").contains("key 2 has 5 characters"));
+    assert!(weak("api_keys_env", "0123456789abcdef 0123456789abcdef").contains("header"));
+    assert!(weak("api_keys_env", " , ").contains("without a key"));
+    assert!(load(&auth("anonymous = { query = [\"*\"] }"), &[], vec![]).is_ok());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the configuration format knows and this build cannot do: refused by name, before anything starts.
 //!
-//! Silence would be worse: a gateway that ignores `[auth]` is open, and one that ignores `kind = "redis"` is alone.
+//! Silence would be worse: a gateway that ignores `kind = "redis"` is alone.
 
 use toml::{Table, Value};
 
@@ -32,11 +32,6 @@ const KEYS: &[(&str, &[&str], &str)] = &[
 /// Tells what this build lacks, and takes it out of the table.
 pub(super) fn refuse(table: &mut Table, origins: &Origins) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if table.remove("auth").is_some() {
-        let message = "this build lacks the feature `auth`, so it cannot tell who may do what; \
-                       take [auth] out and listen on a loopback address, behind a proxy that decides";
-        problems.push(origins.problem("auth", message));
-    }
     for section in ["server", "layer", "jobs", "source"] {
         let Some(value) = table.get_mut(section) else { continue };
         for (key, entry) in entries(section, value) {

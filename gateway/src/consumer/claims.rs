@@ -15,6 +15,7 @@ use super::ask::{Ask, Wishes};
 use super::cache::Asked;
 use super::problem::Problem;
 use super::queries::Queries;
+use crate::auth::By;
 use crate::clock;
 use crate::config::consumer::{ConsumerConfig, Mode, Run};
 use crate::jobs::{NewJob, ReplyTo};
@@ -126,11 +127,18 @@ impl Claims {
 
     /// The jobs that a message of a group becomes: one for each consumer that claims it; none if it is no work.
     ///
-    /// `default_reply` gets the events unless the message names a `reply_to`, which the caller has to allow.
+    /// `default_reply` gets the events unless the message names a `reply_to` that the caller may send to.
     ///
     /// # Errors
-    /// `unknown_query` or `bad_params`, before anything is stored.
-    pub fn claim(&self, group: &GroupName, message: &Message, default_reply: ReplyTo) -> Result<Vec<Claimed>, Refusal> {
+    /// `unknown_query` or `bad_params`, before anything is stored; `forbidden` for a query or a reply that is not the caller's
+    /// to ask for.
+    pub fn claim(
+        &self,
+        by: &By,
+        group: &GroupName,
+        message: &Message,
+        default_reply: ReplyTo,
+    ) -> Result<Vec<Claimed>, Refusal> {
         let mut claimed = Vec::new();
         for listener in self.consumers.iter().filter(|listener| listener.claims(group, message)) {
             let ask = Ask::parse(message)?;
@@ -140,7 +148,7 @@ impl Claims {
                 tracing::warn!(consumer = listener.config.name, "a chain of consumers is longer than {HOPS_MAX}; cut");
                 continue;
             }
-            claimed.push(self.job(listener, &ask, message.clone(), default_reply.clone(), hops)?);
+            claimed.push(self.job(by, listener, &ask, message.clone(), default_reply.clone(), hops)?);
         }
         Ok(claimed)
     }
@@ -149,7 +157,7 @@ impl Claims {
     ///
     /// # Errors
     /// `unknown_query`, `bad_params`, or `not_found` when no consumer runs queries.
-    pub fn query(&self, name: &str, params: Option<&RawValue>, reply: ReplyTo) -> Result<NewJob, Refusal> {
+    pub fn query(&self, by: &By, name: &str, params: Option<&RawValue>, reply: ReplyTo) -> Result<NewJob, Refusal> {
         self.queries.named(name)?;
         let serves = |listener: &&Listener| listener.config.run == Run::Query;
         let listener = self.consumers.iter().find(serves).ok_or_else(|| {
@@ -167,7 +175,7 @@ impl Claims {
             .map_err(|error| Refusal::new(ErrorCode::BadParams, error.to_string()))?;
         let message = Message::parse(Bytes::from(body))?;
         let ask = Ask::parse(&message)?;
-        let job = self.job(listener, &ask, message.clone(), reply, 0)?.job;
+        let job = self.job(by, listener, &ask, message.clone(), reply, 0)?.job;
         // Who asks a query for himself always shares.
         let asked = Asked::new(&listener.config, &ask, &self.queries)?;
         Ok(NewJob { coalesce_key: asked.map(Asked::into_key), ..job })
@@ -175,6 +183,7 @@ impl Claims {
 
     fn job(
         &self,
+        by: &By,
         listener: &Listener,
         ask: &Ask<'_>,
         message: Message,
@@ -184,21 +193,23 @@ impl Claims {
         let config = &listener.config;
         let wishes = ask.wishes()?;
         match config.run {
-            Run::Query => self.check_question(ask)?,
+            Run::Query => self.check_question(by, ask)?,
             Run::Report => {
                 ask.format()?;
-                self.check_question(ask)?;
+                self.check_question(by, ask)?;
             }
             // The backend knows what it can do.
             Run::Http | Run::Embedded => {}
         }
         let asked = if config.coalesce { Asked::new(config, ask, &self.queries)? } else { None };
-        let job = new_job(config, wishes, message, default_reply, hops);
+        let job = new_job(by, config, wishes, message, default_reply, hops);
+        by.caller.check_reply(&job.reply_to, by.channel.as_ref())?;
         Ok(Claimed { job: NewJob { coalesce_key: asked.map(Asked::into_key), ..job }, mode: config.mode })
     }
 
-    fn check_question(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
+    fn check_question(&self, by: &By, ask: &Ask<'_>) -> Result<(), Refusal> {
         let question = ask.question(&self.queries)?;
+        by.caller.check_query(&question.query.config.name)?;
         question.query.bind(&question.params).map(drop)
     }
 }
@@ -214,7 +225,14 @@ impl Listener {
     }
 }
 
-fn new_job(config: &ConsumerConfig, wishes: Wishes, message: Message, default_reply: ReplyTo, hops: u8) -> NewJob {
+fn new_job(
+    by: &By,
+    config: &ConsumerConfig,
+    wishes: Wishes,
+    message: Message,
+    default_reply: ReplyTo,
+    hops: u8,
+) -> NewJob {
     let now = clock::now_ms();
     NewJob {
         durability: config.durability,
@@ -222,8 +240,10 @@ fn new_job(config: &ConsumerConfig, wishes: Wishes, message: Message, default_re
         run_at: wishes.delay_ms.map(|ms| now + ms),
         deadline_at: wishes.deadline_ms.map(|ms| now + ms),
         max_attempts: wishes.max_attempts.unwrap_or(config.max_attempts),
-        unique_key: wishes.unique_key,
+        // One user's key holds nobody else's work back.
+        unique_key: wishes.unique_key.map(|key| by.caller.scope() + &key),
         hops,
+        asker: by.caller.asker(),
         ..NewJob::new(&config.name, message, wishes.reply_to.unwrap_or(default_reply))
     }
 }

@@ -20,8 +20,9 @@ use tower_http::catch_panic::ResponseForPanic;
 use super::body::JsonBytes;
 use super::idempotency::RequestKey;
 use super::problem::Problem;
-use super::{PanicToProblem, groups, head};
+use super::{PanicToProblem, access, groups, head};
 use crate::app::App;
+use crate::auth::By;
 use crate::metrics::RouteMeter;
 use crate::server::Peer;
 
@@ -73,10 +74,12 @@ impl Api {
     {
         head::admit(&mut request, &self.app.config)?;
         let (parts, body) = request.into_parts();
+        let by = By { caller: access::identify(&self.app, &parts.headers)?, channel: None };
+        by.caller.check_known()?;
         let group = group?;
         let RequestKey(key) = RequestKey::of(&parts.headers)?;
         let body = JsonBytes::of(&parts.headers, body, &self.app.config.limits).await?;
-        groups::take(&self.app, group, key, body).await.map(IntoResponse::into_response)
+        groups::take(&self.app, &by, group, key, body).await.map(IntoResponse::into_response)
     }
 }
 

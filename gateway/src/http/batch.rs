@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::access::Asked;
 use super::answers::AcceptedBody;
 use super::body::{self, JsonBytes};
 use super::idempotency::{self, Key};
 use super::problem::Problem;
 use crate::app::App;
+use crate::auth::By;
 
 /// Messages in one request.
 const ITEMS_MAX: usize = 1000;
@@ -103,6 +105,7 @@ struct Sending {
 )]
 pub(super) async fn send(
     State(app): State<App>,
+    Asked(by): Asked,
     JsonBytes(body): JsonBytes,
 ) -> Result<(StatusCode, Json<BatchAnswer>), Problem> {
     let items: Vec<BatchItem<'_>> = body::parse(&body)?;
@@ -116,12 +119,12 @@ pub(super) async fn send(
         let done = match check(item) {
             Err(refusal) => Some(refused(refusal)),
             Ok(sending) if is_work(&app, &sending) => {
-                let app = app.clone();
-                work.push(async move { (at, carry_out(&app, sending).await) });
+                let (app, by) = (app.clone(), by.clone());
+                work.push(async move { (at, carry_out(&app, &by, sending).await) });
                 None
             }
             // One by one: the order of a sender's messages is kept.
-            Ok(sending) => Some(carry_out(&app, sending).await),
+            Ok(sending) => Some(carry_out(&app, &by, sending).await),
         };
         results.push(done);
     }
@@ -152,10 +155,13 @@ fn is_work(app: &App, sending: &Sending) -> bool {
     }
 }
 
-async fn carry_out(app: &App, sending: Sending) -> BatchResult {
+async fn carry_out(app: &App, by: &By, sending: Sending) -> BatchResult {
     let answer = match sending.target {
-        Target::Group(group) => idempotency::group_send(app, group, sending.message, sending.key).await,
-        Target::Channel(channel) => idempotency::send(app, channel, sending.message, sending.key).await,
+        Target::Group(group) => idempotency::group_send(app, by, group, sending.message, sending.key).await,
+        Target::Channel(channel) => match by.caller.check_operate() {
+            Ok(()) => idempotency::send(app, by, channel, sending.message, sending.key).await,
+            Err(refusal) => Err(refusal),
+        },
     };
     match answer {
         Ok(accepted) => BatchResult::Accepted { status: StatusCode::ACCEPTED.as_u16(), accepted: accepted.into() },

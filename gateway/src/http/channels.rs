@@ -5,6 +5,7 @@ use axum::extract::State;
 use groupcast_protocol::{Message, Refusal};
 use http::StatusCode;
 
+use super::access::Asked;
 use super::answers::AcceptedBody;
 use super::body::JsonBytes;
 use super::idempotency::{self, RequestKey};
@@ -38,11 +39,12 @@ use crate::app::App;
 )]
 pub(super) async fn send(
     State(app): State<App>,
+    Asked(by): Asked,
     OnChannel(channel): OnChannel,
     RequestKey(key): RequestKey,
     JsonBytes(body): JsonBytes,
 ) -> Result<(StatusCode, Json<AcceptedBody>), Problem> {
     let message = Message::parse(body).map_err(Refusal::from)?;
-    let accepted = idempotency::send(&app, channel, message, key).await?;
+    let accepted = idempotency::send(&app, &by, channel, message, key).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted.into())))
 }

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::accept;
+use super::access::Asked;
 use super::problem::Problem;
 use crate::app::App;
 use crate::dispatch;
@@ -66,6 +67,7 @@ const CHANNEL: HeaderName = HeaderName::from_static("groupcast-channel");
 )]
 pub(super) async fn stream(
     State(app): State<App>,
+    Asked(by): Asked,
     peer: Option<Extension<Peer>>,
     version: Version,
     headers: HeaderMap,
@@ -76,6 +78,8 @@ pub(super) async fn stream(
         return Err(Problem::new(ErrorCode::NotAcceptable, detail));
     }
     let Wanted { groups, queries } = ask::read(&uri, &headers, app.config.limits.subscriptions_per_connection)?;
+    groups.iter().try_for_each(|(group, _)| by.caller.check_subscribe(group))?;
+    queries.iter().try_for_each(|query| by.caller.check_query(&query.name))?;
     let questions = questions(&app, queries)?;
     if app.health.is_draining() {
         return Err(unavailable("the gateway is about to restart; connect again in a moment"));
@@ -86,7 +90,8 @@ pub(super) async fn stream(
     let place = peer.place.of_stream(version)?;
     let open = open(&app, &groups).await?;
     let (answer, opened) = oneshot::channel();
-    let opening = Opening { groups, open, questions, peer: peer.address.ip().to_string(), place, answer };
+    let peer_name = peer.address.ip().to_string();
+    let opening = Opening { groups, open, questions, caller: by.caller, peer: peer_name, place, answer };
     if peer.shard.try_send(Arrival::Events(opening)).is_err() {
         let detail = "too many connections are being opened; connect again in a moment";
         return Err(Problem::new(ErrorCode::Overloaded, detail));

@@ -7,6 +7,7 @@ use http::{StatusCode, Uri};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::access::Asked;
 use super::answers::AcceptedBody;
 use super::body::JsonBytes;
 use super::idempotency::{self, Key, RequestKey};
@@ -14,6 +15,7 @@ use super::params::{Params, next_page};
 use super::path::{InGroup, OnChannel};
 use super::problem::Problem;
 use crate::app::App;
+use crate::auth::By;
 use crate::dispatch;
 
 /// The route of [`send`].
@@ -90,22 +92,24 @@ pub(super) struct Members {
 )]
 pub(super) async fn send(
     State(app): State<App>,
+    Asked(by): Asked,
     InGroup(group): InGroup,
     RequestKey(key): RequestKey,
     JsonBytes(body): JsonBytes,
 ) -> Result<(StatusCode, Json<AcceptedBody>), Problem> {
-    take(&app, group, key, JsonBytes(body)).await
+    take(&app, &by, group, key, JsonBytes(body)).await
 }
 
 /// What [`send`] does, however it was found.
 pub(super) async fn take(
     app: &App,
+    by: &By,
     group: GroupName,
     key: Option<Key>,
     JsonBytes(body): JsonBytes,
 ) -> Result<(StatusCode, Json<AcceptedBody>), Problem> {
     let message = Message::parse(body).map_err(Refusal::from)?;
-    let accepted = idempotency::group_send(app, group, message, key).await?;
+    let accepted = idempotency::group_send(app, by, group, message, key).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted.into())))
 }
 
@@ -125,8 +129,9 @@ pub(super) async fn take(
         (status = 400, description = "`bad_request`"),
     )
 )]
-pub(super) async fn list(State(app): State<App>, uri: Uri) -> Result<Json<Groups>, Problem> {
+pub(super) async fn list(State(app): State<App>, Asked(by): Asked, uri: Uri) -> Result<Json<Groups>, Problem> {
     let params = Params::parse(&uri, &["prefix", "limit", "after"])?;
+    by.caller.check_list(params.text("prefix").unwrap_or_default())?;
     let limit = params.limit()?;
     let mut groups = app.layer.groups(params.text("prefix").unwrap_or_default(), params.text("after"), limit + 1);
     let next = next_page(&mut groups, limit, |(group, _)| group.to_string());
@@ -149,7 +154,13 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Result<Json<Groups
         (status = 422, description = "`invalid_name`"),
     )
 )]
-pub(super) async fn one(State(app): State<App>, InGroup(group): InGroup, uri: Uri) -> Result<Json<GroupBody>, Problem> {
+pub(super) async fn one(
+    State(app): State<App>,
+    Asked(by): Asked,
+    InGroup(group): InGroup,
+    uri: Uri,
+) -> Result<Json<GroupBody>, Problem> {
+    by.caller.check_subscribe(&group)?;
     Params::parse(&uri, &[])?;
     let keeps_history = app.layer.config().rule_of(group.as_str()).is_some_and(|rule| rule.history.is_some());
     let _open = if keeps_history { Some(app.layer.open(&group).await.map_err(dispatch::refusal)?) } else { None };
@@ -177,9 +188,11 @@ pub(super) async fn one(State(app): State<App>, InGroup(group): InGroup, uri: Ur
 )]
 pub(super) async fn members(
     State(app): State<App>,
+    Asked(by): Asked,
     InGroup(group): InGroup,
     uri: Uri,
 ) -> Result<Json<Members>, Problem> {
+    by.caller.check_subscribe(&group)?;
     let params = Params::parse(&uri, &["limit", "after"])?;
     let limit = params.limit()?;
     let mut members = app.layer.members(&group, params.text("after"), limit + 1).unwrap_or_default();

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::access::Asked;
 use super::params::Params;
 use super::path::InGroup;
 use super::problem::Problem;
@@ -83,7 +84,13 @@ impl Serialize for Messages {
         (status = 503, description = "`unavailable`: the broker cannot be reached"),
     )
 )]
-pub(super) async fn read(State(app): State<App>, InGroup(group): InGroup, uri: Uri) -> Result<Json<History>, Problem> {
+pub(super) async fn read(
+    State(app): State<App>,
+    Asked(by): Asked,
+    InGroup(group): InGroup,
+    uri: Uri,
+) -> Result<Json<History>, Problem> {
+    by.caller.check_subscribe(&group)?;
     let params = Params::parse(&uri, &["after", "epoch", "limit"])?;
     let after = params.whole("after", 0..=u64::MAX)?.unwrap_or(0);
     let epoch = params.text("epoch");

@@ -9,6 +9,7 @@ use http::request::Parts;
 
 use super::problem::Problem;
 use crate::app::App;
+use crate::auth::By;
 use crate::jobs::ReplyTo;
 
 const HEADER: &str = "idempotency-key";
@@ -57,22 +58,24 @@ impl RequestKey {
 /// `group_send`, once for each key.
 pub(super) async fn group_send(
     app: &App,
+    by: &By,
     group: GroupName,
     message: Message,
     key: Option<Key>,
 ) -> Result<Accepted, Refusal> {
-    app.group_send(&group, message, key.as_ref().map(|Key(key)| key.as_str())).await
+    app.group_send(by, &group, message, key.as_ref().map(|Key(key)| key.as_str())).await
 }
 
 /// `send`, once for each key.
 pub(super) async fn send(
     app: &App,
+    by: &By,
     channel: ChannelName,
     message: Message,
     key: Option<Key>,
 ) -> Result<Accepted, Refusal> {
     let (dispatch, body) = (app.dispatch.clone(), message.raw().clone());
-    let scope = format!("channel {channel}");
+    let scope = format!("{}channel {channel}", by.caller.scope());
     let run = async move {
         let message_id = dispatch.send(&channel, message).await?;
         let (jobs, existing) = (Vec::new(), false);
@@ -85,16 +88,19 @@ pub(super) async fn send(
 }
 
 /// A named query as a job that nobody is told of, once for each key.
-pub(super) async fn query(app: &App, name: String, params: RawObject, key: Option<Key>) -> Result<Accepted, Refusal> {
-    let Some(Key(key)) = key else { return app.dispatch.query(&name, &params, ReplyTo::Nobody, None).await };
-    let (dispatch, body) = (app.dispatch.clone(), params.raw().clone());
-    let scope = format!("query {name}");
+pub(super) async fn query(
+    app: &App,
+    by: &By,
+    name: String,
+    params: RawObject,
+    key: Option<Key>,
+) -> Result<Accepted, Refusal> {
+    let Some(Key(key)) = key else { return app.dispatch.query(by, &name, &params, ReplyTo::Nobody, None).await };
+    let (dispatch, by, body) = (app.dispatch.clone(), by.clone(), params.raw().clone());
+    let scope = format!("{}query {name}", by.caller.scope());
     app.idempotency
-        .once(
-            &scope,
-            &key,
-            &body,
-            |key| async move { dispatch.query(&name, &params, ReplyTo::Nobody, Some(key)).await },
-        )
+        .once(&scope, &key, &body, |key| async move {
+            dispatch.query(&by, &name, &params, ReplyTo::Nobody, Some(key)).await
+        })
         .await
 }

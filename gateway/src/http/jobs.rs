@@ -7,6 +7,7 @@ use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::access::{self, Asked};
 use super::body::{self, JsonBytes};
 use super::params::{Params, next_page};
 use super::path::OfJob;
@@ -107,8 +108,14 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Result<Json<JobLis
         (status = 503, description = "`unavailable`, with `Retry-After`"),
     )
 )]
-pub(super) async fn one(State(app): State<App>, OfJob(id): OfJob, uri: Uri) -> Result<Json<JobRecord>, Problem> {
+pub(super) async fn one(
+    State(app): State<App>,
+    Asked(by): Asked,
+    OfJob(id): OfJob,
+    uri: Uri,
+) -> Result<Json<JobRecord>, Problem> {
     let params = Params::parse(&uri, &["wait"])?;
+    access::check_job(&app, &by, id).await?;
     let wait = asked_wait(&params, app.config.limits.wait_timeout.0)?;
     let record = app.wait(id, wait).await.map_err(Refusal::from)?;
     record.map(Json).ok_or_else(|| no_such_job(id))
@@ -130,8 +137,12 @@ pub(super) async fn one(State(app): State<App>, OfJob(id): OfJob, uri: Uri) -> R
         (status = 503, description = "`unavailable`, with `Retry-After`"),
     )
 )]
-pub(super) async fn cancel(State(app): State<App>, OfJob(id): OfJob) -> Result<(StatusCode, Json<JobRecord>), Problem> {
-    app.dispatch.cancel(id).await?;
+pub(super) async fn cancel(
+    State(app): State<App>,
+    Asked(by): Asked,
+    OfJob(id): OfJob,
+) -> Result<(StatusCode, Json<JobRecord>), Problem> {
+    app.dispatch.cancel(&by, id).await?;
     let record = app.jobs.get(id).await.map_err(Refusal::from)?;
     record.map(|record| (StatusCode::ACCEPTED, Json(record))).ok_or_else(|| no_such_job(id))
 }
@@ -181,6 +192,6 @@ pub(super) async fn redrive(State(app): State<App>, JsonBytes(body): JsonBytes) 
     Ok(Json(Redriven { redriven }))
 }
 
-fn no_such_job(id: JobId) -> Problem {
+pub(super) fn no_such_job(id: JobId) -> Problem {
     Problem::new(ErrorCode::NotFound, format!("there is no job {id}; it may have ended longer ago than it is kept"))
 }

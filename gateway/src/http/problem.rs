@@ -8,7 +8,7 @@
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use groupcast_protocol::{ErrorCode, Refusal};
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
@@ -116,6 +116,10 @@ impl From<Refusal> for Problem {
         let mut headers = Vec::new();
         if matches!(status_and_title(refusal.code).0.as_u16(), 429 | 503 | 507) {
             headers.push((RETRY_AFTER, RETRY_AFTER_SECONDS.into()));
+        }
+        // RFC 9110, section 11.6.1: whoever is told 401 is told by what he may come in.
+        if refusal.code == ErrorCode::Unauthenticated {
+            headers.push((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
         }
         Self { refusal, headers }
     }

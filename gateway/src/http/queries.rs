@@ -9,6 +9,7 @@ use groupcast_protocol::{ErrorCode, Refusal};
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::access::Asked;
 use super::body::JsonBytes;
 use super::idempotency::{self, RequestKey};
 use super::path::OfQuery;
@@ -46,12 +47,13 @@ use crate::jobs::JobRecord;
 )]
 pub(super) async fn run(
     State(app): State<App>,
+    Asked(by): Asked,
     OfQuery(name): OfQuery,
     RequestKey(key): RequestKey,
     headers: HeaderMap,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, Problem> {
-    let accepted = idempotency::query(&app, name, params(body)?, key).await.map_err(absent)?;
+    let accepted = idempotency::query(&app, &by, name, params(body)?, key).await.map_err(absent)?;
     let lost = || Problem::new(ErrorCode::Unavailable, "the query's job cannot be found again; run the query again");
     let id = accepted.jobs.first().ok_or_else(lost)?.id;
     let wait = preferred_wait(&headers, app.config.limits.wait_timeout.0);

@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::accept;
+use super::access::{self, Asked};
 use super::params::Params;
 use super::path::OfJob;
 use super::problem::Problem;
@@ -77,6 +78,7 @@ pub(super) struct ResultRows {
 )]
 pub(super) async fn read(
     State(app): State<App>,
+    Asked(by): Asked,
     OfJob(id): OfJob,
     headers: HeaderMap,
     uri: Uri,
@@ -85,6 +87,7 @@ pub(super) async fn read(
     let offset = params.whole("offset", 0..=u64::MAX)?.unwrap_or(0);
     let limit = params.whole("limit", 1..=u64::MAX)?.unwrap_or(u64::MAX);
     let format = params.text("format");
+    access::check_job(&app, &by, id).await?;
     let mut response = match app.jobs.read_result(id, offset, limit).await.map_err(Refusal::from)? {
         StoredResult::Rows(rows) => render_rows(id, &rows, choose(format, &headers, ROW_FORMATS)?)?,
         StoredResult::Json(json) => {

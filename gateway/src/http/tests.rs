@@ -1,5 +1,6 @@
 //! The routes, called without sockets; layer, jobs and consumers are the real ones.
 
+mod access;
 mod fixture;
 mod jobs;
 mod openapi;

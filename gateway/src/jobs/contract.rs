@@ -9,7 +9,7 @@ use groupcast_protocol::{GroupName, JobId, Message};
 use super::backend::Backend;
 use super::counters::Counters;
 use super::error::JobsError;
-use super::new_job::{NewJob, ReplyTo};
+use super::new_job::{Asker, NewJob, ReplyTo};
 use super::once::{Once, Told};
 use super::queue::{
     CancelOutcome, ClaimAsk, Claimed, DeadLetters, Filter, Finish, Finished, How, Lease, LeaseState, RedriveFilter,
@@ -61,6 +61,7 @@ contract!(
     a_refused_request_leaves_no_key,
     a_tick_is_noted_once_with_its_jobs,
     a_tick_without_room_for_its_jobs_is_not_noted,
+    whose_a_job_is_is_kept,
     lists_are_newest_first,
     a_paused_consumer_claims_nothing,
     dead_jobs_are_counted_by_reason,
@@ -88,6 +89,16 @@ async fn a_job_is_handed_out_once_and_ends_well(rig: Rig) {
     assert_eq!(settled.record, record);
     assert_eq!((record.state, record.result.as_ref(), record.elapsed_ms()), (JobState::Succeeded, Some(&info()), 12));
     assert_eq!((record.durability, record.error), (rig.durability, None));
+}
+
+async fn whose_a_job_is_is_kept(rig: Rig) {
+    let asked_by = |user: &str| Some(Asker { user: Some(user.to_owned()) });
+    for asker in [None, Some(Asker { user: None }), asked_by("alice"), asked_by("\u{0}\"é\u{2028}")] {
+        let id = rig.enqueue(NewJob { asker: asker.clone(), ..job() }).await;
+        assert_eq!(rig.record(id).await.asker, asker);
+        let claimed = rig.claim_one().await;
+        assert_eq!(rig.accepted(&claimed, How::Succeeded(info())).await.record.asker, asker);
+    }
 }
 
 async fn higher_priority_goes_first_then_age(rig: Rig) {

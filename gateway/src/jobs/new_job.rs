@@ -17,6 +17,13 @@ pub enum ReplyTo {
     Nobody,
 }
 
+/// Who asked for a job, as far as a token or the lack of one tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asker {
+    /// The user; `None`: somebody without a token.
+    pub user: Option<String>,
+}
+
 /// Work to be stored: made by `consumer::Claims` from a message, or for `POST /v1/queries`.
 #[derive(Debug, Clone)]
 pub struct NewJob {
@@ -44,6 +51,8 @@ pub struct NewJob {
     pub coalesce_key: Option<String>,
     /// How many jobs it is away from a client's message: 0 unless a consumer is fed by another one.
     pub hops: u8,
+    /// The user whose job it is; `None`: no user's.
+    pub asker: Option<Asker>,
 }
 
 impl NewJob {
@@ -62,6 +71,7 @@ impl NewJob {
             unique_key: None,
             coalesce_key: None,
             hops: 0,
+            asker: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use groupcast_protocol::JobId;
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
+use super::new_job::Asker;
 use crate::clock;
 use crate::config::consumer::Durability;
 
@@ -191,6 +192,9 @@ pub struct JobRecord {
     /// What its acceptance survives.
     #[schema(value_type = String)]
     pub durability: Durability,
+    /// Whose it is; nobody is told.
+    #[serde(skip)]
+    pub asker: Option<Asker>,
 }
 
 impl JobRecord {
@@ -242,6 +246,7 @@ mod tests {
                 age_ms: None,
             }),
             durability: Durability::Disk,
+            asker: None,
         };
         let text = serde_json::to_string(&record).expect("a record is JSON");
         assert_eq!(

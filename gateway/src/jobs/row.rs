@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use groupcast_protocol::{JobId, Message};
 
-use super::new_job::{NewJob, ReplyTo};
+use super::new_job::{Asker, NewJob, ReplyTo};
 use super::queue::{CancelOutcome, Claimed, Filter, How, Lease, LeaseState, RedriveFilter, Settled};
 use super::record::{ErrorClass, JobError, JobRecord, JobState, Progress, ResultInfo};
 use super::results::ResultKey;
@@ -49,6 +49,7 @@ pub(crate) struct Row {
     /// Where the result is, if another job stored it.
     pub(crate) shared_result: Option<ResultKey>,
     pub(crate) event_pending: bool,
+    pub(crate) asker: Option<Asker>,
 }
 
 impl Row {
@@ -85,6 +86,7 @@ impl Row {
             result: None,
             shared_result: None,
             event_pending: false,
+            asker: job.asker.clone(),
         }
     }
 
@@ -272,6 +274,7 @@ impl Row {
             error: self.error.clone(),
             result: self.result.clone(),
             durability: self.durability,
+            asker: self.asker.clone(),
         }
     }
 

@@ -8,9 +8,10 @@ use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use groupcast_protocol::frame::{Accepted, Command};
 use groupcast_protocol::session::{Answer, Session, Ticket};
-use groupcast_protocol::{ChannelName, ErrorCode, GroupName, JobId, Position, Refusal};
+use groupcast_protocol::{ErrorCode, GroupName, JobId, Position, Refusal};
 
 use crate::app::App;
+use crate::auth::By;
 use crate::history::{self, Ask};
 use crate::jobs::ReplyTo;
 
@@ -22,8 +23,7 @@ type Running = Pin<Box<dyn Future<Output = (bool, Outcome)>>>;
 /// The commands of one connection that are under way. At most as many as the session lets in flight.
 pub(super) struct Commands {
     app: App,
-    channel: ChannelName,
-    waiting: VecDeque<(Ticket, Command)>,
+    waiting: VecDeque<(By, Ticket, Command)>,
     running: FuturesUnordered<Running>,
     /// A message is on its way to the layer. The next one waits for it, so that one sender's order is kept; jobs
     /// that are being stored are not waited for, so that they share a commit.
@@ -38,10 +38,9 @@ pub(super) struct Commands {
 const ASKED_MAX: usize = 64;
 
 impl Commands {
-    pub(super) fn new(app: App, channel: ChannelName) -> Self {
+    pub(super) fn new(app: App) -> Self {
         Self {
             app,
-            channel,
             waiting: VecDeque::new(),
             running: FuturesUnordered::new(),
             publishing: false,
@@ -61,12 +60,12 @@ impl Commands {
         !self.working.is_empty()
     }
 
-    /// Takes a command; its outcome comes by [`Commands::next`].
-    pub(super) fn start(&mut self, ticket: Ticket, command: Command) {
+    /// Takes a command of whoever the connection is at this moment; its outcome comes by [`Commands::poll_next`].
+    pub(super) fn start(&mut self, by: By, ticket: Ticket, command: Command) {
         if self.makes_jobs(&command) {
             self.working.push_back(ticket);
         }
-        self.waiting.push_back((ticket, command));
+        self.waiting.push_back((by, ticket, command));
         self.start_waiting();
     }
 
@@ -95,7 +94,7 @@ impl Commands {
         Some(async move {
             for job in asked {
                 // Most have ended; that is no error, and nobody is there to be told.
-                drop(app.dispatch.cancel(job).await);
+                drop(app.dispatch.cancel(&By::gateway(), job).await);
             }
         })
     }
@@ -111,11 +110,11 @@ impl Commands {
 
     fn start_waiting(&mut self) {
         while !self.publishing
-            && let Some((ticket, command)) = self.waiting.pop_front()
+            && let Some((by, ticket, command)) = self.waiting.pop_front()
         {
             self.publishing = self.publishes(&command);
-            let (publishing, app, channel) = (self.publishing, self.app.clone(), self.channel.clone());
-            let run = async move { (publishing, (ticket, execute(&app, channel, command).await)) };
+            let (publishing, app) = (self.publishing, self.app.clone());
+            let run = async move { (publishing, (ticket, execute(&app, &by, command).await)) };
             self.running.push(Box::pin(run));
         }
     }
@@ -136,24 +135,30 @@ impl Commands {
     }
 }
 
-async fn execute(app: &App, channel: ChannelName, command: Command) -> Result<Answer, Refusal> {
+async fn execute(app: &App, by: &By, command: Command) -> Result<Answer, Refusal> {
     match command {
         Command::GroupSend { group, message, idempotency_key } => {
-            app.group_send(&group, message, idempotency_key.as_deref()).await.map(Answer::Accepted)
+            app.group_send(by, &group, message, idempotency_key.as_deref()).await.map(Answer::Accepted)
         }
         Command::Query { name, params } => {
-            app.dispatch.query(&name, &params, ReplyTo::Channel(channel), None).await.map(Answer::Accepted)
+            let reply = by.channel.clone().map_or(ReplyTo::Nobody, ReplyTo::Channel);
+            app.dispatch.query(by, &name, &params, reply, None).await.map(Answer::Accepted)
         }
-        Command::Cancel { job } => app.dispatch.cancel(job).await.map(|()| Answer::Cancelled),
-        Command::Members { group } => Ok(members(app, &group)),
-        Command::History { group, after, limit } => history(app, &group, after.as_ref(), limit).await,
-        Command::Authenticate { .. } => {
-            let why = "this gateway takes no tokens: it has no [auth] section, and everybody on this machine may do everything";
-            Err(Refusal::new(ErrorCode::BadRequest, why))
+        Command::Cancel { job } => app.dispatch.cancel(by, job).await.map(|()| Answer::Cancelled),
+        Command::Members { group } => {
+            by.caller.check_subscribe(&group)?;
+            Ok(members(app, &group))
         }
-        // The driver has the shard and does these itself.
-        Command::Subscribe { .. } | Command::SubscribeQuery { .. } | Command::Unsubscribe { .. } => {
-            Err(Refusal::new(ErrorCode::Internal, "a subscription did not reach its shard"))
+        Command::History { group, after, limit } => {
+            by.caller.check_subscribe(&group)?;
+            history(app, &group, after.as_ref(), limit).await
+        }
+        // The driver has the shard and the connection's rights, and does these itself.
+        Command::Subscribe { .. }
+        | Command::SubscribeQuery { .. }
+        | Command::Unsubscribe { .. }
+        | Command::Authenticate { .. } => {
+            Err(Refusal::new(ErrorCode::Internal, "a command did not reach the driver of its connection"))
         }
     }
 }

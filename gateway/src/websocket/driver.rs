@@ -4,6 +4,7 @@
 //! [`Connection::turn`]. Most connections sleep most of the time, so nothing here is larger than a sleeper needs: what is
 //! read into, counted by and bounded by is the thread's.
 
+mod access;
 mod input;
 mod open;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use groupcast_protocol::websocket::reader::Reader;
 use groupcast_protocol::{ChannelName, Format, GroupName, Position, RawObject, Refusal, websocket};
 use tokio::time::{Instant, timeout};
 
+use self::access::Access;
 use self::input::Unread;
 use super::commands::Commands;
 use super::socket::Socket;
@@ -63,6 +65,7 @@ struct Connection {
     reader: Reader,
     unread: Unread,
     session: Session,
+    access: Access,
     /// There while any are under way.
     commands: Option<Box<Commands>>,
     /// There while a subscription waits for its group.
@@ -109,11 +112,13 @@ enum State {
 impl Connection {
     fn open(local: Rc<Local>, stream: Stream, already_read: &[u8], opening: Opening) -> Result<Self, LayerError> {
         let socket = Rc::new(Socket::new(stream));
-        let origin = Origin { peer: opening.peer, user: None, connected_at: clock::now_ms() };
+        let access = Access::new(opening.caller);
+        let user = access.user().map(str::to_owned);
+        let origin = Origin { peer: opening.peer, user: user.clone(), connected_at: clock::now_ms() };
         let format = if opening.deflate { Format::Deflated } else { Format::WebSocket };
         let (slot, channel) = local.shard.borrow_mut().connect(socket.clone(), format, origin)?;
         let limits = local.websockets.session_limits.clone();
-        let mut session = Session::new(channel.clone(), None, limits, std::time::Instant::now());
+        let mut session = Session::new(channel.clone(), user, limits, std::time::Instant::now());
         if opening.echo {
             // `welcome` is of a protocol that is not spoken then.
             while session.poll().is_some() {}
@@ -133,6 +138,7 @@ impl Connection {
             reader: Reader::default(),
             unread: Unread::new(already_read),
             session,
+            access,
             commands: None,
             opening: None,
             channel,
@@ -276,8 +282,10 @@ impl Connection {
             }
             Output::Execute(ticket, Command::Unsubscribe { group }) => {
                 self.local.shard.borrow_mut().unsubscribe(self.slot, &group);
+                self.access.left(&group);
                 self.session.complete(ticket, Ok(Answer::Unsubscribed));
             }
+            Output::Execute(ticket, Command::Authenticate { token }) => self.authenticate(ticket, &token),
             Output::Execute(ticket, command) => self.start(ticket, command),
             Output::Close(code, reason) => {
                 self.close_code = code.as_u16();
@@ -292,8 +300,9 @@ impl Connection {
     }
 
     fn start(&mut self, ticket: Ticket, command: Command) {
-        let new = || Box::new(Commands::new(self.local.app.clone(), self.channel.clone()));
-        self.commands.get_or_insert_with(new).start(ticket, command);
+        let by = self.by();
+        let new = || Box::new(Commands::new(self.local.app.clone()));
+        self.commands.get_or_insert_with(new).start(by, ticket, command);
     }
 
     /// The cursor is set and `subscribed` queued in the same turn, so no message can come before it.
@@ -306,6 +315,7 @@ impl Connection {
     fn subscribe_query(&mut self, ticket: Ticket, query: &str, params: &RawObject) {
         match self.follow(query, params) {
             Ok((group, state)) => {
+                self.access.follows(&group, query);
                 self.session.complete(ticket, Ok(Answer::SubscribedQuery { group }));
                 state.into_iter().for_each(|frame| self.session.forward(frame));
             }
@@ -314,6 +324,7 @@ impl Connection {
     }
 
     fn follow(&self, query: &str, params: &RawObject) -> Result<(GroupName, Vec<Bytes>), Refusal> {
+        self.access.check_query(query)?;
         let question = self.local.app.live.ask(query, params)?;
         self.session.check_new(question.group())?;
         let state = self.local.follow(self.slot, &question)?;
@@ -345,8 +356,14 @@ impl Connection {
                     tracing::debug!(%error, "a socket broke");
                     self.state = State::Cut;
                 }
-                Signal::Added(group) => self.session.added(group),
-                Signal::Removed(group) => self.session.removed(&group),
+                Signal::Added(group) => {
+                    self.access.added(&group);
+                    self.session.added(group);
+                }
+                Signal::Removed(group) => {
+                    self.access.left(&group);
+                    self.session.removed(&group);
+                }
                 Signal::Kicked => self.session.close(CloseCode::Policy, "disconnected by an operator"),
                 Signal::Closing => self.tell_closing(),
                 Signal::Drain(spread) => self.drain(spread),

@@ -25,7 +25,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::driver::drive;
 use crate::app::App;
+use crate::auth::Caller;
+use crate::clock;
 use crate::config::Role;
+use crate::http::access;
 use crate::http::problem::Problem;
 use crate::server::shard::{Arrival, Local};
 use crate::server::{Busy, Guarded, Peer, Place};
@@ -47,6 +50,8 @@ pub(crate) struct Upgrade {
 
 /// What a client asked for in its request line.
 pub(crate) struct Opening {
+    /// Who opens it.
+    pub(crate) caller: Caller,
     /// Groups to subscribe to at once, and where to go on.
     pub(crate) groups: Vec<(GroupName, Option<Position>)>,
     /// The other end's address.
@@ -99,7 +104,7 @@ pub(crate) async fn take_over(local: Rc<Local>, upgrade: Upgrade) {
 /// `GET /ws`, and `CONNECT` over HTTP/2.
 ///
 /// # Errors
-/// 400 for a malformed handshake, 403 for a foreign origin, 422 for a bad `?group=`, 426 without an upgrade, 503 when
+/// 400 for a malformed handshake, 401 for a token that is not valid, 403 for a foreign origin or a group that is not granted, 422 for a bad `?group=`, 426 without an upgrade, 503 when
 /// the gateway drains or has no room.
 pub(crate) async fn upgrade(
     State(app): State<App>,
@@ -163,19 +168,22 @@ pub(crate) fn accept<B>(
         Way::Http2 => None,
     };
     let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    let named = match websocket::offer(offered) {
-        Offer::Nothing if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) => false,
+    let (named, token) = match websocket::offer(offered) {
+        Offer::Nothing if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) => (false, None),
         Offer::Nothing | Offer::Others => {
             return Err(bad("of the subprotocols that the client offers none is spoken here; offer `groupcast.v1`"));
         }
-        Offer::Ours { token: _ } => true,
+        Offer::Ours { token } => (true, token),
     };
+    let caller = identify(app, headers, token)?;
     let groups = groups(request.uri(), app.config.limits.subscriptions_per_connection)?;
+    groups.iter().try_for_each(|(group, _)| caller.check_subscribe(group))?;
     if app.health.is_draining() {
         return Err(Problem::new(ErrorCode::Unavailable, "the gateway is about to restart; connect again in a moment"));
     }
     let extensions = if app.config.server.compression { extensions(headers) } else { None };
     let opening = Opening {
+        caller,
         groups,
         peer: address.ip().to_string(),
         place: place.of_stream(request.version())?,
@@ -239,6 +247,16 @@ fn way<B>(request: &Request<B>) -> Result<Way, Problem> {
             })
         }
     }
+}
+
+/// Who opens a socket: by the header, or where a page cannot send one by the subprotocol beside ours. Who shows nothing may
+/// do so later.
+fn identify(app: &App, headers: &HeaderMap, token: Option<&str>) -> Result<Caller, Problem> {
+    let Some(token) = token.filter(|_| app.auth.is_on()) else { return access::identify(app, headers) };
+    if access::bearer(headers)?.is_some() {
+        return Err(bad("a token is shown by `Authorization` and by subprotocol; show one"));
+    }
+    Ok(app.auth.identify(Some(token), clock::now_ms())?)
 }
 
 fn extensions(headers: &HeaderMap) -> Option<String> {

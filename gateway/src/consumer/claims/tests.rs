@@ -23,7 +23,8 @@ fn group_and_type_decide() {
         ("room.1", r#"{"type":"resize"}"#, &["images", "audit"]),
         ("room", r#"{"type":"resize"}"#, &[]),
     ] {
-        let jobs = claims().claim(&group(group_name), &message(json), ReplyTo::Nobody).expect("claimed");
+        let jobs =
+            claims().claim(&By::gateway(), &group(group_name), &message(json), ReplyTo::Nobody).expect("claimed");
         let found: Vec<_> = jobs.iter().map(|claimed| claimed.job.consumer.as_str()).collect();
         assert_eq!(found, consumers, "{group_name} {json}");
         assert_eq!(claims().is_work(&group(group_name), &message(json)), !consumers.is_empty());
@@ -71,6 +72,7 @@ fn a_wrong_field_is_named() {
         assert!(refused.message.contains(named), "{fields}: {refused}");
     }
     let report = claims().claim(
+        &By::gateway(),
         &group("my_group"),
         &message(r#"{"type":"generate_report","queryset_id":7,"format":"pdf"}"#),
         ReplyTo::Nobody,
@@ -90,7 +92,8 @@ fn unknown_queries_list_the_known_ones() {
 #[test]
 fn events_feed_only_consumers_that_ask_for_them() {
     let claim = |json: &str| {
-        let jobs = claims().claim(&group("my_group"), &message(json), ReplyTo::Nobody).expect("claimed");
+        let jobs =
+            claims().claim(&By::gateway(), &group("my_group"), &message(json), ReplyTo::Nobody).expect("claimed");
         jobs.iter().map(|claimed| (claimed.job.consumer.clone(), claimed.job.hops)).collect::<Vec<_>>()
     };
     assert_eq!(claim(r#"{"type":"job.result","job":"x"}"#), [("chained".to_owned(), 1)]);
@@ -103,18 +106,18 @@ fn events_feed_only_consumers_that_ask_for_them() {
 #[test]
 fn a_query_by_name_is_a_job_of_the_consumer_that_runs_queries() {
     let params: Box<RawValue> = serde_json::from_str(r#"{"origin":"EWR"}"#).expect("JSON");
-    let job = claims().query("worst", Some(&params), ReplyTo::Nobody).expect("claimed");
+    let job = claims().query(&By::gateway(), "worst", Some(&params), ReplyTo::Nobody).expect("claimed");
     assert_eq!(job.consumer, "queries");
     let expected = r#"{"type":"execute_query","query":"worst","params":{"origin":"EWR"}}"#;
     assert_eq!(job.message.as_str(), expected);
-    assert!(claims().query("worst", None, ReplyTo::Nobody).is_ok());
+    assert!(claims().query(&By::gateway(), "worst", None, ReplyTo::Nobody).is_ok());
     let code = |name, json: &str| {
         let params: Box<RawValue> = serde_json::from_str(json).expect("JSON");
-        claims().query(name, Some(&params), ReplyTo::Nobody).expect_err("refused").code
+        claims().query(&By::gateway(), name, Some(&params), ReplyTo::Nobody).expect_err("refused").code
     };
     assert_eq!(code("nothing", "{}"), ErrorCode::UnknownQuery);
     assert_eq!(code("worst", "[]"), ErrorCode::BadParams);
-    let none = Claims::new(&[], queries()).expect("valid").query("worst", None, ReplyTo::Nobody);
+    let none = Claims::new(&[], queries()).expect("valid").query(&By::gateway(), "worst", None, ReplyTo::Nobody);
     assert_eq!(none.expect_err("refused").code, ErrorCode::NotFound);
 }
 
@@ -122,14 +125,18 @@ fn a_query_by_name_is_a_job_of_the_consumer_that_runs_queries() {
 fn who_asks_for_himself_always_shares_and_a_group_where_it_is_configured() {
     let params = |json: &str| -> Box<RawValue> { serde_json::from_str(json).expect("JSON") };
     let alone = |json: &str| {
-        claims().query("worst", Some(&params(json)), ReplyTo::Nobody).expect("claimed").coalesce_key.expect("a key")
+        claims()
+            .query(&By::gateway(), "worst", Some(&params(json)), ReplyTo::Nobody)
+            .expect("claimed")
+            .coalesce_key
+            .expect("a key")
     };
     assert_eq!(alone("{}"), alone(r#"{"origin":"JFK"}"#));
     assert_ne!(alone("{}"), alone(r#"{"origin":"LGA"}"#));
     let of = |kind: &str, fields: &str| {
         let message = message(&format!(r#"{{"type":"{kind}",{fields}}}"#));
         let group = group("shared");
-        claims().claim(&group, &message, ReplyTo::Nobody).expect("claimed").remove(0).job.coalesce_key
+        claims().claim(&By::gateway(), &group, &message, ReplyTo::Nobody).expect("claimed").remove(0).job.coalesce_key
     };
     let key = of("execute_query", r#""queryset_id":7"#);
     assert!(key.is_some());
@@ -161,7 +168,7 @@ fn a_bad_configuration_is_told_with_its_key() {
 }
 
 fn claim(json: &str) -> Result<Vec<Claimed>, Refusal> {
-    claims().claim(&group("my_group"), &message(json), ReplyTo::Group(group("my_group")))
+    claims().claim(&By::gateway(), &group("my_group"), &message(json), ReplyTo::Group(group("my_group")))
 }
 
 fn claims() -> Claims {

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::{Consumers, Drained, Setup};
+use crate::auth::By;
 use crate::config::Role;
 use crate::config::consumer::{ConsumerConfig, Durability, JobsConfig};
 use crate::config::query::{QueryConfig, SourceConfig};
@@ -587,7 +588,8 @@ impl Rig {
 
     async fn send(&self, json: &str) -> JobId {
         let group = GroupName::parse("my_group").expect("a name");
-        let claimed = self.claims.claim(&group, &message(json), ReplyTo::Group(group.clone())).expect("claimed");
+        let claimed =
+            self.claims.claim(&By::gateway(), &group, &message(json), ReplyTo::Group(group.clone())).expect("claimed");
         let jobs = claimed.into_iter().map(|claimed| claimed.job).collect();
         self.jobs.enqueue(jobs).await.expect("stored")[0].id
     }

@@ -12,12 +12,13 @@ use std::time::Duration;
 use groupcast_channel_layer::{Origin, Signal, Sink, Slot, Subscribed, Wrote};
 use groupcast_protocol::format::At;
 use groupcast_protocol::frame::{Recovery, ServerFrame};
-use groupcast_protocol::{ChannelName, Format, GroupName, Position, Refusal, sse};
+use groupcast_protocol::{ChannelName, ErrorCode, Format, GroupName, Position, Refusal, sse};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::ask::Groups;
 use super::pipe::{self, Reader, Writer};
+use crate::auth::Caller;
 use crate::clock;
 use crate::dispatch;
 use crate::live::Question;
@@ -41,6 +42,8 @@ pub(crate) struct Opening {
     pub(super) open: Vec<groupcast_channel_layer::Opened>,
     /// Queries to follow.
     pub(super) questions: Vec<Arc<Question>>,
+    /// Who asks: the stream ends with his token.
+    pub(super) caller: Caller,
     /// The other end's address.
     pub(super) peer: String,
     /// Its place among the connections that there may be.
@@ -63,7 +66,8 @@ pub(crate) async fn drive(local: Rc<Local>, opening: Opening) {
     let (outlet, body) = Outlet::new();
     let format =
         if opening.groups.len() + opening.questions.len() == 1 { Format::Events } else { Format::EventsOfMany };
-    let origin = Origin { peer: opening.peer, user: None, connected_at: clock::now_ms() };
+    let user = opening.caller.user().map(str::to_owned);
+    let origin = Origin { peer: opening.peer, user, connected_at: clock::now_ms() };
     let connected = local.shard.borrow_mut().connect(outlet.clone(), format, origin);
     let (slot, channel) = match connected {
         Ok(connected) => connected,
@@ -72,8 +76,12 @@ pub(crate) async fn drive(local: Rc<Local>, opening: Opening) {
     };
     let beat = Instant::now() + local.app.config.limits.ping_interval.0;
     let state = State::Open;
+    let until = opening.caller.expires_ms().and_then(|expires_ms| {
+        Instant::now().checked_add(Duration::from_millis(expires_ms.saturating_sub(clock::now_ms())))
+    });
+    let place = opening.place;
     let stream =
-        Stream { local, outlet, format, slot, state, beat, told: false, stalled_since: None, _place: opening.place };
+        Stream { local, outlet, format, slot, state, beat, until, told: false, stalled_since: None, _place: place };
     if let Err(refusal) = stream.begin(&opening.groups, &opening.questions) {
         stream.local.shard.borrow_mut().disconnect(slot);
         return drop(opening.answer.send(Err(refusal)));
@@ -93,6 +101,8 @@ struct Stream {
     state: State,
     /// When the next heartbeat is due.
     beat: Instant,
+    /// When the token ends that opened it.
+    until: Option<Instant>,
     /// The client knows that the process is about to end.
     told: bool,
     /// Since when bytes wait in the pipe and none are read.
@@ -208,7 +218,7 @@ impl Stream {
             State::Draining(at) | State::Ending(at) => Some(at),
         };
         let stalled = self.stalled_since.map(|since| since + self.local.app.config.limits.write_timeout.0);
-        [own, stalled].into_iter().flatten().fold(self.beat, Instant::min)
+        [own, stalled, self.until].into_iter().flatten().fold(self.beat, Instant::min)
     }
 
     fn on_time(&mut self) {
@@ -217,6 +227,9 @@ impl Stream {
         let (write_timeout, ping_interval) = (limits.write_timeout.0, limits.ping_interval.0);
         if self.stalled_since.is_some_and(|since| now >= since + write_timeout) {
             self.on_stall();
+        }
+        if self.until.is_some_and(|until| now >= until) {
+            self.on_expiry();
         }
         match self.state {
             State::Draining(at) if now >= at => self.end(),
@@ -229,6 +242,18 @@ impl Stream {
             if self.outlet.writer.has_room() && !self.has_ended() {
                 self.local.shard.borrow_mut().push(self.slot, sse::heartbeat());
             }
+        }
+    }
+
+    /// The client of a stream cannot show another token on it; it is told why it ends.
+    fn on_expiry(&mut self) {
+        self.until = None;
+        if !self.has_ended() {
+            let why = "the token has expired; open another stream with a new one";
+            let refusal = Refusal::new(ErrorCode::Unauthenticated, why);
+            let told = self.format.frame(&ServerFrame::Error { id: None, refusal }.encode());
+            self.local.shard.borrow_mut().push(self.slot, told);
+            self.end();
         }
     }
 

@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use tower::ServiceExt;
 
 use crate::app::{App, Parts};
-use crate::config::{Config, Sources};
+use crate::auth::Auth;
+use crate::config::{AuthConfig, Config, Sources};
 use crate::consumer::{self, Claims, Queries};
 use crate::dispatch::Dispatch;
 use crate::health::Health;
@@ -54,6 +55,16 @@ impl Api {
     }
 
     pub(super) async fn with(more: Router) -> Self {
+        Self::put_together(more, None).await
+    }
+
+    /// The same with `[auth]`.
+    pub(super) async fn guarded(auth: &AuthConfig) -> Self {
+        Self::put_together(Router::new(), Some(auth)).await
+    }
+
+    async fn put_together(more: Router, auth: Option<&AuthConfig>) -> Self {
+        let auth = Auth::new(auth).expect("good secrets");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("groupcast.toml");
         std::fs::write(&file, CONFIG).expect("the temporary folder is writable");
@@ -76,7 +87,7 @@ impl Api {
         };
         let health = Health::default().with_check("jobs", Arc::new(check));
         let idempotency = Idempotency::default();
-        let app = App::new(Parts { config, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
+        let app = App::new(Parts { config, auth, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
         Self { router: router(app.clone(), more), app, _inboxes: inboxes }
     }
 

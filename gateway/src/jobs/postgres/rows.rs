@@ -22,7 +22,7 @@ macro_rules! columns {
          job.deadline_at, job.tries, job.max_attempts, job.unique_key, job.hops, job.state, job.attempt, job.crashes,
          job.timeouts, job.token, job.lease_until, job.cancel_requested, job.enqueued_at, job.started_at,
          job.finished_at, job.progress, job.error_code, job.error_message, job.error_class, job.result,
-         job.event_pending, job.origin, job.coalesce_key, job.shared_result"
+         job.event_pending, job.origin, job.coalesce_key, job.shared_result, job.asker"
     };
 }
 pub(super) use columns;
@@ -65,14 +65,14 @@ impl<'a> FromSql<'a> for Uuid {
 /// were added.
 pub(super) async fn insert(tx: &Tx<'_>, rows: &[Row], origin: &str) -> Result<HashSet<JobId>, Failed> {
     let sql = "insert into job (id, consumer, message, reply_kind, reply_to, durability, priority, run_at, deadline_at,
-            tries, max_attempts, unique_key, hops, state, enqueued_at, origin, coalesce_key)
+            tries, max_attempts, unique_key, hops, state, enqueued_at, origin, coalesce_key, asker)
         select id, consumer, message, reply_kind, reply_to, durability, priority, run_at, deadline_at, tries,
-            max_attempts, unique_key, hops, state, enqueued_at, $16, coalesce_key
+            max_attempts, unique_key, hops, state, enqueued_at, $16, coalesce_key, asker
         from unnest($1::uuid[], $2::text[], $3::bytea[], $4::smallint[], $5::text[], $6::smallint[], $7::integer[],
             $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bytea[], $13::smallint[], $14::smallint[],
-            $15::bigint[], $17::text[]) with ordinality as fresh (id, consumer, message, reply_kind, reply_to,
+            $15::bigint[], $17::text[], $18::text[]) with ordinality as fresh (id, consumer, message, reply_kind, reply_to,
             durability, priority, run_at, deadline_at, tries, max_attempts, unique_key, hops, state, enqueued_at,
-            coalesce_key, place)
+            coalesce_key, asker, place)
         order by place
         on conflict (consumer, unique_key) where state < 3 and unique_key is not null do nothing returning id";
     let replies: Vec<_> = rows.iter().map(|row| reply_parts(&row.reply_to)).collect();
@@ -97,6 +97,7 @@ pub(super) async fn insert(tx: &Tx<'_>, rows: &[Row], origin: &str) -> Result<Ha
                 &list(rows, |row| int(row.enqueued_at)),
                 &origin,
                 &list(rows, |row| row.coalesce_key.as_deref()),
+                &list(rows, |row| row.asker.as_ref().map(json)),
             ],
         )
         .await?;
@@ -183,6 +184,7 @@ pub(super) fn read(row: &SqlRow) -> Result<Kept, Failed> {
         event_pending: row.get(28),
         coalesce_key: row.get(30),
         shared_result: row.get::<_, Option<&[u8]>>(31).map(shared_result).transpose()?,
+        asker: from_json(row.get(32))?,
     };
     Ok(Kept { row: kept, origin: row.get(29) })
 }

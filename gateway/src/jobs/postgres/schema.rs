@@ -126,6 +126,10 @@ create table tick (
     due_ms bigint not null
 );
 ",
+    "
+-- Whose job it is, as JSON; none of a job that no user asked for.
+alter table job add column asker text;
+",
 ];
 
 /// Held while a layout is changed: several processes may start at once. The second half is the schema's.

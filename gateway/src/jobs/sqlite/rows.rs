@@ -26,7 +26,7 @@ pub(super) fn insert(conn: &Connection, row: &Row) -> rusqlite::Result<()> {
     conn.prepare_cached(
         "insert into job values (:id, :consumer, :kind, :message, :reply_kind, :reply_to, :durability, :priority,
             :run_at, :deadline_at, :tries, :max_attempts, :unique_key, :hops, :state, 0, 0, 0, 0, 0, 0, :enqueued_at,
-            null, null, null, null, null, null, null, 0, :coalesce_key, null)",
+            null, null, null, null, null, null, null, 0, :coalesce_key, null, :asker)",
     )?
     .execute(named_params! {
         ":id": row.id.to_bytes(),
@@ -46,6 +46,7 @@ pub(super) fn insert(conn: &Connection, row: &Row) -> rusqlite::Result<()> {
         ":hops": row.hops,
         ":state": state_code(row.state),
         ":enqueued_at": int(row.enqueued_at),
+        ":asker": row.asker.as_ref().map(json),
     })?;
     Ok(())
 }
@@ -116,6 +117,7 @@ pub(super) fn read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         result: from_json(row, "result")?,
         shared_result: shared_result(row)?,
         event_pending: row.get("event_pending")?,
+        asker: from_json(row, "asker")?,
     })
 }
 

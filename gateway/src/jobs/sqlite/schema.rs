@@ -74,4 +74,6 @@ create index once_expires on once (expires_at);
 ",
     // The last tick of each schedule.
     "create table tick (schedule text not null primary key, due_ms integer not null) strict;",
+    // Whose job it is, as JSON; none of a job that no user asked for.
+    "alter table job add column asker text;",
 ];

@@ -23,6 +23,9 @@ pub(super) struct Opening {
 impl Connection {
     /// Subscribes; later, when the group has to be waited for.
     pub(super) fn begin_subscription(&mut self, ticket: Ticket, group: GroupName, after: Option<Position>) {
+        if let Err(refusal) = self.access.check_subscribe(&group) {
+            return self.session.complete(ticket, Err(refusal));
+        }
         let layer = &self.local.app.layer;
         if let Some(_open) = layer.open_now(&group) {
             return self.subscribe(ticket, &group, after.as_ref());

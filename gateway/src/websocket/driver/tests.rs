@@ -9,6 +9,7 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::app::{App, Parts};
+use crate::auth::{Auth, Caller};
 use crate::config::Config;
 use crate::consumer::{Claims, Queries, QueryCache, Sources};
 use crate::dispatch::Dispatch;
@@ -55,13 +56,25 @@ async fn panic_and_look() {
     let dispatch = Dispatch::new(layer.clone(), claims, jobs.clone());
     let metrics = Arc::new(Metrics::new(layer.clone(), jobs.clone(), live.clone()));
     let (idempotency, health) = (Idempotency::default(), Health::default());
-    let app = App::new(Parts { config, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
+    let app = App::new(Parts {
+        config,
+        auth: Auth::default(),
+        layer,
+        jobs,
+        dispatch,
+        cache,
+        live,
+        idempotency,
+        metrics,
+        health,
+    });
     let (shard, _events) = inboxes.remove(0).open();
     let local = Rc::new(Local::new(app, shard));
 
     let (stream, mut client) = pair().await;
     let place = admission.enter(IpAddr::from([127, 0, 0, 1])).expect("there is room");
     let opening = Opening {
+        caller: Caller::Everybody,
         groups: vec![(GroupName::parse("g").expect("a good name"), None)],
         peer: "127.0.0.1".to_owned(),
         place,

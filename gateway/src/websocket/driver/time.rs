@@ -38,7 +38,15 @@ impl Connection {
             State::Open | State::Over | State::Cut => None,
         };
         let session = self.session.poll_timeout().map(Instant::from_std);
-        [own, self.stall_deadline(), self.message_deadline(), session].into_iter().flatten().min()
+        [own, self.access_deadline(), self.stall_deadline(), self.message_deadline(), session]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// As long as there is a session to be ended.
+    fn access_deadline(&self) -> Option<Instant> {
+        self.access.until().filter(|_| !self.session.is_closed())
     }
 
     fn stall_deadline(&self) -> Option<Instant> {
@@ -61,6 +69,7 @@ impl Connection {
         if self.message_deadline().is_some_and(|deadline| now >= deadline) {
             return self.session.close(CloseCode::Policy, "a message did not end in time");
         }
+        self.end_access(now);
         match self.state {
             State::Closing(at) | State::PeerClosed(at) if now >= at => self.state = State::Cut,
             State::Draining(at) if now >= at && self.session.is_idle() => {

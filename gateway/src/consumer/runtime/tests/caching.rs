@@ -45,7 +45,7 @@ async fn an_invalidated_result_is_not_given_again() {
 #[tokio::test]
 async fn what_runs_since_before_the_invalidation_serves_nobody_who_asks_after_it() {
     let rig = Rig::start().await;
-    let job = || rig.claims.query("endless", None, ReplyTo::Nobody).expect("claimed");
+    let job = || rig.claims.query(&By::gateway(), "endless", None, ReplyTo::Nobody).expect("claimed");
     let ask = async || rig.jobs.enqueue(vec![job()]).await.expect("stored")[0].id;
     let before = ask().await;
     rig.until(|| rig.sources.loads().any(|(_, load)| load == (1, 0))).await;

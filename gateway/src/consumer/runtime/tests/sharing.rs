@@ -51,7 +51,7 @@ async fn what_comes_while_it_runs_joins_although_no_slot_is_free() {
 #[tokio::test]
 async fn it_goes_on_until_the_last_asker_has_gone() {
     let rig = Rig::start().await;
-    let job = || rig.claims.query("endless", None, ReplyTo::Nobody).expect("claimed");
+    let job = || rig.claims.query(&By::gateway(), "endless", None, ReplyTo::Nobody).expect("claimed");
     let ids: Vec<_> = rig.jobs.enqueue(vec![job(), job(), job()]).await.expect("stored").iter().map(|t| t.id).collect();
     rig.until(|| rig.jobs.counters().coalesced.get() == 2).await;
     rig.until(|| rig.sources.loads().any(|(_, load)| load == (1, 0))).await;

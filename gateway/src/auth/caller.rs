@@ -1,0 +1,216 @@
+//! `Caller`: who asks, and what he may do. Every front door asks here.
+
+use std::sync::Arc;
+
+use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Refusal};
+
+use super::rights::Rights;
+use crate::jobs::{Asker, ReplyTo};
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// There is no `[auth]`: everybody may do everything.
+    Everybody,
+    /// Shows no credential.
+    Anonymous(Arc<Rights>),
+    /// A program of the team, by its API key.
+    Service(Arc<Service>),
+    /// Somebody with a token.
+    User(Arc<User>),
+}
+
+/// Who asks, and by which connection of his own, if by one that has a channel.
+#[derive(Debug, Clone)]
+pub struct By {
+    /// Who.
+    pub caller: Caller,
+    /// The channel of the connection.
+    pub channel: Option<ChannelName>,
+}
+
+impl By {
+    /// The gateway itself, and programs that embed it.
+    pub fn gateway() -> Self {
+        Self { caller: Caller::Everybody, channel: None }
+    }
+}
+
+/// A program of the team. It may do everything.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Service {
+    /// What its key is called, for logs and for keeping idempotency keys apart.
+    pub name: String,
+}
+
+/// Who a token names.
+#[derive(Debug, PartialEq, Eq)]
+pub struct User {
+    /// The claim `sub`.
+    pub name: String,
+    /// What the claims grant.
+    pub rights: Rights,
+    /// The claim `exp`, in milliseconds since 1970.
+    pub expires_ms: u64,
+}
+
+impl Caller {
+    /// The user that a token names.
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Self::User(user) => Some(&user.name),
+            Self::Everybody | Self::Anonymous(_) | Self::Service(_) => None,
+        }
+    }
+
+    /// When the credential is worth nothing any more, in milliseconds since 1970.
+    pub fn expires_ms(&self) -> Option<u64> {
+        match self {
+            Self::User(user) => Some(user.expires_ms),
+            Self::Everybody | Self::Anonymous(_) | Self::Service(_) => None,
+        }
+    }
+
+    /// Whether the caller can do nothing before it shows a credential.
+    pub fn has_to_authenticate(&self) -> bool {
+        matches!(self, Self::Anonymous(rights) if rights.are_none())
+    }
+
+    /// Refuses who can do nothing before he shows a credential.
+    ///
+    /// # Errors
+    /// `unauthenticated`.
+    pub fn check_known(&self) -> Result<(), Refusal> {
+        if self.has_to_authenticate() { Err(self.refusal("use this gateway")) } else { Ok(()) }
+    }
+
+    /// May subscribe to a group, see who is in it and read what it keeps.
+    ///
+    /// # Errors
+    /// `forbidden`; `unauthenticated` without a credential.
+    pub fn check_subscribe(&self, group: &GroupName) -> Result<(), Refusal> {
+        // What a live query's group carries is granted with the query, not by a name that nobody chose.
+        let granted = |rights: &Rights| !group.is_of_live_query() && rights.subscribe.allow(group.as_str());
+        self.check(granted, || format!("subscribe to group `{group}`"))
+    }
+
+    /// May send to a group.
+    ///
+    /// # Errors
+    /// As [`Caller::check_subscribe`].
+    pub fn check_send(&self, group: &GroupName) -> Result<(), Refusal> {
+        self.check(|rights| rights.send.allow(group.as_str()), || format!("send to group `{group}`"))
+    }
+
+    /// May run a named query, and follow it.
+    ///
+    /// # Errors
+    /// As [`Caller::check_subscribe`].
+    pub fn check_query(&self, name: &str) -> Result<(), Refusal> {
+        self.check(|rights| rights.query.allow(name), || format!("run query `{}`", shown(name)))
+    }
+
+    /// May have the events of a job sent there. `own` is the channel of the connection that asks.
+    ///
+    /// # Errors
+    /// As [`Caller::check_subscribe`].
+    pub fn check_reply(&self, to: &ReplyTo, own: Option<&ChannelName>) -> Result<(), Refusal> {
+        match to {
+            ReplyTo::Nobody => Ok(()),
+            ReplyTo::Group(group) => self.check_send(group),
+            ReplyTo::Channel(channel) if own == Some(channel) => Ok(()),
+            ReplyTo::Channel(channel) => self.check(|_| false, || format!("have answers sent to channel `{channel}`")),
+        }
+    }
+
+    /// May see the names of groups that begin with this.
+    ///
+    /// # Errors
+    /// As [`Caller::check_subscribe`].
+    pub fn check_list(&self, prefix: &str) -> Result<(), Refusal> {
+        let what = || format!("list groups by the prefix {:?}; name one that it may subscribe to", shown(prefix));
+        self.check(|rights| rights.subscribe.allow_all_of(prefix), what)
+    }
+
+    /// May do whatever has no rule of its own: what the team's programs and its operators do.
+    ///
+    /// # Errors
+    /// As [`Caller::check_subscribe`].
+    pub fn check_operate(&self) -> Result<(), Refusal> {
+        self.check(|_| false, || "do this; it is for services, by API key".to_owned())
+    }
+
+    /// Whether a job is the caller's to see and to cancel. Who may do everything owns all of them; a job that a service
+    /// asked for is nobody else's.
+    pub fn owns(&self, asker: Option<&Asker>) -> bool {
+        match (self, asker) {
+            (Self::Everybody | Self::Service(_), _) => true,
+            (Self::Anonymous(_), Some(asker)) => asker.user.is_none(),
+            (Self::User(user), Some(asker)) => asker.user.as_ref() == Some(&user.name),
+            (Self::Anonymous(_) | Self::User(_), None) => false,
+        }
+    }
+
+    /// What is kept of the caller with a job; `None`: a job of the gateway's own people.
+    pub fn asker(&self) -> Option<Asker> {
+        match self {
+            Self::Everybody | Self::Service(_) => None,
+            Self::Anonymous(_) => Some(Asker { user: None }),
+            Self::User(user) => Some(Asker { user: Some(user.name.clone()) }),
+        }
+    }
+
+    /// Keeps what callers choose (idempotency keys, unique keys) apart: different callers have different scopes.
+    pub fn scope(&self) -> String {
+        match self {
+            Self::Everybody => String::new(),
+            Self::Anonymous(_) => "anonymous ".to_owned(),
+            // Names have no end of their own that could be imitated: a length says where they end.
+            Self::Service(service) => format!("service {} {} ", service.name.len(), service.name),
+            Self::User(user) => format!("user {} {} ", user.name.len(), user.name),
+        }
+    }
+
+    /// Whether an open connection may go on as another caller: who is known stays who he is.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn check_becomes(&self, other: &Self) -> Result<(), Refusal> {
+        match (self, other) {
+            (Self::Everybody | Self::Anonymous(_), _) => Ok(()),
+            (Self::Service(old), Self::Service(new)) if old.name == new.name => Ok(()),
+            (Self::User(old), Self::User(new)) if old.name == new.name => Ok(()),
+            (Self::Service(_) | Self::User(_), _) => {
+                let why = "this connection is somebody else's; open another one for this token";
+                Err(Refusal::new(ErrorCode::Forbidden, why))
+            }
+        }
+    }
+
+    fn check(&self, granted: impl Fn(&Rights) -> bool, what: impl Fn() -> String) -> Result<(), Refusal> {
+        let granted = match self {
+            Self::Everybody | Self::Service(_) => true,
+            Self::Anonymous(rights) => granted(rights),
+            Self::User(user) => granted(&user.rights),
+        };
+        if granted { Ok(()) } else { Err(self.refusal(&what())) }
+    }
+
+    /// Who is not known may come back with a credential; who is known has no way out of his own.
+    fn refusal(&self, what: &str) -> Refusal {
+        match self {
+            Self::Anonymous(_) => {
+                let why =
+                    format!("who shows no token may not {what}; send `Authorization: Bearer …`, or `authenticate`");
+                Refusal::new(ErrorCode::Unauthenticated, why)
+            }
+            Self::Everybody | Self::Service(_) | Self::User(_) => {
+                Refusal::new(ErrorCode::Forbidden, format!("this token does not allow its bearer to {what}"))
+            }
+        }
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(100).collect()
+}

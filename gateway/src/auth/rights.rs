@@ -1,0 +1,85 @@
+//! `Rights`: what is granted, as lists of patterns. Nothing is granted that no pattern matches.
+
+use groupcast_protocol::{NameError, Pattern};
+
+/// Patterns in one list: each is compared with each name, on every message.
+const PATTERNS_MAX: usize = 100;
+
+/// What somebody may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// Groups that may be subscribed to; who may listen may also see members and history.
+    pub subscribe: Patterns,
+    /// Groups that may be sent to.
+    pub send: Patterns,
+    /// Named queries that may be run and followed.
+    pub query: Patterns,
+}
+
+/// Exact names and prefixes that end in `*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Patterns(Box<[Pattern]>);
+
+/// A list that grants nothing because it cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RightsError {
+    /// Something else than an exact name or a prefix.
+    #[error("`{list}` has a pattern that is none: {source}; write a name, or a prefix that ends in `*`")]
+    Pattern {
+        /// The list.
+        list: &'static str,
+        /// What is wrong with it.
+        source: NameError,
+    },
+    /// More than are compared with each name.
+    #[error("`{list}` has {found} patterns, at most {PATTERNS_MAX} are allowed; use prefixes that end in `*`")]
+    TooMany {
+        /// The list.
+        list: &'static str,
+        /// How many it has.
+        found: usize,
+    },
+}
+
+impl Rights {
+    /// Reads the lists as they are in the configuration and in tokens.
+    ///
+    /// # Errors
+    /// When a list cannot be read.
+    pub fn parse(subscribe: &[String], send: &[String], query: &[String]) -> Result<Self, RightsError> {
+        Ok(Self {
+            subscribe: Patterns::parse("subscribe", subscribe)?,
+            send: Patterns::parse("send", send)?,
+            query: Patterns::parse("query", query)?,
+        })
+    }
+
+    /// Whether nothing is granted at all.
+    pub fn are_none(&self) -> bool {
+        [&self.subscribe, &self.send, &self.query].iter().all(|patterns| patterns.0.is_empty())
+    }
+}
+
+impl Patterns {
+    /// Reads a list; `list` is its name.
+    ///
+    /// # Errors
+    /// When an entry is no pattern, or there are too many.
+    pub fn parse(list: &'static str, texts: &[String]) -> Result<Self, RightsError> {
+        if texts.len() > PATTERNS_MAX {
+            return Err(RightsError::TooMany { list, found: texts.len() });
+        }
+        let patterns = texts.iter().map(|text| Pattern::parse(text));
+        patterns.collect::<Result<_, _>>().map(Self).map_err(|source| RightsError::Pattern { list, source })
+    }
+
+    /// Whether a name is granted.
+    pub fn allow(&self, name: &str) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Whether every name is granted that begins with this.
+    pub fn allow_all_of(&self, prefix: &str) -> bool {
+        self.0.iter().any(|pattern| matches!(pattern, Pattern::Prefix(granted) if prefix.starts_with(&**granted)))
+    }
+}

@@ -1,0 +1,113 @@
+//! Who asks: found in the head of every request, before its handler. What a known caller may do with a name is the
+//! handler's question to [`Caller`]; what only services may do is refused here.
+
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use groupcast_protocol::{ErrorCode, JobId, Refusal};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+
+use super::problem::Problem;
+use crate::app::App;
+use crate::auth::{By, Caller};
+use crate::clock;
+
+/// For everybody: whether the gateway lives, and how it is used.
+const OPEN: &[&str] = &["/healthz", "/readyz", "/openapi.json", "/docs"];
+
+/// For users, each for the names that their tokens grant. Every other route is for services: one that is added and not
+/// named here is closed to users.
+const FOR_USERS: &[&str] = &[
+    "/v1/groups",
+    "/v1/groups/{group}",
+    "/v1/groups/{group}/history",
+    "/v1/groups/{group}/members",
+    "/v1/groups/{group}/send",
+    "/v1/send",
+    "/v1/queries/{name}",
+    "/v1/jobs/{id}",
+    "/v1/jobs/{id}/result",
+    "/v1/events",
+];
+
+/// Lets pass who may ask, and tells the handler who it is.
+pub(super) async fn admit(State(app): State<App>, route: MatchedPath, mut request: Request, next: Next) -> Response {
+    match admitted(&app, route.as_str(), request.headers()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn admitted(app: &App, route: &str, headers: &HeaderMap) -> Result<Caller, Problem> {
+    if OPEN.contains(&route) {
+        return Ok(Caller::Anonymous(std::sync::Arc::default()));
+    }
+    let caller = identify(app, headers)?;
+    caller.check_known()?;
+    if !FOR_USERS.contains(&route) {
+        caller.check_operate()?;
+    }
+    Ok(caller)
+}
+
+/// Who asks by these headers.
+///
+/// # Errors
+/// `unauthenticated` for a credential that is not valid here.
+pub(crate) fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
+    if !app.auth.is_on() {
+        return Ok(Caller::Everybody);
+    }
+    Ok(app.auth.identify(bearer(headers)?, clock::now_ms())?)
+}
+
+/// The credential of `Authorization: Bearer …`.
+///
+/// # Errors
+/// 400 for two, `unauthenticated` for another scheme.
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut values = headers.get_all(AUTHORIZATION).into_iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Problem::new(ErrorCode::BadRequest, "the header `Authorization` is there twice; send it once"));
+    }
+    let credential = value.to_str().ok().and_then(|text| {
+        let (scheme, credential) = text.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| credential.trim())
+    });
+    let refused =
+        || Problem::new(ErrorCode::Unauthenticated, "`Authorization` has to be `Bearer` and a token or API key");
+    credential.filter(|credential| !credential.is_empty()).map(Some).ok_or_else(refused)
+}
+
+/// Who asks, for a handler.
+pub(super) struct Asked(pub(super) By);
+
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // Closed rather than open, should a route ever be put together without [`admit`].
+        let lost = || Problem::new(ErrorCode::Internal, "nobody has asked who the caller is; report this");
+        let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(lost)?;
+        Ok(Self(By { caller, channel: None }))
+    }
+}
+
+/// Whether a job may be seen by the caller. One that may not is not there for him.
+///
+/// # Errors
+/// `not_found`, and when the store cannot be read.
+pub(super) async fn check_job(app: &App, by: &By, id: JobId) -> Result<(), Problem> {
+    if by.caller.owns(None) {
+        return Ok(());
+    }
+    let record = app.jobs.get(id).await.map_err(Refusal::from)?;
+    let owned = record.is_some_and(|record| by.caller.owns(record.asker.as_ref()));
+    if owned { Ok(()) } else { Err(super::jobs::no_such_job(id)) }
+}

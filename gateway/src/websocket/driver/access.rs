@@ -1,0 +1,158 @@
+//! Who a connection is, and until when: what it may do is decided anew for each command, and again for what it has when
+//! it shows another token.
+
+use std::time::Duration;
+
+use groupcast_protocol::close::CloseCode;
+use groupcast_protocol::frame::Token;
+use groupcast_protocol::session::{Answer, Ticket};
+use groupcast_protocol::{ErrorCode, GroupName, Refusal};
+use tokio::time::Instant;
+
+use super::Connection;
+use crate::app::App;
+use crate::auth::{By, Caller};
+use crate::clock;
+
+/// Who can do nothing before he authenticates has this time to do so.
+const AUTHENTICATE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a connection may do; nothing is kept where everybody may do everything.
+pub(super) struct Access(Option<Box<Known>>);
+
+struct Known {
+    caller: Caller,
+    /// Closes at this time, unless another token is shown before.
+    until: Option<Instant>,
+    /// Groups it is in because a service has put it there: no token of its own grants them, and none takes them.
+    added: Vec<GroupName>,
+    /// Live queries that it follows: the group of each, and the query's name.
+    followed: Vec<(GroupName, Box<str>)>,
+}
+
+impl Access {
+    pub(super) fn new(caller: Caller) -> Self {
+        if matches!(caller, Caller::Everybody) {
+            return Self(None);
+        }
+        let until = until(&caller);
+        Self(Some(Box::new(Known { caller, until, added: Vec::new(), followed: Vec::new() })))
+    }
+
+    pub(super) fn user(&self) -> Option<&str> {
+        self.0.as_ref()?.caller.user()
+    }
+
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.0.as_ref()?.until
+    }
+
+    pub(super) fn check_subscribe(&self, group: &GroupName) -> Result<(), Refusal> {
+        self.0.as_ref().map_or(Ok(()), |known| known.caller.check_subscribe(group))
+    }
+
+    pub(super) fn check_query(&self, name: &str) -> Result<(), Refusal> {
+        self.0.as_ref().map_or(Ok(()), |known| known.caller.check_query(name))
+    }
+
+    pub(super) fn follows(&mut self, group: &GroupName, query: &str) {
+        if let Some(known) = &mut self.0 {
+            known.followed.push((group.clone(), query.into()));
+        }
+    }
+
+    pub(super) fn added(&mut self, group: &GroupName) {
+        if let Some(known) = &mut self.0 {
+            known.added.push(group.clone());
+        }
+    }
+
+    pub(super) fn left(&mut self, group: &GroupName) {
+        if let Some(known) = &mut self.0 {
+            known.added.retain(|added| added != group);
+            known.followed.retain(|(followed, _)| followed != group);
+        }
+    }
+
+    fn caller(&self) -> Caller {
+        self.0.as_ref().map_or(Caller::Everybody, |known| known.caller.clone())
+    }
+
+    /// Goes on as another caller, in the groups that it keeps.
+    fn become_(&mut self, caller: Caller) -> Result<(), Refusal> {
+        let Some(known) = &mut self.0 else { return Ok(()) };
+        known.caller.check_becomes(&caller)?;
+        known.until = until(&caller);
+        known.caller = caller;
+        Ok(())
+    }
+
+    /// Whether the connection may stay in a group that it is in.
+    fn keeps(&self, group: &GroupName) -> bool {
+        let Some(known) = &self.0 else { return true };
+        let query = known.followed.iter().find(|(followed, _)| followed == group);
+        let granted = match query {
+            Some((_, query)) => known.caller.check_query(query),
+            None => known.caller.check_subscribe(group),
+        };
+        granted.is_ok() || known.added.contains(group)
+    }
+}
+
+/// When a connection of this caller ends: with its token, or if it shows none.
+fn until(caller: &Caller) -> Option<Instant> {
+    let left = match caller.expires_ms() {
+        Some(expires_ms) => Duration::from_millis(expires_ms.saturating_sub(clock::now_ms())),
+        None if caller.has_to_authenticate() => AUTHENTICATE_TIMEOUT,
+        None => return None,
+    };
+    Instant::now().checked_add(left)
+}
+
+impl Connection {
+    pub(super) fn by(&self) -> By {
+        By { caller: self.access.caller(), channel: Some(self.channel.clone()) }
+    }
+
+    /// Takes another token: from here on the connection is its bearer, and in no group that the token does not grant.
+    pub(super) fn authenticate(&mut self, ticket: Ticket, token: &Token) {
+        let answer = identify(&self.local.app, token).and_then(|caller| self.become_(caller));
+        self.session.complete(ticket, answer);
+    }
+
+    fn become_(&mut self, caller: Caller) -> Result<Answer, Refusal> {
+        self.access.become_(caller)?;
+        let lost = self.session.subscriptions().filter(|group| !self.access.keeps(group)).cloned().collect::<Vec<_>>();
+        for group in lost {
+            self.local.shard.borrow_mut().unsubscribe(self.slot, &group);
+            self.session.revoke(&group);
+            self.access.left(&group);
+        }
+        let user = self.access.user().map(str::to_owned);
+        self.local.shard.borrow_mut().name_user(self.slot, user.as_deref());
+        Ok(Answer::Authenticated { user })
+    }
+
+    /// Closes when the token has ended, or none has come in time.
+    pub(super) fn end_access(&mut self, now: Instant) {
+        let Some(known) = &mut self.access.0 else { return };
+        if known.until.is_none_or(|until| now < until) {
+            return;
+        }
+        known.until = None;
+        let why = match known.caller.expires_ms() {
+            Some(_) => "the token has expired; connect again with a new one",
+            None => "no token came in time; send `authenticate` first",
+        };
+        self.session.close(CloseCode::Unauthenticated, why);
+    }
+}
+
+fn identify(app: &App, token: &Token) -> Result<Caller, Refusal> {
+    if !app.auth.is_on() {
+        let why =
+            "this gateway takes no tokens: it has no [auth] section, and everybody on this machine may do everything";
+        return Err(Refusal::new(ErrorCode::BadRequest, why));
+    }
+    app.auth.identify(Some(token.reveal()), clock::now_ms())
+}
