@@ -2,7 +2,8 @@
 //!
 //! Nothing here waits, reads a clock or touches a socket; front doors find the credential and ask. All of them ask the same
 //! functions, so that what HTTP refuses no WebSocket grants. Reading order: [`caller`] (the decisions), [`rights`] (what is
-//! granted), `keys` and `token` (how a credential becomes a caller).
+//! granted), `keys` and `token` (how a credential becomes a caller),
+//! [`public_key`] and [`issuer`] (what tokens are signed against).
 //!
 //! # Contract
 //!
@@ -15,8 +16,10 @@
 //! - **No secret is printed**, compared in a time that depends on it, or repeated in an error.
 
 pub mod caller;
+pub mod issuer;
 mod keys;
 pub mod mint;
+pub mod public_key;
 pub mod rights;
 #[cfg(test)]
 mod tests;
@@ -28,7 +31,9 @@ use std::sync::Arc;
 use groupcast_protocol::{ErrorCode, Refusal};
 
 pub use self::caller::{By, Caller};
+use self::issuer::Issuer;
 use self::keys::ApiKeys;
+pub use self::keys::digest_of_key;
 pub use self::rights::Rights;
 use self::token::Verifier;
 use crate::config::AuthConfig;
@@ -60,8 +65,8 @@ impl Auth {
     /// When a secret is too short to be one, or a pattern is none.
     pub fn new(config: Option<&AuthConfig>) -> Result<Self, AuthError> {
         let Some(config) = config else { return Ok(Self(None)) };
-        let keys = ApiKeys::read(config.api_keys.as_ref())?;
-        let tokens = config.jwt_secret.as_ref().map(Verifier::of_secret).transpose()?;
+        let keys = ApiKeys::read(config)?;
+        let tokens = Verifier::new(config)?;
         let said = &config.anonymous;
         let anonymous = Rights::parse(&said.subscribe, &said.send, &said.query);
         let anonymous = anonymous.map_err(|error| AuthError { key: "anonymous", why: error.to_string() })?;
@@ -73,10 +78,16 @@ impl Auth {
         self.0.is_some()
     }
 
+    /// The issuer whose published keys somebody has to read.
+    pub fn issuer(&self) -> Option<Arc<Issuer>> {
+        self.0.as_ref()?.tokens.as_ref()?.issuer().cloned()
+    }
+
     /// Who shows this credential at this time, in milliseconds since 1970.
     ///
     /// # Errors
-    /// `unauthenticated` for a credential that is not valid. Without one the caller is anonymous, whatever that may do.
+    /// `unauthenticated` for a credential that is not valid, `unavailable` for one that will be known in a moment. Without
+    /// one the caller is anonymous, whatever that may do.
     pub fn identify(&self, credential: Option<&str>, now_ms: u64) -> Result<Caller, Refusal> {
         let Some(authority) = &self.0 else { return Ok(Caller::Everybody) };
         let Some(credential) = credential else { return Ok(Caller::Anonymous(authority.anonymous.clone())) };

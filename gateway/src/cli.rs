@@ -12,6 +12,7 @@ pub mod error;
 pub mod health;
 pub mod invalidate;
 pub mod jobs;
+pub mod key;
 pub mod output;
 pub mod query;
 mod sandbox;
@@ -70,6 +71,8 @@ pub enum Command {
     Schedules(schedules::SchedulesArgs),
     /// Says whether a gateway is ready, by its exit code.
     Health(health::HealthArgs),
+    /// Makes an API key for a service.
+    Key(key::KeyArgs),
     /// Makes a token of a client, signed with the configured secret.
     Token(token::TokenArgs),
     /// Loads a gateway, checks every delivery, and prints what it costs.
@@ -98,6 +101,7 @@ impl Command {
             Self::Consumers(args) => block_on(consumers::consumers(args)),
             Self::Schedules(args) => block_on(schedules::schedules(args)),
             Self::Health(args) => block_on(health::health(args)),
+            Self::Key(args) => key::key(args),
             Self::Token(args) => token::token(args, environment),
             Self::Bench(args) => bench::bench(args),
             Self::Torture(args) => torture::torture(args),

@@ -4,6 +4,7 @@
 //! brought together ([`sources`], `read`), what is refused (`unbuilt`, `check`) and how it is told ([`problem`]).
 //! Whether a query can be prepared against its source is not decided here: that needs the source.
 
+pub mod api_key;
 pub mod auth;
 pub(crate) mod backend;
 pub mod consumer;
@@ -35,6 +36,7 @@ use serde::Serialize;
 
 use crate::auth::Auth;
 
+pub use api_key::{ApiKeyConfig, ScopesConfig};
 pub use auth::{AnonymousConfig, AuthConfig};
 pub use consumer::{ConsumerConfig, CpuMode, Durability, JobsConfig, Mode, Run, StoreKind};
 pub use hidden::Hidden;
@@ -139,6 +141,15 @@ impl Config {
         self.layer.found_keys = self.layer.key_places().read(sources)?;
         if let Some(auth) = &mut self.auth {
             auth.jwt_secret = auth.jwt_secret_places().read(sources)?.or(auth.jwt_secret.take());
+            let read = |key: &str, path: &Option<std::path::PathBuf>| match path {
+                Some(path) => std::fs::read_to_string(path)
+                    .map(Some)
+                    .map_err(|error| (format!("auth.{key}"), format!("`{}` cannot be read: {error}", path.display()))),
+                None => Ok(None),
+            };
+            auth.jwt_public_key =
+                read("jwt_public_key_file", &auth.jwt_public_key_file)?.or(auth.jwt_public_key.take());
+            auth.jwks = read("jwks_file", &auth.jwks_file)?.or(auth.jwks.take());
             auth.api_keys = auth.api_keys_places().read(sources)?.or(auth.api_keys.take());
         }
         for (name, source) in &mut self.source {
@@ -156,6 +167,11 @@ impl Config {
         self.layer.ca_file = self.layer.ca_file.take().map(|path| folder.join(path));
         for consumer in &mut self.consumer {
             consumer.ca = consumer.ca.take().map(|path| folder.join(path));
+        }
+        if let Some(auth) = &mut self.auth {
+            for path in [&mut auth.jwt_public_key_file, &mut auth.jwks_file] {
+                *path = path.take().map(|path| folder.join(path));
+            }
         }
         if let Some(tls) = &mut self.server.tls {
             tls.cert = folder.join(&tls.cert);

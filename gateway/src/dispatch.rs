@@ -54,7 +54,7 @@ impl Dispatch {
         if group.is_of_live_query() {
             return Err(Refusal::group_of_live_query(group));
         }
-        by.caller.check_send(group)?;
+        by.caller.check_send(group, message.kind())?;
         self.route(by, group, message, key).await
     }
 
@@ -72,8 +72,9 @@ impl Dispatch {
     ///
     /// # Errors
     /// `forbidden` for a type that only consumers send, `channel_full`, `not_found` for a connection that is gone.
-    pub async fn send(&self, channel: &ChannelName, message: Message) -> Result<MessageId, Refusal> {
+    pub async fn send(&self, by: &By, channel: &ChannelName, message: Message) -> Result<MessageId, Refusal> {
         refuse_job_events(&message)?;
+        by.caller.check_send_to_channel(channel, message.kind())?;
         self.layer.send(channel, message).await.map_err(refusal)?;
         Ok(clock::new_id())
     }

@@ -10,6 +10,7 @@ mod descriptors;
 mod first;
 mod front;
 mod guarded;
+mod jwks;
 mod layer;
 mod paced;
 pub(crate) mod shard;
@@ -42,6 +43,7 @@ use self::shard::{Served, ShardThread};
 use self::tls::{Tls, TlsError};
 pub(crate) use self::watch::Busy;
 use crate::app::{App, Parts};
+use crate::auth::issuer::Issuer;
 use crate::auth::{Auth, AuthError};
 use crate::clock;
 use crate::config::{CatchUp, Config, Durability, Problems, Role, StoreKind};
@@ -209,6 +211,10 @@ impl Groupcast {
         let metrics = Arc::new(metrics.with_pools(Arc::clone(consumers.cpu()), Arc::clone(&sources), &lag));
         let peers = Peers::new(&config.server.node, &dispatch.claims_digest());
         let health = health(&layer, &jobs, &sources).with_check("claims", agree(&peers));
+        let health = match auth.issuer() {
+            Some(issuer) => health.with_check("issuer", Arc::new(move || Box::pin(std::future::ready(known(&issuer))))),
+            None => health,
+        };
         let idempotency = Idempotency::default();
         // One that only runs jobs has no sockets to send to.
         let schedules = if config.server.role == Role::Consumer { &[][..] } else { &config.schedule };
@@ -236,6 +242,9 @@ impl Groupcast {
             tasks.spawn(task);
             tasks.spawn(notes::heed(notes, peers.clone(), app.cache.clone(), app.live.clone()));
             tasks.spawn(peers.tell(app.layer.clone(), stop.accepting.clone()));
+        }
+        if let (Some(issuer), Some(config)) = (app.auth.issuer(), app.config.auth.clone()) {
+            tasks.spawn(jwks::follow(config, issuer, stop.accepting.clone()));
         }
         tasks.spawn(sweep(app.layer.clone(), stop.accepting.clone()));
         let (live, stop_live) = (app.live.clone(), stop.accepting.clone());
@@ -373,6 +382,12 @@ async fn open_jobs(config: &Config) -> Result<Jobs, StartError> {
 fn agree(peers: &Peers) -> Check {
     let peers = peers.clone();
     Arc::new(move || Box::pin(std::future::ready(peers.agree())))
+}
+
+/// Whether the keys are there that tokens are signed by.
+fn known(issuer: &Issuer) -> Result<(), String> {
+    let why = "its keys have not been read yet (`jwks_url`, `jwks_file`); the log knows why";
+    if issuer.is_known() { Ok(()) } else { Err(why.to_owned()) }
 }
 
 fn health(layer: &ChannelLayer, jobs: &Jobs, sources: &Arc<Sources>) -> Health {

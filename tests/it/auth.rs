@@ -222,6 +222,30 @@ async fn a_token_of_the_command_line_is_one_that_the_gateway_takes() {
     assert_eq!(without.status.code(), Some(2));
 }
 
+#[tokio::test]
+async fn a_key_of_the_command_line_may_do_what_its_scopes_say() {
+    let home = Home::new(BARE);
+    let arguments = ["key", "new", "--name", "billing", "--send", "invoice.*", "--type", "invoice.paid"];
+    let output = run(groupcast(&home, &arguments)).await;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (key, entry) = printed.split_once("\n\n").expect("the key, and its entry");
+    assert!(key.len() >= 40 && !entry.contains(key), "{printed}");
+    let gateway = guarded_with(BARE, &format!("\n{entry}")).await;
+    let http = gateway.http();
+    let send = async |group: &str, kind: &str| {
+        let body = json!({"type": kind}).to_string();
+        asked(&http, "POST", &format!("/v1/groups/{group}/send"), Some(key), &body).await
+    };
+    send("invoice.1", "invoice.paid").await.expect(202);
+    send("invoice.1", "chat").await.problem(403, "forbidden");
+    send("room.1", "invoice.paid").await.problem(403, "forbidden");
+    asked(&http, "GET", "/metrics", Some(key), "").await.problem(403, "forbidden");
+    asked(&http, "GET", "/v1/jobs", Some(key), "").await.problem(403, "forbidden");
+    send("invoice.1", "invoice.paid").await.expect(202);
+    let nothing = run(groupcast(&home, &["key", "new", "--name", "idle"])).await;
+    assert_eq!(nothing.status.code(), Some(2), "a key that may do nothing");
+}
+
 /// A gateway with secrets.
 async fn guarded(config: &str) -> Gateway {
     guarded_with(config, AUTH).await

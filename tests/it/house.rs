@@ -67,6 +67,13 @@ fn jobs_consumers_and_live_queries_know_no_http() {
 }
 
 #[test]
+fn who_may_do_what_is_decided_without_a_clock_a_socket_or_a_database() {
+    check("auth", &HTTP_STACK);
+    check("auth", &DATABASES);
+    check("auth", &["crate::clock", "crate::http", "crate::websocket", "crate::server", "crate::app", "reqwest"]);
+}
+
+#[test]
 fn only_server_and_websocket_touch_sockets() {
     // The command line's clients, the demo's round trip and the tests' backend are the other end of the wire.
     let allowed = ["server", "stream", "websocket", "cli", "demo", "fake_backend"];

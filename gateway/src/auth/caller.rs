@@ -36,11 +36,13 @@ impl By {
     }
 }
 
-/// A program of the team. It may do everything.
+/// A program of the team.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Service {
-    /// What its key is called, for logs and for keeping idempotency keys apart.
+    /// What its key is called, for logs and for keeping apart what services ask for.
     pub name: String,
+    /// What it may do; `None`: everything.
+    pub scopes: Option<Rights>,
 }
 
 /// Who a token names.
@@ -76,6 +78,17 @@ impl Caller {
         matches!(self, Self::Anonymous(rights) if rights.are_none())
     }
 
+    /// Refuses a token for what lasts: it may be over already, where leeway still lets it pass for one request.
+    ///
+    /// # Errors
+    /// `unauthenticated`.
+    pub fn check_lasts(&self, now_ms: u64) -> Result<(), Refusal> {
+        if self.expires_ms().is_some_and(|expires_ms| expires_ms <= now_ms) {
+            return Err(Refusal::new(ErrorCode::Unauthenticated, "the token has expired; get a new one"));
+        }
+        Ok(())
+    }
+
     /// Refuses who can do nothing before he shows a credential.
     ///
     /// # Errors
@@ -94,12 +107,31 @@ impl Caller {
         self.check(granted, || format!("subscribe to group `{group}`"))
     }
 
-    /// May send to a group.
+    /// May send a message of this type to a group.
     ///
     /// # Errors
     /// As [`Caller::check_subscribe`].
-    pub fn check_send(&self, group: &GroupName) -> Result<(), Refusal> {
-        self.check(|rights| rights.send.allow(group.as_str()), || format!("send to group `{group}`"))
+    pub fn check_send(&self, group: &GroupName, kind: &str) -> Result<(), Refusal> {
+        let what = || format!("send `{}` to group `{group}`", shown(kind));
+        self.check(|rights| rights.allow_send(group.as_str(), kind), what)
+    }
+
+    /// May send a message of this type to one channel, which users may not.
+    ///
+    /// # Errors
+    /// As [`Caller::check_subscribe`].
+    pub fn check_send_to_channel(&self, channel: &ChannelName, kind: &str) -> Result<(), Refusal> {
+        let what = || format!("send `{}` to channel `{channel}`; it is for services, by API key", shown(kind));
+        self.check_service(|rights| rights.allow_send(channel.as_str(), kind), what)
+    }
+
+    /// May put a channel into a group and take it out, which users may not.
+    ///
+    /// # Errors
+    /// As [`Caller::check_subscribe`].
+    pub fn check_membership(&self, group: &GroupName) -> Result<(), Refusal> {
+        let what = || format!("say who is in group `{group}`; it is for services, by API key");
+        self.check_service(|rights| rights.subscribe.allow(group.as_str()), what)
     }
 
     /// May run a named query, and follow it.
@@ -117,9 +149,13 @@ impl Caller {
     pub fn check_reply(&self, to: &ReplyTo, own: Option<&ChannelName>) -> Result<(), Refusal> {
         match to {
             ReplyTo::Nobody => Ok(()),
-            ReplyTo::Group(group) => self.check_send(group),
+            ReplyTo::Group(group) => self
+                .check(|rights| rights.send.allow(group.as_str()), || format!("have answers sent to group `{group}`")),
             ReplyTo::Channel(channel) if own == Some(channel) => Ok(()),
-            ReplyTo::Channel(channel) => self.check(|_| false, || format!("have answers sent to channel `{channel}`")),
+            ReplyTo::Channel(channel) => {
+                let what = || format!("have answers sent to channel `{channel}`");
+                self.check_service(|rights| rights.send.allow(channel.as_str()), what)
+            }
         }
     }
 
@@ -137,26 +173,32 @@ impl Caller {
     /// # Errors
     /// As [`Caller::check_subscribe`].
     pub fn check_operate(&self) -> Result<(), Refusal> {
-        self.check(|_| false, || "do this; it is for services, by API key".to_owned())
+        self.check(|_| false, || "do this; it is for services, by an API key for everything".to_owned())
     }
 
     /// Whether a job is the caller's to see and to cancel. Who may do everything owns all of them; a job that a service
     /// asked for is nobody else's.
     pub fn owns(&self, asker: Option<&Asker>) -> bool {
         match (self, asker) {
-            (Self::Everybody | Self::Service(_), _) => true,
-            (Self::Anonymous(_), Some(asker)) => asker.user.is_none(),
+            (Self::Everybody, _) => true,
+            (Self::Service(service), _) if service.scopes.is_none() => true,
+            (Self::Service(service), Some(asker)) => asker.service.as_ref() == Some(&service.name),
+            (Self::Anonymous(_), Some(asker)) => asker.user.is_none() && asker.service.is_none(),
             (Self::User(user), Some(asker)) => asker.user.as_ref() == Some(&user.name),
-            (Self::Anonymous(_) | Self::User(_), None) => false,
+            (Self::Anonymous(_) | Self::Service(_) | Self::User(_), None) => false,
         }
     }
 
     /// What is kept of the caller with a job; `None`: a job of the gateway's own people.
     pub fn asker(&self) -> Option<Asker> {
         match self {
-            Self::Everybody | Self::Service(_) => None,
-            Self::Anonymous(_) => Some(Asker { user: None }),
-            Self::User(user) => Some(Asker { user: Some(user.name.clone()) }),
+            Self::Everybody => None,
+            Self::Service(service) => {
+                let is_scoped = service.scopes.is_some();
+                is_scoped.then(|| Asker { service: Some(service.name.clone()), ..Asker::default() })
+            }
+            Self::Anonymous(_) => Some(Asker::default()),
+            Self::User(user) => Some(Asker { user: Some(user.name.clone()), ..Asker::default() }),
         }
     }
 
@@ -189,11 +231,19 @@ impl Caller {
 
     fn check(&self, granted: impl Fn(&Rights) -> bool, what: impl Fn() -> String) -> Result<(), Refusal> {
         let granted = match self {
-            Self::Everybody | Self::Service(_) => true,
+            Self::Everybody => true,
+            Self::Service(service) => service.scopes.as_ref().is_none_or(granted),
             Self::Anonymous(rights) => granted(rights),
             Self::User(user) => granted(&user.rights),
         };
         if granted { Ok(()) } else { Err(self.refusal(&what())) }
+    }
+
+    fn check_service(&self, granted: impl Fn(&Rights) -> bool, what: impl Fn() -> String) -> Result<(), Refusal> {
+        match self {
+            Self::Everybody | Self::Service(_) => self.check(granted, what),
+            Self::Anonymous(_) | Self::User(_) => self.check(|_| false, what),
+        }
     }
 
     /// Who is not known may come back with a credential; who is known has no way out of his own.
@@ -205,7 +255,7 @@ impl Caller {
                 Refusal::new(ErrorCode::Unauthenticated, why)
             }
             Self::Everybody | Self::Service(_) | Self::User(_) => {
-                Refusal::new(ErrorCode::Forbidden, format!("this token does not allow its bearer to {what}"))
+                Refusal::new(ErrorCode::Forbidden, format!("this credential does not allow its bearer to {what}"))
             }
         }
     }

@@ -2,36 +2,41 @@
 
 use std::sync::Arc;
 
+use groupcast_protocol::GroupName;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::AuthError;
 use super::caller::Service;
-use crate::config::Hidden;
+use super::rights::{Rights, Types};
+use crate::config::{ApiKeyConfig, AuthConfig};
 
 /// Fewer characters can be guessed.
 pub(super) const SECRET_CHARS_MIN: usize = 32;
 
+/// What to do about a bad secret.
+pub(super) const MAKE_ONE: &str = "make one with: openssl rand -hex 32";
+
+/// The name of services whose keys have none.
+const NAMELESS: &str = "api_keys";
+
 /// Every key that is known here. SHA-256 is enough of a hash: a key is random, and too long to be searched for.
-pub(super) struct ApiKeys(Vec<([u8; 32], Arc<Service>)>);
+pub(super) struct ApiKeys(Vec<(Digested, Arc<Service>)>);
+
+type Digested = [u8; 32];
 
 impl ApiKeys {
-    /// Reads keys that are separated by commas. `None`: there are none.
+    /// Reads the keys of the configuration, with and without names.
     ///
     /// # Errors
-    /// When there is none after all, or one is too short or cannot stand in a header.
-    pub(super) fn read(text: Option<&Hidden>) -> Result<Self, AuthError> {
-        let Some(text) = text else { return Ok(Self(Vec::new())) };
+    /// When one is too short, cannot stand in a header, or grants nothing.
+    pub(super) fn read(config: &AuthConfig) -> Result<Self, AuthError> {
         let mut keys = Vec::new();
-        let keys_of_text = text.expose().split(',').map(str::trim);
-        for (at, key) in keys_of_text.enumerate().filter(|(_, key)| !key.is_empty()) {
-            check(key).map_err(|why| AuthError { key: "api_keys_env", why: format!("key {} {why}", at + 1) })?;
-            // Keys without a name are one service: which of them is shown is a matter of rotation.
-            keys.push((digest(key), Arc::new(Service { name: "api_keys".to_owned() })));
+        if let Some(text) = &config.api_keys {
+            keys.extend(nameless(text.expose())?);
         }
-        if keys.is_empty() {
-            let why = "names a variable without a key in it; set it to one or more, separated by commas";
-            return Err(AuthError { key: "api_keys_env", why: why.to_owned() });
+        for entry in &config.api_key {
+            keys.push(named(entry)?);
         }
         Ok(Self(keys))
     }
@@ -53,6 +58,48 @@ impl ApiKeys {
     }
 }
 
+/// Keys that are separated by commas: of one service that may do everything.
+fn nameless(text: &str) -> Result<Vec<(Digested, Arc<Service>)>, AuthError> {
+    let refused = |why: String| AuthError { key: "api_keys_env", why };
+    let service = Arc::new(Service { name: NAMELESS.to_owned(), scopes: None });
+    let mut keys = Vec::new();
+    for (at, key) in text.split(',').map(str::trim).enumerate().filter(|(_, key)| !key.is_empty()) {
+        check(key).map_err(|why| refused(format!("key {} {why}", at + 1)))?;
+        keys.push((digest(key), Arc::clone(&service)));
+    }
+    if keys.is_empty() {
+        let why = "names a variable without a key in it; set it to one or more, separated by commas";
+        return Err(refused(why.to_owned()));
+    }
+    Ok(keys)
+}
+
+/// An entry of the configuration.
+fn named(entry: &ApiKeyConfig) -> Result<(Digested, Arc<Service>), AuthError> {
+    let ApiKeyConfig { name, sha256, scopes } = entry;
+    let refused = |why: String| AuthError { key: "api_key", why: format!("`{name}`: {why}") };
+    if let Err(error) = GroupName::parse(name) {
+        return Err(refused(error.to_string().replace("group name", "name")));
+    }
+    if name == NAMELESS {
+        return Err(refused("is what keys without a name are called; choose another one".to_owned()));
+    }
+    let digest = from_hex(sha256).ok_or_else(|| {
+        refused(
+            "`sha256` has to be the SHA-256 of the key in 64 hexadecimal digits; make both with: groupcast key new"
+                .to_owned(),
+        )
+    })?;
+    let rights = Rights::parse(&scopes.subscribe, &scopes.send, &scopes.query);
+    let rights = rights.map_err(|error| refused(error.to_string()))?;
+    if rights.are_none() && !scopes.admin {
+        return Err(refused("its scopes grant nothing; name some, or set `admin = true` for everything".to_owned()));
+    }
+    let rights = Rights { types: scopes.types.as_deref().map(Types::new), ..rights };
+    let scopes = (!scopes.admin).then_some(rights);
+    Ok((digest, Arc::new(Service { name: name.clone(), scopes })))
+}
+
 fn check(key: &str) -> Result<(), String> {
     let characters = key.chars().count();
     if characters < SECRET_CHARS_MIN {
@@ -66,9 +113,19 @@ fn check(key: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What to do about a bad secret.
-pub(super) const MAKE_ONE: &str = "make one with: openssl rand -hex 32";
-
-fn digest(key: &str) -> [u8; 32] {
+fn digest(key: &str) -> Digested {
     Sha256::digest(key.as_bytes()).into()
+}
+
+/// The SHA-256 of a key, as the configuration has it.
+pub fn digest_of_key(key: &str) -> String {
+    digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Digested> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit()) && rest.is_empty();
+    let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
+    bytes.filter(|_| is_hex)?.try_into().ok()
 }

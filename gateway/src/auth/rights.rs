@@ -1,5 +1,6 @@
 //! `Rights`: what is granted, as lists of patterns. Nothing is granted that no pattern matches.
 
+use groupcast_protocol::message::same_kind;
 use groupcast_protocol::{NameError, Pattern};
 
 /// Patterns in one list: each is compared with each name, on every message.
@@ -14,7 +15,13 @@ pub struct Rights {
     pub send: Patterns,
     /// Named queries that may be run and followed.
     pub query: Patterns,
+    /// Types of messages that may be sent; `None`: all.
+    pub types: Option<Types>,
 }
+
+/// Types of messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Types(Box<[String]>);
 
 /// Exact names and prefixes that end in `*`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,12 +58,29 @@ impl Rights {
             subscribe: Patterns::parse("subscribe", subscribe)?,
             send: Patterns::parse("send", send)?,
             query: Patterns::parse("query", query)?,
+            types: None,
         })
+    }
+
+    /// Whether a message of this type may be sent to this group.
+    pub fn allow_send(&self, group: &str, kind: &str) -> bool {
+        self.send.allow(group) && self.types.as_ref().is_none_or(|types| types.allow(kind))
     }
 
     /// Whether nothing is granted at all.
     pub fn are_none(&self) -> bool {
         [&self.subscribe, &self.send, &self.query].iter().all(|patterns| patterns.0.is_empty())
+    }
+}
+
+impl Types {
+    /// These types and no others; dots and underscores are the same.
+    pub fn new(types: &[String]) -> Self {
+        Self(types.into())
+    }
+
+    fn allow(&self, kind: &str) -> bool {
+        self.0.iter().any(|known| same_kind(known, kind))
     }
 }
 

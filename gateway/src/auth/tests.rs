@@ -1,3 +1,6 @@
+mod issuers;
+mod services;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use groupcast_protocol::{ChannelName, ErrorCode, GroupName};
@@ -52,7 +55,7 @@ fn a_token_may_do_what_its_claims_say() {
         ("newsy", false, false),
     ] {
         assert_eq!(caller.check_subscribe(&group(name)).is_ok(), subscribe, "{name}");
-        assert_eq!(caller.check_send(&group(name)).is_ok(), send, "{name}");
+        assert_eq!(caller.check_send(&group(name), "chat").is_ok(), send, "{name}");
     }
     assert!(caller.check_query("worst_routes").is_ok() && caller.check_query("best").is_err());
     assert!(caller.check_list("room.").is_ok() && caller.check_list("room.7").is_ok());
@@ -79,7 +82,7 @@ fn who_shows_nothing_may_do_what_anonymous_says_and_is_told_to_come_in() {
     let caller = auth().identify(None, NOW).expect("no credential is none that is wrong");
     let group = |name: &str| GroupName::parse(name).expect("a good name");
     assert!(caller.check_subscribe(&group("public.a")).is_ok());
-    let refusal = caller.check_send(&group("public.a")).expect_err("not granted");
+    let refusal = caller.check_send(&group("public.a"), "chat").expect_err("not granted");
     assert_eq!(refusal.code, ErrorCode::Unauthenticated);
     assert!(!caller.has_to_authenticate());
     let nothing = Auth::new(Some(&config(&[]))).expect("good").identify(None, NOW).expect("anonymous");
@@ -170,7 +173,7 @@ fn a_token_is_signed_as_the_configuration_says_and_not_as_it_says_itself() {
 #[test]
 fn jobs_are_their_askers() {
     let alice = identified(&claims(&json!({})));
-    let asked_by = |user: Option<&str>| Some(Asker { user: user.map(str::to_owned) });
+    let asked_by = |user: Option<&str>| Some(Asker { user: user.map(str::to_owned), ..Asker::default() });
     assert!(alice.owns(alice.asker().as_ref()) && alice.owns(asked_by(Some("alice")).as_ref()));
     assert!(!alice.owns(asked_by(Some("bob")).as_ref()) && !alice.owns(asked_by(None).as_ref()) && !alice.owns(None));
     let anonymous = auth().identify(None, NOW).expect("anonymous");
@@ -260,7 +263,8 @@ fn may(caller: &Caller) -> Vec<bool> {
     vec![
         caller.check_known().is_ok(),
         caller.check_subscribe(&group).is_ok(),
-        caller.check_send(&group).is_ok(),
+        caller.check_send(&group, "chat").is_ok(),
+        caller.check_membership(&group).is_ok(),
         caller.check_query("some").is_ok(),
         caller.check_list("").is_ok(),
         caller.check_reply(&channel, None).is_ok(),

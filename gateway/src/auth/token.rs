@@ -2,64 +2,82 @@
 //!
 //! The signature is checked by `jsonwebtoken`; what the claims mean, and by what time, is decided here.
 
+mod claims;
+
 use std::sync::Arc;
 
-use groupcast_protocol::Refusal;
+use groupcast_protocol::{ErrorCode, Refusal};
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use serde::Deserialize;
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 
+use self::claims::Claims;
 use super::caller::User;
+use super::issuer::Issuer;
 use super::keys::{MAKE_ONE, SECRET_CHARS_MIN};
-use super::rights::Rights;
+use super::public_key::{self, PublicKey};
 use super::{AuthError, unauthenticated};
-use crate::config::Hidden;
+use crate::config::{AuthConfig, Hidden};
 
 /// A longer token is none of ours: it would not fit into the head of a request beside anything else.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
-/// Longer names of users are cut out of nobody's log.
-const USER_BYTES_MAX: usize = 255;
 
 /// Checks tokens.
 pub(super) struct Verifier {
-    key: DecodingKey,
-    rules: Validation,
+    /// Keys of the configuration itself.
+    keys: Vec<PublicKey>,
+    /// Keys that somebody else publishes.
+    issuer: Option<Arc<Issuer>>,
+    rules: Rules,
 }
 
-/// What is read of a token's claims. Of a wrong type is not absent: such a token is refused.
-#[derive(Deserialize)]
-struct Claims {
-    sub: String,
-    exp: f64,
-    #[serde(default)]
-    subscribe: Vec<String>,
-    #[serde(default)]
-    send: Vec<String>,
-    #[serde(default)]
-    query: Vec<String>,
+/// What claims have to be beside what they grant.
+struct Rules {
+    issuer: Option<String>,
+    audience: Option<String>,
+    leeway_ms: u64,
 }
 
 impl Verifier {
-    /// Tokens are signed by HMAC with SHA-256 and this secret.
+    /// Reads what the configuration says of tokens; `None`: there are none.
     ///
     /// # Errors
-    /// When it is too short.
-    pub(super) fn of_secret(secret: &Hidden) -> Result<Self, AuthError> {
-        let secret = secret.expose();
-        let characters = secret.chars().count();
-        if characters < SECRET_CHARS_MIN {
-            let why = format!(
-                "names a secret of {characters} characters, and fewer than {SECRET_CHARS_MIN} can be guessed; {MAKE_ONE}"
-            );
-            return Err(AuthError { key: "jwt_secret_env", why });
+    /// When a secret is too short, or a file holds no key.
+    pub(super) fn new(config: &AuthConfig) -> Result<Option<Self>, AuthError> {
+        let mut keys = Vec::new();
+        if let Some(secret) = &config.jwt_secret {
+            keys.push(PublicKey { kid: None, algorithm: Algorithm::HS256, key: secret_key(secret)? });
         }
-        Ok(Self { key: DecodingKey::from_secret(secret.as_bytes()), rules: rules(Algorithm::HS256) })
+        if let Some(pem) = &config.jwt_public_key {
+            let told =
+                |error: public_key::PublicKeyError| AuthError { key: "jwt_public_key_file", why: error.to_string() };
+            keys.push(public_key::from_pem(pem).map_err(told)?);
+        }
+        let publishes = config.jwks_file.is_some() || config.jwks_url.is_some() || config.jwks.is_some();
+        let issuer = publishes.then(|| Arc::new(Issuer::new(config.jwks_interval_ms())));
+        if let (Some(issuer), Some(set)) = (&issuer, &config.jwks) {
+            let told = |error: public_key::PublicKeyError| AuthError { key: "jwks_file", why: error.to_string() };
+            issuer.publish(set.as_bytes()).map_err(told)?;
+        }
+        if keys.is_empty() && issuer.is_none() {
+            return Ok(None);
+        }
+        let rules = Rules {
+            issuer: config.issuer.clone(),
+            audience: config.audience.clone(),
+            leeway_ms: u64::try_from(config.leeway.0.as_millis()).unwrap_or(u64::MAX),
+        };
+        Ok(Some(Self { keys, issuer, rules }))
+    }
+
+    pub(super) fn issuer(&self) -> Option<&Arc<Issuer>> {
+        self.issuer.as_ref()
     }
 
     /// Whom a token names at this time, in milliseconds since 1970.
     ///
     /// # Errors
-    /// `unauthenticated`, with the reason as far as it helps who has a good token.
+    /// `unauthenticated`, with the reason as far as it helps who has a good token; `unavailable` for one that is signed by a
+    /// key of the issuer's that is about to be read.
     pub(super) fn verify(&self, token: &str, now_ms: u64) -> Result<Arc<User>, Refusal> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(unauthenticated(format!("the token has more than {TOKEN_BYTES_MAX} bytes; grant by prefixes")));
@@ -68,43 +86,59 @@ impl Verifier {
         if head.crit.is_some() {
             return Err(unauthenticated("the token has `crit` extensions, and none are understood here"));
         }
-        let claims =
-            jsonwebtoken::decode::<Claims>(token, &self.key, &self.rules).map_err(|error| told(&error))?.claims;
-        claims.into_user(now_ms).map(Arc::new)
+        let claims = self.signed(token, &head, now_ms)?;
+        claims.into_user(&self.rules, now_ms).map(Arc::new)
+    }
+
+    /// The claims, if a key of that algorithm has signed them. Which keys are tried is the configuration's and the issuer's
+    /// choice; the head of a token only leads to one of them.
+    fn signed(&self, token: &str, head: &Header, now_ms: u64) -> Result<Claims, Refusal> {
+        let published = self.issuer.as_ref().map(|issuer| issuer.keys()).unwrap_or_default();
+        let is_meant = |key: &&PublicKey| {
+            key.algorithm == head.alg && (key.kid.is_none() || head.kid.is_none() || key.kid == head.kid)
+        };
+        let mut refused = None;
+        for key in self.keys.iter().chain(published.iter()).filter(is_meant) {
+            match jsonwebtoken::decode::<Claims>(token, &key.key, &signature_alone(key.algorithm)) {
+                Ok(decoded) => return Ok(decoded.claims),
+                // A wrong key may be followed by the right one; claims that cannot be read are those of the right one.
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => refused = Some(error),
+                Err(error) => return Err(told(&error)),
+            }
+        }
+        let may_come = matches!(head.alg, Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA);
+        // A key that is there has had its say.
+        let is_known = head.kid.is_some() && published.iter().any(|key| key.kid == head.kid);
+        if let Some(issuer) = self.issuer.as_ref().filter(|_| may_come && !is_known)
+            && issuer.ask(now_ms)
+        {
+            let why = "the token is signed by a key of the issuer's that has not been read yet; try again in a moment";
+            return Err(Refusal::new(ErrorCode::Unavailable, why));
+        }
+        Err(refused.map_or_else(|| told(&ErrorKind::InvalidAlgorithm.into()), |error| told(&error)))
     }
 }
 
-/// The signature alone: what a claim means is decided here, by a time that is given.
-fn rules(algorithm: Algorithm) -> Validation {
+fn secret_key(secret: &Hidden) -> Result<DecodingKey, AuthError> {
+    let secret = secret.expose();
+    let characters = secret.chars().count();
+    if characters < SECRET_CHARS_MIN {
+        let why = format!(
+            "names a secret of {characters} characters, and fewer than {SECRET_CHARS_MIN} can be guessed; {MAKE_ONE}"
+        );
+        return Err(AuthError { key: "jwt_secret_env", why });
+    }
+    Ok(DecodingKey::from_secret(secret.as_bytes()))
+}
+
+/// What a claim means is decided here, by a time that is given.
+fn signature_alone(algorithm: Algorithm) -> Validation {
     let mut rules = Validation::new(algorithm);
     rules.validate_exp = false;
     rules.validate_nbf = false;
     rules.validate_aud = false;
     rules.required_spec_claims.clear();
     rules
-}
-
-impl Claims {
-    fn into_user(self, now_ms: u64) -> Result<User, Refusal> {
-        let name = self.sub;
-        if name.is_empty() || name.len() > USER_BYTES_MAX || name.chars().any(char::is_control) {
-            let why = format!("the token's `sub` has to have 1 to {USER_BYTES_MAX} bytes and no control characters");
-            return Err(unauthenticated(why));
-        }
-        let expires_ms = milliseconds(self.exp);
-        if expires_ms <= now_ms {
-            return Err(unauthenticated("the token has expired; get a new one"));
-        }
-        let rights = Rights::parse(&self.subscribe, &self.send, &self.query);
-        let rights = rights.map_err(|error| unauthenticated(format!("the token's claim {error}")))?;
-        Ok(User { name, rights, expires_ms })
-    }
-}
-
-/// A time of RFC 7519, section 2 (`NumericDate`), in milliseconds; what is before 1970 is 1970.
-fn milliseconds(seconds: f64) -> u64 {
-    // A cast saturates.
-    (seconds * 1000.0) as u64
 }
 
 /// What is wrong with a token, without a word of it.

@@ -1,8 +1,19 @@
 //! What `[auth]` means: that somebody can do something, and that every secret is said once.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::Uri;
+
 use super::AuthConfig;
 use super::check::Found;
 use crate::auth::Rights;
+
+/// More than clocks differ that somebody looks after.
+const LEEWAY_MAX: Duration = Duration::from_secs(60);
+
+/// More often is a load on the issuer and no use.
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// Secrets themselves are looked at when they have been read, by `crate::auth`.
 pub(super) fn check_auth(auth: &AuthConfig, found: &mut Vec<Found>) {
@@ -17,12 +28,47 @@ pub(super) fn check_auth(auth: &AuthConfig, found: &mut Vec<Found>) {
         Ok(rights) => rights,
         Err(error) => return found.push(("auth.anonymous".to_owned(), error.to_string())),
     };
-    let named = auth.jwt_secret_places().count() + auth.api_keys_places().count() > 0;
-    let is_read = auth.jwt_secret.is_some() || auth.api_keys.is_some();
-    if !(named || is_read) && rights.are_none() {
+    check_set(auth, found);
+    if auth.leeway.0 > LEEWAY_MAX {
+        let why = "is longer than a minute; put the clocks right, or give tokens that last longer";
+        found.push(("auth.leeway".to_owned(), why.to_owned()));
+    }
+    if !auth.knows_anybody() && rights.are_none() {
         let why =
             "lets nobody in: it names no secret for tokens and no API keys, and gives anonymous callers no rights";
         let todo = "set `jwt_secret_env` or `api_keys_env`, or take [auth] out and listen on a loopback address";
         found.push(("auth".to_owned(), format!("{why}; {todo}")));
     }
+}
+
+fn check_set(auth: &AuthConfig, found: &mut Vec<Found>) {
+    let mut wrong = |key: &str, why: &str| found.push((format!("auth.{key}"), why.to_owned()));
+    if auth.jwks_file.is_some() && auth.jwks_url.is_some() {
+        wrong("jwks_url", "is said, and so is `jwks_file`; give one of them");
+    }
+    if auth.jwks_url.as_deref().is_some_and(|url| !is_safe(url)) {
+        wrong(
+            "jwks_url",
+            "has to begin with https://, or be on a loopback address: whoever answers there decides who is let in",
+        );
+    }
+    if auth.jwks_interval.0 < INTERVAL_MIN {
+        wrong("jwks_interval", "has to be 1s or longer");
+    }
+    if auth.has_set() && auth.audience.is_none() {
+        wrong("audience", "is missing: without it tokens would be taken that the issuer gave for somebody else");
+    }
+    if auth.has_set() && auth.issuer.is_none() {
+        wrong("issuer", "is missing; say the `iss` of the tokens that are signed by these keys");
+    }
+}
+
+fn is_safe(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let names_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    !host.is_empty()
+        && !names_user
+        && (uri.scheme_str() == Some("https") || (uri.scheme_str() == Some("http") && is_loopback))
 }

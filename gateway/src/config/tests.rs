@@ -344,6 +344,26 @@ fn auth_says_what_is_missing_and_what_is_too_weak() {
     assert!(weak("api_keys_env", "0123456789abcdef 0123456789abcdef").contains("header"));
     assert!(weak("api_keys_env", " , ").contains("without a key"));
     assert!(load(&auth("anonymous = { query = [\"*\"] }"), &[], vec![]).is_ok());
+    let set = |url: &str| auth(&format!("issuer = \"i\"\naudience = \"a\"\njwks_url = \"{url}\""));
+    for url in ["https://issuer.example/keys", "http://127.0.0.1:9/keys", "http://[::1]/", "http://localhost:9/"] {
+        assert!(load(&set(url), &[], vec![]).is_ok(), "{url}");
+    }
+    for url in ["http://issuer.example/", "ftp://127.0.0.1/", "file:///etc/passwd", "https://u:p@issuer.example/", "x"]
+    {
+        refused(&set(url), &[("auth.jwks_url", "https://")]);
+    }
+    let bare = "jwks_url = \"https://issuer.example/keys\"\njwks_interval = \"10ms\"\nleeway = \"2m\"";
+    let keys = [
+        ("auth.jwks_interval", "1s"),
+        ("auth.audience", "missing"),
+        ("auth.issuer", "missing"),
+        ("auth.leeway", "minute"),
+    ];
+    refused(&auth(bare), &keys);
+    let entry = format!("[[auth.api_key]]\nname = \"a\"\nsha256 = \"{}\"\n", "0".repeat(64));
+    refused(&entry, &[("auth.api_key", "grant nothing")]);
+    refused(&format!("{entry}scope = 1"), &[("auth.api_key[0].scope", "known are `name`, `sha256`, `scopes`")]);
+    assert!(load(&format!("{entry}scopes = {{ admin = true }}"), &[], vec![]).is_ok());
 }
 
 #[test]

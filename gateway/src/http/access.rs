@@ -17,13 +17,15 @@ use crate::clock;
 /// For everybody: whether the gateway lives, and how it is used.
 const OPEN: &[&str] = &["/healthz", "/readyz", "/openapi.json", "/docs"];
 
-/// For users, each for the names that their tokens grant. Every other route is for services: one that is added and not
-/// named here is closed to users.
-const FOR_USERS: &[&str] = &[
+/// Routes whose handlers ask whether a name is granted. Every other one is for services that may do everything: one that
+/// is added and not named here is closed to others.
+const BY_NAME: &[&str] = &[
+    "/v1/channels/{channel}/send",
     "/v1/groups",
     "/v1/groups/{group}",
     "/v1/groups/{group}/history",
     "/v1/groups/{group}/members",
+    "/v1/groups/{group}/members/{channel}",
     "/v1/groups/{group}/send",
     "/v1/send",
     "/v1/queries/{name}",
@@ -49,7 +51,7 @@ fn admitted(app: &App, route: &str, headers: &HeaderMap) -> Result<Caller, Probl
     }
     let caller = identify(app, headers)?;
     caller.check_known()?;
-    if !FOR_USERS.contains(&route) {
+    if !BY_NAME.contains(&route) {
         caller.check_operate()?;
     }
     Ok(caller)

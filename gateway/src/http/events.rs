@@ -25,6 +25,7 @@ use super::accept;
 use super::access::Asked;
 use super::problem::Problem;
 use crate::app::App;
+use crate::clock;
 use crate::dispatch;
 use crate::live::Question;
 use crate::server::Peer;
@@ -78,6 +79,7 @@ pub(super) async fn stream(
         return Err(Problem::new(ErrorCode::NotAcceptable, detail));
     }
     let Wanted { groups, queries } = ask::read(&uri, &headers, app.config.limits.subscriptions_per_connection)?;
+    by.caller.check_lasts(clock::now_ms())?;
     groups.iter().try_for_each(|(group, _)| by.caller.check_subscribe(group))?;
     queries.iter().try_for_each(|query| by.caller.check_query(&query.name))?;
     let questions = questions(&app, queries)?;

@@ -222,9 +222,11 @@ pub(super) async fn members(
 )]
 pub(super) async fn add(
     State(app): State<App>,
+    Asked(by): Asked,
     InGroup(group): InGroup,
     OnChannel(channel): OnChannel,
 ) -> Result<StatusCode, Problem> {
+    by.caller.check_membership(&group)?;
     if group.is_of_live_query() {
         return Err(Refusal::group_of_live_query(&group).into());
     }
@@ -251,9 +253,11 @@ pub(super) async fn add(
 )]
 pub(super) async fn discard(
     State(app): State<App>,
+    Asked(by): Asked,
     InGroup(group): InGroup,
     OnChannel(channel): OnChannel,
 ) -> Result<StatusCode, Problem> {
+    by.caller.check_membership(&group)?;
     if !app.layer.is_member(&group, &channel) {
         let detail = format!("channel `{channel}` is not a member of group `{group}`");
         return Err(Problem::new(ErrorCode::NotFound, detail));

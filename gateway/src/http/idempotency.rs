@@ -74,10 +74,10 @@ pub(super) async fn send(
     message: Message,
     key: Option<Key>,
 ) -> Result<Accepted, Refusal> {
-    let (dispatch, body) = (app.dispatch.clone(), message.raw().clone());
     let scope = format!("{}channel {channel}", by.caller.scope());
+    let (dispatch, by, body) = (app.dispatch.clone(), by.clone(), message.raw().clone());
     let run = async move {
-        let message_id = dispatch.send(&channel, message).await?;
+        let message_id = dispatch.send(&by, &channel, message).await?;
         let (jobs, existing) = (Vec::new(), false);
         Ok(Accepted { message_id, group: None, members: None, existing, jobs, offset: None, epoch: None })
     };

@@ -92,8 +92,9 @@ async fn a_job_is_handed_out_once_and_ends_well(rig: Rig) {
 }
 
 async fn whose_a_job_is_is_kept(rig: Rig) {
-    let asked_by = |user: &str| Some(Asker { user: Some(user.to_owned()) });
-    for asker in [None, Some(Asker { user: None }), asked_by("alice"), asked_by("\u{0}\"é\u{2028}")] {
+    let asked_by = |user: &str| Some(Asker { user: Some(user.to_owned()), ..Asker::default() });
+    let service = Some(Asker { service: Some("billing".to_owned()), ..Asker::default() });
+    for asker in [None, Some(Asker::default()), service, asked_by("alice"), asked_by("\u{0}\"é\u{2028}")] {
         let id = rig.enqueue(NewJob { asker: asker.clone(), ..job() }).await;
         assert_eq!(rig.record(id).await.asker, asker);
         let claimed = rig.claim_one().await;

@@ -18,10 +18,15 @@ pub enum ReplyTo {
 }
 
 /// Who asked for a job, as far as a token or the lack of one tells.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Asker {
-    /// The user; `None`: somebody without a token.
+    /// The user; `None`: a service, or somebody who shows nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The service whose key does not let it see everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
 }
 
 /// Work to be stored: made by `consumer::Claims` from a message, or for `POST /v1/queries`.

@@ -176,6 +176,7 @@ pub(crate) fn accept<B>(
         Offer::Ours { token } => (true, token),
     };
     let caller = identify(app, headers, token)?;
+    caller.check_lasts(clock::now_ms())?;
     let groups = groups(request.uri(), app.config.limits.subscriptions_per_connection)?;
     groups.iter().try_for_each(|(group, _)| caller.check_subscribe(group))?;
     if app.health.is_draining() {

@@ -154,5 +154,8 @@ fn identify(app: &App, token: &Token) -> Result<Caller, Refusal> {
             "this gateway takes no tokens: it has no [auth] section, and everybody on this machine may do everything";
         return Err(Refusal::new(ErrorCode::BadRequest, why));
     }
-    app.auth.identify(Some(token.reveal()), clock::now_ms())
+    let now_ms = clock::now_ms();
+    let caller = app.auth.identify(Some(token.reveal()), now_ms)?;
+    caller.check_lasts(now_ms)?;
+    Ok(caller)
 }
