@@ -34,9 +34,10 @@ pub use self::caller::{By, Caller};
 use self::issuer::Issuer;
 use self::keys::ApiKeys;
 pub use self::keys::digest_of_key;
+pub use self::rights::GroupTypes;
 pub use self::rights::Rights;
 use self::token::Verifier;
-use crate::config::AuthConfig;
+use crate::config::{AuthConfig, GroupConfig};
 
 /// What `[auth]` says, ready to decide. A cheap handle.
 #[derive(Clone, Default)]
@@ -64,12 +65,23 @@ impl Auth {
     /// # Errors
     /// When a secret is too short to be one, or a pattern is none.
     pub fn new(config: Option<&AuthConfig>) -> Result<Self, AuthError> {
+        Self::with_groups(config, &[])
+    }
+
+    /// The same, with what clients may send to groups (`[[group]] types`).
+    ///
+    /// # Errors
+    /// As [`Auth::new`].
+    pub fn with_groups(config: Option<&AuthConfig>, groups: &[GroupConfig]) -> Result<Self, AuthError> {
         let Some(config) = config else { return Ok(Self(None)) };
+        let types = GroupTypes::new(groups).map_err(|error| AuthError { key: "anonymous", why: error.to_string() })?;
+        let types = Arc::new(types);
         let keys = ApiKeys::read(config)?;
-        let tokens = Verifier::new(config)?;
+        let tokens = Verifier::new(config, &types)?;
         let said = &config.anonymous;
         let anonymous = Rights::parse(&said.subscribe, &said.send, &said.query);
         let anonymous = anonymous.map_err(|error| AuthError { key: "anonymous", why: error.to_string() })?;
+        let anonymous = Rights { types_of_groups: types, ..anonymous };
         Ok(Self(Some(Arc::new(Authority { keys, tokens, anonymous: Arc::new(anonymous) }))))
     }
 

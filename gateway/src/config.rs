@@ -112,7 +112,7 @@ impl Config {
         }
         config.resolve_paths(sources);
         config.read_secrets(sources).map_err(|(key, message)| Problems(vec![origins.problem(&key, message)]))?;
-        Auth::new(config.auth.as_ref())
+        Auth::with_groups(config.auth.as_ref(), &config.group)
             .map_err(|error| Problems(vec![origins.problem(&format!("auth.{}", error.key), error.why)]))?;
         Ok(Loaded { config, origins })
     }

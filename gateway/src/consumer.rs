@@ -8,6 +8,7 @@ mod ask;
 mod bucket;
 mod cache;
 mod check;
+mod claim_params;
 mod claims;
 mod context;
 mod cpu;
@@ -32,6 +33,7 @@ mod work;
 
 pub use self::cache::QueryCache;
 pub use self::check::check;
+pub(crate) use self::claim_params::{keep_needed, with_claims};
 pub use self::claims::{Claimed, Claims, EVENT_PREFIX, HOPS_MAX};
 pub use self::context::JobContext;
 pub(crate) use self::context::Stop;

@@ -48,7 +48,8 @@ pub(crate) use self::counters::Counters;
 pub(crate) use self::question::Question;
 use self::table::Table;
 use crate::config::{Config, SourceConfig, SourceKind};
-use crate::consumer::{Given, Queries, Sources};
+use crate::consumer::{Given, Queries, Sources, with_claims};
+use crate::jobs::Asker;
 
 /// How often it is looked for sets that nobody is in.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -82,22 +83,27 @@ impl Live {
         }))
     }
 
-    /// Which set a subscription means.
+    /// Which set a subscription means: with the claims of an asker, if it is a user's.
     ///
     /// # Errors
     /// `unknown_query`, `bad_params`, `too_large` parameters, and `bad_request` for a query that is not live.
-    pub(crate) fn ask(&self, query: &str, params: &RawObject) -> Result<Arc<Question>, Refusal> {
+    pub(crate) fn ask(&self, query: &str, params: &RawObject, asker: Option<&Asker>) -> Result<Arc<Question>, Refusal> {
         let query = self.0.queries.named(query)?;
-        Question::new(query, &given(params)?).map(Arc::new)
+        Question::new(query, &with_claims(query, given(params)?, asker)?).map(Arc::new)
     }
 
     /// The same, by parameters that came as words.
     ///
     /// # Errors
     /// As [`Live::ask`].
-    pub(crate) fn ask_in_words(&self, query: &str, words: &[(String, String)]) -> Result<Arc<Question>, Refusal> {
+    pub(crate) fn ask_in_words(
+        &self,
+        query: &str,
+        words: &[(String, String)],
+        asker: Option<&Asker>,
+    ) -> Result<Arc<Question>, Refusal> {
         let query = self.0.queries.named(query)?;
-        Question::new(query, &query.read_words(words)).map(Arc::new)
+        Question::new(query, &with_claims(query, query.read_words(words), asker)?).map(Arc::new)
     }
 
     /// Takes notice of a newcomer, who is in the set's group already, and says what he has to be told, framed for

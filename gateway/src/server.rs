@@ -173,7 +173,7 @@ impl Groupcast {
     pub async fn start(self) -> Result<Running, StartError> {
         let Self { mut config, consumers, routes, echo_at } = self;
         config.check()?;
-        let auth = Auth::new(config.auth.as_ref())?;
+        let auth = Auth::with_groups(config.auth.as_ref(), &config.group)?;
         layer::name_node(&mut config);
         let config = Arc::new(config);
         let tls = config.server.tls.as_ref().map(Tls::load).transpose()?;

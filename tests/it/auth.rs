@@ -1,6 +1,7 @@
 //! Who may do what: a team puts its gateway where others can reach it.
 
 mod sockets;
+mod tenants;
 
 use groupcast_tests::gateway::{Process, groupcast, run};
 use groupcast_tests::home::{BARE, JOBS};

@@ -1,8 +1,11 @@
 //! `Caller`: who asks, and what he may do. Every front door asks here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Refusal};
+
+use serde_json::Value;
 
 use super::rights::Rights;
 use crate::jobs::{Asker, ReplyTo};
@@ -52,6 +55,8 @@ pub struct User {
     pub name: String,
     /// What the claims grant.
     pub rights: Rights,
+    /// Other claims by name, for queries that bind them: texts, numbers, and true or false.
+    pub claims: BTreeMap<String, Value>,
     /// The claim `exp`, in milliseconds since 1970.
     pub expires_ms: u64,
 }
@@ -62,6 +67,14 @@ impl Caller {
         match self {
             Self::User(user) => Some(&user.name),
             Self::Everybody | Self::Anonymous(_) | Self::Service(_) => None,
+        }
+    }
+
+    /// Whether the caller's token says these claims.
+    pub fn says(&self, claims: &BTreeMap<String, Value>) -> bool {
+        match self {
+            Self::User(user) => claims.iter().all(|(name, value)| user.claims.get(name) == Some(value)),
+            Self::Everybody | Self::Anonymous(_) | Self::Service(_) => claims.is_empty(),
         }
     }
 
@@ -103,7 +116,7 @@ impl Caller {
     /// `forbidden`; `unauthenticated` without a credential.
     pub fn check_subscribe(&self, group: &GroupName) -> Result<(), Refusal> {
         // What a live query's group carries is granted with the query, not by a name that nobody chose.
-        let granted = |rights: &Rights| !group.is_of_live_query() && rights.subscribe.allow(group.as_str());
+        let granted = |rights: &Rights| !group.is_of_live_query() && rights.allow_subscribe(group.as_str());
         self.check(granted, || format!("subscribe to group `{group}`"))
     }
 
@@ -131,7 +144,7 @@ impl Caller {
     /// As [`Caller::check_subscribe`].
     pub fn check_membership(&self, group: &GroupName) -> Result<(), Refusal> {
         let what = || format!("say who is in group `{group}`; it is for services, by API key");
-        self.check_service(|rights| rights.subscribe.allow(group.as_str()), what)
+        self.check_service(|rights| rights.allow_subscribe(group.as_str()), what)
     }
 
     /// May run a named query, and follow it.
@@ -150,11 +163,11 @@ impl Caller {
         match to {
             ReplyTo::Nobody => Ok(()),
             ReplyTo::Group(group) => self
-                .check(|rights| rights.send.allow(group.as_str()), || format!("have answers sent to group `{group}`")),
+                .check(|rights| rights.allow_reply(group.as_str()), || format!("have answers sent to group `{group}`")),
             ReplyTo::Channel(channel) if own == Some(channel) => Ok(()),
             ReplyTo::Channel(channel) => {
                 let what = || format!("have answers sent to channel `{channel}`");
-                self.check_service(|rights| rights.send.allow(channel.as_str()), what)
+                self.check_service(|rights| rights.allow_reply(channel.as_str()), what)
             }
         }
     }
@@ -165,7 +178,7 @@ impl Caller {
     /// As [`Caller::check_subscribe`].
     pub fn check_list(&self, prefix: &str) -> Result<(), Refusal> {
         let what = || format!("list groups by the prefix {:?}; name one that it may subscribe to", shown(prefix));
-        self.check(|rights| rights.subscribe.allow_all_of(prefix), what)
+        self.check(|rights| rights.allow_list(prefix), what)
     }
 
     /// May do whatever has no rule of its own: what the team's programs and its operators do.
@@ -198,7 +211,9 @@ impl Caller {
                 is_scoped.then(|| Asker { service: Some(service.name.clone()), ..Asker::default() })
             }
             Self::Anonymous(_) => Some(Asker::default()),
-            Self::User(user) => Some(Asker { user: Some(user.name.clone()), ..Asker::default() }),
+            Self::User(user) => {
+                Some(Asker { user: Some(user.name.clone()), claims: user.claims.clone(), ..Asker::default() })
+            }
         }
     }
 

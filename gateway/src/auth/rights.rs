@@ -1,7 +1,11 @@
 //! `Rights`: what is granted, as lists of patterns. Nothing is granted that no pattern matches.
 
+use std::sync::Arc;
+
 use groupcast_protocol::message::same_kind;
 use groupcast_protocol::{NameError, Pattern};
+
+use crate::config::GroupConfig;
 
 /// Patterns in one list: each is compared with each name, on every message.
 const PATTERNS_MAX: usize = 100;
@@ -17,7 +21,15 @@ pub struct Rights {
     pub query: Patterns,
     /// Types of messages that may be sent; `None`: all.
     pub types: Option<Types>,
+    /// Types that clients may send, group by group.
+    pub types_of_groups: Arc<GroupTypes>,
+    /// Only groups whose names begin with this, whatever the patterns say: those of the user's tenant.
+    pub within: Option<Box<str>>,
 }
+
+/// `[[group]] types`: of several patterns the first that matches counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupTypes(Box<[(Pattern, Option<Types>)]>);
 
 /// Types of messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,13 +70,33 @@ impl Rights {
             subscribe: Patterns::parse("subscribe", subscribe)?,
             send: Patterns::parse("send", send)?,
             query: Patterns::parse("query", query)?,
-            types: None,
+            ..Self::default()
         })
     }
 
-    /// Whether a message of this type may be sent to this group.
-    pub fn allow_send(&self, group: &str, kind: &str) -> bool {
-        self.send.allow(group) && self.types.as_ref().is_none_or(|types| types.allow(kind))
+    /// Whether a group may be subscribed to.
+    pub fn allow_subscribe(&self, group: &str) -> bool {
+        self.is_within(group) && self.subscribe.allow(group)
+    }
+
+    /// Whether every group may be subscribed to whose name begins with this.
+    pub fn allow_list(&self, prefix: &str) -> bool {
+        self.is_within(prefix) && self.subscribe.allow_all_of(prefix)
+    }
+
+    /// Whether a group or channel may be sent to, whatever the message is.
+    pub fn allow_reply(&self, name: &str) -> bool {
+        self.is_within(name) && self.send.allow(name)
+    }
+
+    /// Whether a message of this type may be sent to this group or channel.
+    pub fn allow_send(&self, name: &str, kind: &str) -> bool {
+        let granted = self.types.as_ref().is_none_or(|types| types.allow(kind));
+        granted && self.types_of_groups.allow(name, kind) && self.allow_reply(name)
+    }
+
+    fn is_within(&self, name: &str) -> bool {
+        self.within.as_ref().is_none_or(|within| name.starts_with(&**within))
     }
 
     /// Whether nothing is granted at all.
@@ -81,6 +113,26 @@ impl Types {
 
     fn allow(&self, kind: &str) -> bool {
         self.0.iter().any(|known| same_kind(known, kind))
+    }
+}
+
+impl GroupTypes {
+    /// Reads the sections of groups.
+    ///
+    /// # Errors
+    /// When a pattern is none.
+    pub fn new(groups: &[GroupConfig]) -> Result<Self, RightsError> {
+        let read = |group: &GroupConfig| {
+            let pattern = Pattern::parse(&group.name);
+            let pattern = pattern.map_err(|source| RightsError::Pattern { list: "group", source })?;
+            Ok((pattern, group.types.as_deref().map(Types::new)))
+        };
+        groups.iter().map(read).collect::<Result<_, _>>().map(Self)
+    }
+
+    fn allow(&self, name: &str, kind: &str) -> bool {
+        let rule = self.0.iter().find(|(pattern, _)| pattern.matches(name));
+        rule.and_then(|(_, types)| types.as_ref()).is_none_or(|types| types.allow(kind))
     }
 }
 

@@ -1,5 +1,6 @@
 mod issuers;
 mod services;
+mod tenants;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

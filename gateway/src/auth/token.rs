@@ -15,6 +15,7 @@ use super::caller::User;
 use super::issuer::Issuer;
 use super::keys::{MAKE_ONE, SECRET_CHARS_MIN};
 use super::public_key::{self, PublicKey};
+use super::rights::GroupTypes;
 use super::{AuthError, unauthenticated};
 use crate::config::{AuthConfig, Hidden};
 
@@ -35,6 +36,14 @@ struct Rules {
     issuer: Option<String>,
     audience: Option<String>,
     leeway_ms: u64,
+    tenancy: Option<Tenancy>,
+    types_of_groups: Arc<GroupTypes>,
+}
+
+/// Which claim names a user's tenant, and where its groups are.
+struct Tenancy {
+    claim: String,
+    prefix: String,
 }
 
 impl Verifier {
@@ -42,7 +51,7 @@ impl Verifier {
     ///
     /// # Errors
     /// When a secret is too short, or a file holds no key.
-    pub(super) fn new(config: &AuthConfig) -> Result<Option<Self>, AuthError> {
+    pub(super) fn new(config: &AuthConfig, types_of_groups: &Arc<GroupTypes>) -> Result<Option<Self>, AuthError> {
         let mut keys = Vec::new();
         if let Some(secret) = &config.jwt_secret {
             keys.push(PublicKey { kid: None, algorithm: Algorithm::HS256, key: secret_key(secret)? });
@@ -65,6 +74,8 @@ impl Verifier {
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
             leeway_ms: u64::try_from(config.leeway.0.as_millis()).unwrap_or(u64::MAX),
+            tenancy: config.tenant_claim.clone().map(|claim| Tenancy { claim, prefix: config.tenant_prefix.clone() }),
+            types_of_groups: Arc::clone(types_of_groups),
         };
         Ok(Some(Self { keys, issuer, rules }))
     }

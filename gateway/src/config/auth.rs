@@ -31,6 +31,11 @@ pub struct AuthConfig {
     /// Who this gateway is in the `aud` of a token. Default nobody: tokens that have one are refused. With a set it has to
     /// be said.
     pub audience: Option<String>,
+    /// The claim that names a user's tenant, in 1 to 40 letters, digits, `-` and `_`. With it users reach only groups whose
+    /// names begin with `tenant_prefix`, and `{tenant}` in the patterns of tokens is filled in. Default none.
+    pub tenant_claim: Option<String>,
+    /// What names of a tenant's groups begin with; a dot follows the tenant. Default `tenant.{tenant}.`.
+    pub tenant_prefix: String,
     /// How far the clocks of issuer and gateway may differ, at most `1m`. Sockets and streams end without it. Default `0s`.
     pub leeway: Time,
     /// The variable with the keys of services, separated by commas; at least 32 characters each. Default none.
@@ -79,6 +84,8 @@ impl Default for AuthConfig {
             jwks_interval: Time(Duration::from_secs(300)),
             issuer: None,
             audience: None,
+            tenant_claim: None,
+            tenant_prefix: "tenant.{tenant}.".to_owned(),
             leeway: Time(Duration::ZERO),
             api_keys_env: None,
             api_keys_file: None,

@@ -47,10 +47,20 @@ pub(super) fn check(config: &Config) -> Vec<Found> {
     check_queries(config, &mut found);
     check_consumers(config, &mut found);
     check_schedules(config, &mut found);
-    if let Some(auth) = &config.auth {
-        check_auth(auth, &mut found);
+    match &config.auth {
+        Some(auth) => check_auth(auth, &mut found),
+        None => check_types_without_auth(config, &mut found),
     }
     found
+}
+
+/// Silence would be worse: everybody would send what the list seems to keep out.
+fn check_types_without_auth(config: &Config, found: &mut Vec<Found>) {
+    for (at, _) in config.group.iter().enumerate().filter(|(_, group)| group.types.is_some()) {
+        let why =
+            "says what clients may send, and without [auth] everybody may send everything; add [auth], or take it out";
+        found.push((format!("group[{at}].types"), why.to_owned()));
+    }
 }
 
 fn check_server(config: &Config, found: &mut Vec<Found>) {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use groupcast_protocol::GroupName;
 use http::Uri;
 
 use super::AuthConfig;
@@ -29,6 +30,7 @@ pub(super) fn check_auth(auth: &AuthConfig, found: &mut Vec<Found>) {
         Err(error) => return found.push(("auth.anonymous".to_owned(), error.to_string())),
     };
     check_set(auth, found);
+    check_tenancy(auth, found);
     if auth.leeway.0 > LEEWAY_MAX {
         let why = "is longer than a minute; put the clocks right, or give tokens that last longer";
         found.push(("auth.leeway".to_owned(), why.to_owned()));
@@ -38,6 +40,21 @@ pub(super) fn check_auth(auth: &AuthConfig, found: &mut Vec<Found>) {
             "lets nobody in: it names no secret for tokens and no API keys, and gives anonymous callers no rights";
         let todo = "set `jwt_secret_env` or `api_keys_env`, or take [auth] out and listen on a loopback address";
         found.push(("auth".to_owned(), format!("{why}; {todo}")));
+    }
+}
+
+/// A prefix without an end of its own would let the tenant `a` into the groups of `ab`.
+fn check_tenancy(auth: &AuthConfig, found: &mut Vec<Found>) {
+    let prefix = &auth.tenant_prefix;
+    let filled = prefix.replacen("{tenant}", "t", 1);
+    let is_name = GroupName::parse(&format!("{filled}g")).is_ok_and(|name| !name.is_of_live_query());
+    let has_end = prefix.split_once("{tenant}").is_some_and(|(_, rest)| rest.starts_with('.'));
+    if !(is_name && has_end) {
+        let why = "has to be the beginning of a group's name with `{tenant}.` in it once, as in \"tenant.{tenant}.\"";
+        found.push(("auth.tenant_prefix".to_owned(), why.to_owned()));
+    }
+    if auth.tenant_claim.as_deref() == Some("") {
+        found.push(("auth.tenant_claim".to_owned(), "is empty; name the claim, or leave it out".to_owned()));
     }
 }
 

@@ -199,6 +199,9 @@ pub struct GroupConfig {
     /// Messages that are kept for those who come back. Default none.
     #[serde(default)]
     pub history: Option<HistoryConfig>,
+    /// Types of messages that clients may send: users and anonymous callers, not services. Default all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub types: Option<Vec<String>>,
 }
 
 /// `[[group]] history`: how much a group keeps. What is beyond either bound goes, the oldest first.

@@ -9,9 +9,10 @@ use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Message, Refusal};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::claim_params::with_claims;
 use super::params::Given;
 use super::queries::{Queries, Query};
-use crate::jobs::ReplyTo;
+use crate::jobs::{Asker, ReplyTo};
 
 /// The longest `delay_ms` and `deadline_ms`: 30 days.
 const MS_MAX: u64 = 30 * 86_400_000;
@@ -28,6 +29,8 @@ pub(crate) const MAX_STALE: &str = "max_stale_ms";
 /// The top level of a message, unread.
 pub(crate) struct Ask<'a> {
     fields: HashMap<Cow<'a, str>, &'a RawValue>,
+    /// Whose ask it is; `None`: no user's.
+    asker: Option<&'a Asker>,
 }
 
 const REPLY_TO: &str = "the name of a group or channel, or one of both as in {\"channel\":\"name\"}";
@@ -82,7 +85,14 @@ impl<'a> Ask<'a> {
     /// Reads the top level.
     pub(crate) fn parse(message: &'a Message) -> Result<Self, Refusal> {
         let fields = serde_json::from_str(message.as_str());
-        fields.map(|fields| Self { fields }).map_err(|error| Refusal::new(ErrorCode::BadParams, error.to_string()))
+        fields
+            .map(|fields| Self { fields, asker: None })
+            .map_err(|error| Refusal::new(ErrorCode::BadParams, error.to_string()))
+    }
+
+    /// The ask of somebody, whose token fills in what queries bind of it.
+    pub(crate) fn of(self, asker: Option<&'a Asker>) -> Self {
+        Self { asker, ..self }
     }
 
     /// What every job may ask for.
@@ -122,6 +132,7 @@ impl<'a> Ask<'a> {
             Some(raw) => within(MAX_STALE, raw, 0, MS_MAX)?,
             None => None,
         };
+        let params = with_claims(query, params, self.asker)?;
         Ok(Question { query: Arc::clone(query), params, limit, max_stale: max_stale.map(Duration::from_millis) })
     }
 

@@ -13,8 +13,9 @@ use sha2::{Digest, Sha256};
 
 use super::ask::{Ask, Wishes};
 use super::cache::Asked;
+use super::claim_params::keep_needed;
 use super::problem::Problem;
-use super::queries::Queries;
+use super::queries::{Queries, Query};
 use crate::auth::By;
 use crate::clock;
 use crate::config::consumer::{ConsumerConfig, Mode, Run};
@@ -140,8 +141,9 @@ impl Claims {
         default_reply: ReplyTo,
     ) -> Result<Vec<Claimed>, Refusal> {
         let mut claimed = Vec::new();
+        let asker = by.caller.asker();
         for listener in self.consumers.iter().filter(|listener| listener.claims(group, message)) {
-            let ask = Ask::parse(message)?;
+            let ask = Ask::parse(message)?.of(asker.as_ref());
             let hops = if message.kind().starts_with(EVENT_PREFIX) { ask.hops() + 1 } else { 0 };
             if hops > HOPS_MAX {
                 // Nobody asked for this message, so there is nobody to refuse it to.
@@ -174,7 +176,8 @@ impl Claims {
         let body = serde_json::to_vec(&Body { kind: &listener.config.kind, query: name, params })
             .map_err(|error| Refusal::new(ErrorCode::BadParams, error.to_string()))?;
         let message = Message::parse(Bytes::from(body))?;
-        let ask = Ask::parse(&message)?;
+        let asker = by.caller.asker();
+        let ask = Ask::parse(&message)?.of(asker.as_ref());
         let job = self.job(by, listener, &ask, message.clone(), reply, 0)?.job;
         // Who asks a query for himself always shares.
         let asked = Asked::new(&listener.config, &ask, &self.queries)?;
@@ -192,25 +195,29 @@ impl Claims {
     ) -> Result<Claimed, Refusal> {
         let config = &listener.config;
         let wishes = ask.wishes()?;
-        match config.run {
-            Run::Query => self.check_question(by, ask)?,
+        let query = match config.run {
+            Run::Query => Some(self.check_question(by, ask)?),
             Run::Report => {
                 ask.format()?;
-                self.check_question(by, ask)?;
+                Some(self.check_question(by, ask)?)
             }
             // The backend knows what it can do.
-            Run::Http | Run::Embedded => {}
-        }
+            Run::Http | Run::Embedded => None,
+        };
         let asked = if config.coalesce { Asked::new(config, ask, &self.queries)? } else { None };
-        let job = new_job(by, config, wishes, message, default_reply, hops);
+        let mut job = new_job(by, config, wishes, message, default_reply, hops);
+        if let Some(asker) = &mut job.asker {
+            keep_needed(asker, query.as_deref());
+        }
         by.caller.check_reply(&job.reply_to, by.channel.as_ref())?;
         Ok(Claimed { job: NewJob { coalesce_key: asked.map(Asked::into_key), ..job }, mode: config.mode })
     }
 
-    fn check_question(&self, by: &By, ask: &Ask<'_>) -> Result<(), Refusal> {
+    fn check_question(&self, by: &By, ask: &Ask<'_>) -> Result<Arc<Query>, Refusal> {
         let question = ask.question(&self.queries)?;
         by.caller.check_query(&question.query.config.name)?;
-        question.query.bind(&question.params).map(drop)
+        question.query.bind(&question.params)?;
+        Ok(question.query)
     }
 }
 

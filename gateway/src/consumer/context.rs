@@ -64,6 +64,11 @@ impl JobContext {
         &self.inner.claimed.message
     }
 
+    /// Whose job it is; `None`: no user's.
+    pub(crate) fn asker(&self) -> Option<&crate::jobs::Asker> {
+        self.inner.claimed.asker.as_ref()
+    }
+
     /// How much time is left.
     pub fn time_left(&self) -> Duration {
         self.inner.stop.deadline.saturating_duration_since(Instant::now())

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use groupcast_protocol::{ErrorCode, GroupName, Refusal};
 
 use super::ask::MAX_STALE;
+use super::claim_params::claim_of;
 use super::nearest::known;
 use super::params::{Bound, Given, Param, bind, canonical, read_words};
 use super::problem::Problem;
@@ -129,6 +130,10 @@ impl Queries {
             );
         }
         for (name, param) in &config.params {
+            if claim_of(name).is_some() && param.default.is_some() {
+                let why = "is what the asker's token says, and has no default; take that out, or rename the parameter";
+                problem(&format!("params.{name}.default"), why.to_owned());
+            }
             match Param::new(name, param) {
                 Ok(param) => params.push(param),
                 Err(why) => problem(&format!("params.{name}"), why),

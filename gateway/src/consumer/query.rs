@@ -31,7 +31,7 @@ impl Consumer for QueryConsumer {
 /// Which query a job asks for. Checked when it was enqueued, and again here: the configuration may have changed since.
 pub(crate) fn question(job: &JobContext, queries: &Queries) -> Result<Question, Failure> {
     let refused = |refusal: groupcast_protocol::Refusal| Failure::permanent(refusal.code.as_str(), refusal.message);
-    Ask::parse(job.message()).and_then(|ask| ask.question(queries)).map_err(refused)
+    Ask::parse(job.message()).and_then(|ask| ask.of(job.asker()).question(queries)).map_err(refused)
 }
 
 /// The rows of a query.

@@ -403,7 +403,7 @@ impl Shared {
 
     /// What a job asks for, if it is a question whose answer may be another's, too.
     fn asked(&self, seat: &Seat, claimed: &Claimed) -> Option<Asked> {
-        let ask = Ask::parse(&claimed.message).ok()?;
+        let ask = Ask::parse(&claimed.message).ok()?.of(claimed.asker.as_ref());
         // What is wrong with it is told when it is run.
         Asked::new(&seat.config, &ask, &self.queries).ok().flatten()
     }

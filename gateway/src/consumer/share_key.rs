@@ -15,7 +15,8 @@ pub(crate) struct ShareKey(String);
 /// Whose rows they are. What one asker may see is never shared with one of another scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// Everybody may see the same: there is no `[auth]`.
+    /// Who may ask may see the same: what a query shows of one user alone it binds as a parameter (`claim_params`), and
+    /// parameters are part of the key.
     Everybody,
 }
 

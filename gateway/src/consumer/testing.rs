@@ -27,6 +27,7 @@ pub(crate) fn claimed() -> Claimed {
         reply_to: ReplyTo::Nobody,
         hops: 0,
         coalesce_key: None,
+        asker: None,
         told_by: None,
     }
 }

@@ -27,6 +27,7 @@ use super::problem::Problem;
 use crate::app::App;
 use crate::clock;
 use crate::dispatch;
+use crate::jobs::Asker;
 use crate::live::Question;
 use crate::server::Peer;
 use crate::server::shard::Arrival;
@@ -82,7 +83,7 @@ pub(super) async fn stream(
     by.caller.check_lasts(clock::now_ms())?;
     groups.iter().try_for_each(|(group, _)| by.caller.check_subscribe(group))?;
     queries.iter().try_for_each(|query| by.caller.check_query(&query.name))?;
-    let questions = questions(&app, queries)?;
+    let questions = questions(&app, queries, by.caller.asker().as_ref())?;
     if app.health.is_draining() {
         return Err(unavailable("the gateway is about to restart; connect again in a moment"));
     }
@@ -112,10 +113,10 @@ async fn open(app: &App, groups: &ask::Groups) -> Result<Vec<groupcast_channel_l
 }
 
 /// Each question once, however often and in whatever words it is asked.
-fn questions(app: &App, queries: Vec<InWords>) -> Result<Vec<Arc<Question>>, Problem> {
+fn questions(app: &App, queries: Vec<InWords>, asker: Option<&Asker>) -> Result<Vec<Arc<Question>>, Problem> {
     let mut questions: Vec<Arc<Question>> = Vec::new();
     for InWords { name, params } in queries {
-        let question = app.live.ask_in_words(&name, &params)?;
+        let question = app.live.ask_in_words(&name, &params, asker)?;
         if questions.iter().all(|other| other.group() != question.group()) {
             questions.push(question);
         }

@@ -1,5 +1,7 @@
 //! What is enqueued, and what the one who enqueued it is told.
 
+use std::collections::BTreeMap;
+
 use groupcast_protocol::{ChannelName, GroupName, JobId, Message};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,9 @@ pub struct Asker {
     /// The service whose key does not let it see everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// Claims of the user's token by name, as far as the query binds them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, serde_json::Value>,
 }
 
 /// Work to be stored: made by `consumer::Claims` from a message, or for `POST /v1/queries`.

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::carried::Carried;
 use super::error::JobsError;
-use super::new_job::{Enqueued, NewJob, ReplyTo};
+use super::new_job::{Asker, Enqueued, NewJob, ReplyTo};
 use super::once::{Once, Told};
 use super::record::{ErrorClass, JobError, JobRecord, JobState, Progress, ResultInfo, time};
 use super::results::ResultKey;
@@ -219,6 +219,8 @@ pub struct Claimed {
     pub hops: u8,
     /// What it asks for; equal ones may share an execution.
     pub coalesce_key: Option<String>,
+    /// Whose it is.
+    pub asker: Option<Asker>,
     /// The process that tells those who asked, if it is another one: the one that took the job in.
     pub told_by: Option<String>,
 }

@@ -111,6 +111,7 @@ impl Row {
             reply_to: self.reply_to.clone(),
             hops: self.hops,
             coalesce_key: self.coalesce_key.clone(),
+            asker: self.asker.clone(),
             told_by: None,
         }
     }

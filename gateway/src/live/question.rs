@@ -1,12 +1,15 @@
 //! `Question`: a live query with its parameters, which tell it from every other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use groupcast_protocol::{ErrorCode, GroupName, Id, Refusal};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::consumer::{Bound, Given, Query};
+use crate::consumer::{Bound, Given, Query, keep_needed};
+use crate::jobs::Asker;
 
 /// Bytes of a set's parameters: each set keeps its own, and repeats them in what it sends.
 const PARAMS_BYTES_MAX: usize = 4096;
@@ -50,6 +53,13 @@ impl Question {
     /// The name of the query.
     pub(crate) fn name(&self) -> &str {
         &self.query.config.name
+    }
+
+    /// Which claims of an asker it has in its parameters.
+    pub(crate) fn claims(&self, asker: Option<&Asker>) -> BTreeMap<String, Value> {
+        let mut asker = asker.cloned().unwrap_or_default();
+        keep_needed(&mut asker, Some(&*self.query));
+        asker.claims
     }
 
     pub(super) fn source(&self) -> &str {

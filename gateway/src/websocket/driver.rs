@@ -315,7 +315,6 @@ impl Connection {
     fn subscribe_query(&mut self, ticket: Ticket, query: &str, params: &RawObject) {
         match self.follow(query, params) {
             Ok((group, state)) => {
-                self.access.follows(&group, query);
                 self.session.complete(ticket, Ok(Answer::SubscribedQuery { group }));
                 state.into_iter().for_each(|frame| self.session.forward(frame));
             }
@@ -323,11 +322,13 @@ impl Connection {
         }
     }
 
-    fn follow(&self, query: &str, params: &RawObject) -> Result<(GroupName, Vec<Bytes>), Refusal> {
+    fn follow(&mut self, query: &str, params: &RawObject) -> Result<(GroupName, Vec<Bytes>), Refusal> {
         self.access.check_query(query)?;
-        let question = self.local.app.live.ask(query, params)?;
+        let asker = self.by().caller.asker();
+        let question = self.local.app.live.ask(query, params, asker.as_ref())?;
         self.session.check_new(question.group())?;
         let state = self.local.follow(self.slot, &question)?;
+        self.access.follows(&question, asker.as_ref());
         Ok((question.group().clone(), state))
     }
 

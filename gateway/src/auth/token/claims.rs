@@ -1,7 +1,11 @@
 //! What a token says, once its signature is known to be good.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use groupcast_protocol::Refusal;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::Rules;
 use crate::auth::caller::User;
@@ -25,7 +29,17 @@ pub(super) struct Claims {
     send: Vec<String>,
     #[serde(default)]
     query: Vec<String>,
+    #[serde(flatten)]
+    more: BTreeMap<String, Value>,
 }
+
+/// What stands for the tenant in patterns.
+pub(crate) const TENANT: &str = "{tenant}";
+/// Characters of a tenant's name.
+const TENANT_CHARS_MAX: usize = 40;
+/// Claims that queries can bind, and bytes of each: they are kept with every job that needs them.
+const BOUND_MAX: usize = 32;
+const BOUND_BYTES_MAX: usize = 255;
 
 /// For whom a token is: one name or several (RFC 7519, section 4.1.3).
 #[derive(Deserialize)]
@@ -50,9 +64,18 @@ impl Claims {
         if self.nbf.is_some_and(|nbf| milliseconds(nbf) > now_ms.saturating_add(rules.leeway_ms)) {
             return Err(unauthenticated("the token is not good yet (`nbf`); compare the clocks"));
         }
-        let rights = Rights::parse(&self.subscribe, &self.send, &self.query);
+        let tenant = rules.tenancy.as_ref().map(|tenancy| tenant(&tenancy.claim, &name, &self.more)).transpose()?;
+        let fill = |patterns: &[String]| match tenant {
+            Some(tenant) => patterns.iter().map(|pattern| pattern.replace(TENANT, tenant)).collect(),
+            None => patterns.to_vec(),
+        };
+        let rights = Rights::parse(&fill(&self.subscribe), &fill(&self.send), &self.query);
         let rights = rights.map_err(|error| unauthenticated(format!("the token's claim {error}")))?;
-        Ok(User { name, rights, expires_ms })
+        let within = tenant.zip(rules.tenancy.as_ref());
+        let within = within.map(|(tenant, tenancy)| tenancy.prefix.replace(TENANT, tenant).into());
+        let rights = Rights { within, types_of_groups: Arc::clone(&rules.types_of_groups), ..rights };
+        let claims = bindable(&name, self.more);
+        Ok(User { name, rights, claims, expires_ms })
     }
 
     fn check_parties(&self, rules: &Rules) -> Result<(), Refusal> {
@@ -70,6 +93,34 @@ impl Claims {
             )),
         }
     }
+}
+
+/// The tenant's name, which can be nothing but a part of a name: no separator, no wildcard, no placeholder.
+fn tenant<'a>(claim: &str, sub: &'a str, more: &'a BTreeMap<String, Value>) -> Result<&'a str, Refusal> {
+    let said = if claim == "sub" { Some(sub) } else { more.get(claim).and_then(Value::as_str) };
+    let is_name = |text: &&str| {
+        let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        (1..=TENANT_CHARS_MAX).contains(&text.len()) && text.bytes().all(fine)
+    };
+    said.filter(is_name).ok_or_else(|| {
+        let form = format!("1 to {TENANT_CHARS_MAX} letters, digits, `-` and `_`");
+        unauthenticated(format!("the token's claim `{claim}` has to name a tenant by {form}"))
+    })
+}
+
+/// What queries can bind; the rest is nobody's business here.
+fn bindable(name: &str, more: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    let is_small = |value: &Value| match value {
+        Value::String(text) => text.len() <= BOUND_BYTES_MAX,
+        Value::Bool(_) | Value::Number(_) => true,
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
+    };
+    let mut claims: BTreeMap<String, Value> =
+        more.into_iter().filter(|(_, value)| is_small(value)).take(BOUND_MAX).collect();
+    claims.insert("sub".to_owned(), Value::from(name));
+    // They change with each token of the same user, and would make live queries of one user many.
+    ["iat", "jti"].iter().for_each(|passing| drop(claims.remove(*passing)));
+    claims
 }
 
 /// A time of RFC 7519, section 2 (`NumericDate`), in milliseconds; what is before 1970 is 1970.

@@ -1,18 +1,22 @@
 //! Who a connection is, and until when: what it may do is decided anew for each command, and again for what it has when
 //! it shows another token.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use groupcast_protocol::close::CloseCode;
 use groupcast_protocol::frame::Token;
 use groupcast_protocol::session::{Answer, Ticket};
 use groupcast_protocol::{ErrorCode, GroupName, Refusal};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Connection;
 use crate::app::App;
 use crate::auth::{By, Caller};
 use crate::clock;
+use crate::jobs::Asker;
+use crate::live::Question;
 
 /// Who can do nothing before he authenticates has this time to do so.
 const AUTHENTICATE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,8 +30,15 @@ struct Known {
     until: Option<Instant>,
     /// Groups it is in because a service has put it there: no token of its own grants them, and none takes them.
     added: Vec<GroupName>,
-    /// Live queries that it follows: the group of each, and the query's name.
-    followed: Vec<(GroupName, Box<str>)>,
+    /// Live queries that it follows.
+    followed: Vec<Followed>,
+}
+
+struct Followed {
+    group: GroupName,
+    query: Box<str>,
+    /// The claims that the query binds: with other ones it would be another set of rows.
+    claims: BTreeMap<String, Value>,
 }
 
 impl Access {
@@ -55,9 +66,10 @@ impl Access {
         self.0.as_ref().map_or(Ok(()), |known| known.caller.check_query(name))
     }
 
-    pub(super) fn follows(&mut self, group: &GroupName, query: &str) {
+    pub(super) fn follows(&mut self, question: &Question, asker: Option<&Asker>) {
         if let Some(known) = &mut self.0 {
-            known.followed.push((group.clone(), query.into()));
+            let (group, query) = (question.group().clone(), question.name().into());
+            known.followed.push(Followed { group, query, claims: question.claims(asker) });
         }
     }
 
@@ -70,7 +82,7 @@ impl Access {
     pub(super) fn left(&mut self, group: &GroupName) {
         if let Some(known) = &mut self.0 {
             known.added.retain(|added| added != group);
-            known.followed.retain(|(followed, _)| followed != group);
+            known.followed.retain(|followed| followed.group != *group);
         }
     }
 
@@ -90,10 +102,9 @@ impl Access {
     /// Whether the connection may stay in a group that it is in.
     fn keeps(&self, group: &GroupName) -> bool {
         let Some(known) = &self.0 else { return true };
-        let query = known.followed.iter().find(|(followed, _)| followed == group);
-        let granted = match query {
-            Some((_, query)) => known.caller.check_query(query),
-            None => known.caller.check_subscribe(group),
+        let granted = match known.followed.iter().find(|followed| followed.group == *group) {
+            Some(Followed { query, claims, .. }) if known.caller.says(claims) => known.caller.check_query(query),
+            Some(_) | None => known.caller.check_subscribe(group),
         };
         granted.is_ok() || known.added.contains(group)
     }

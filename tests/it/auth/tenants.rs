@@ -1,0 +1,124 @@
+//! One gateway for several customers, of whom none may know of the others.
+
+use groupcast_tests::home::{BARE, JOBS};
+use groupcast_tests::{Gateway, Socket};
+use serde_json::{Value, json};
+
+use super::{KEY, asked, guarded_with, user};
+
+const TENANTS: &str = r#"
+[[group]]
+name = "tenant.acme.quiet"
+types = ["wave"]
+
+[auth]
+jwt_secret_file = "jwt.secret"
+api_keys_file = "api.keys"
+tenant_claim = "tenant"
+"#;
+
+/// Rows of whoever asks: the claim is bound, and nobody gives it.
+const OWN_ROWS: &str = r#"
+[[query]]
+id = 50
+name = "own"
+source = "shop"
+sql = "select distinct origin from flights where origin = :claim_home and delay >= :least"
+params.claim_home = { type = "text" }
+params.least = { type = "real", default = -1000 }
+cache = "1h"
+refresh = "250ms"
+"#;
+
+#[tokio::test]
+async fn tenants_meet_in_no_group_whatever_their_tokens_say() {
+    let gateway = guarded_with(BARE, TENANTS).await;
+    let http = gateway.http();
+    let all = |tenant: &str| user(tenant, &json!({"tenant": tenant, "subscribe": ["*"], "send": ["*"]}));
+    let (acme, other) = (all("acme"), all("acme2"));
+    let mut sockets = [open(&gateway, &acme).await, open(&gateway, &other).await];
+    sockets[0].subscribe("tenant.acme.room").await;
+    sockets[1].subscribe("tenant.acme2.room").await;
+    for group in ["tenant.acme2.room", "tenant.acme", "room", "tenant."] {
+        for command in ["subscribe", "members", "history"] {
+            sockets[0].refused(json!({"type": command, "group": group}), "forbidden").await;
+        }
+        let send = json!({"type": "group_send", "group": group, "message": {"type": "chat"}});
+        sockets[0].refused(send, "forbidden").await;
+        asked(&http, "GET", &format!("/v1/events?group={group}"), Some(&acme), "").await.problem(403, "forbidden");
+    }
+    let chat = json!({"type": "chat"}).to_string();
+    asked(&http, "POST", "/v1/groups/tenant.acme.room/send", Some(&other), &chat).await.problem(403, "forbidden");
+    asked(&http, "POST", "/v1/groups/tenant.acme.room/send", Some(&acme), &chat).await.expect(202);
+    assert_eq!(sockets[0].message().await["type"], "chat");
+    assert_eq!(sockets[1].pending().await, [] as [Value; 0]);
+    let list = async |token: &str, prefix: &str| {
+        asked(&http, "GET", &format!("/v1/groups?prefix={prefix}"), Some(token), "").await
+    };
+    assert_eq!(list(&acme, "tenant.acme.").await.expect(200)["groups"][0]["group"], "tenant.acme.room");
+    list(&acme, "tenant.acme").await.problem(403, "forbidden");
+    list(&acme, "").await.problem(403, "forbidden");
+    for tenant in [json!("a.b"), json!("*"), json!(7), Value::Null] {
+        let token = user("mallory", &json!({"tenant": tenant, "subscribe": ["*"]}));
+        asked(&http, "GET", "/v1/groups/tenant.acme.room", Some(&token), "").await.problem(401, "unauthenticated");
+    }
+    let quiet = |kind: &str| json!({"type": kind}).to_string();
+    let send = async |token: &str, kind: &str| {
+        asked(&http, "POST", "/v1/groups/tenant.acme.quiet/send", Some(token), &quiet(kind)).await.status
+    };
+    assert_eq!((send(&acme, "wave").await, send(&acme, "chat").await, send(KEY, "chat").await), (202, 403, 202));
+}
+
+#[tokio::test]
+async fn a_query_shows_each_asker_the_rows_that_the_token_says() {
+    let auth = "\n[auth]\njwt_secret_file = \"jwt.secret\"\napi_keys_file = \"api.keys\"\n";
+    let gateway = guarded_with(&format!("{JOBS}{OWN_ROWS}"), auth).await;
+    let http = gateway.http();
+    let from = |name: &str, home: &str| user(name, &json!({"home": home, "query": ["own"], "send": ["my_group"]}));
+    let (jfk, lga) = (from("j", "JFK"), from("l", "LGA"));
+    let rows = async |token: &str, params: &str| {
+        let record = asked(&http, "POST", "/v1/queries/own", Some(token), params).await.expect(202);
+        let job = record["id"].as_str().expect("a job").to_owned();
+        asked(&http, "GET", &format!("/v1/jobs/{job}?wait=20"), Some(token), "").await.expect(200);
+        asked(&http, "GET", &format!("/v1/jobs/{job}/result"), Some(token), "").await.expect(200)["rows"].clone()
+    };
+    // Twice: what is kept of one asker's answer is not another's.
+    for _ in 0..2 {
+        assert_eq!(rows(&jfk, "{}").await, json!([["JFK"]]));
+        assert_eq!(rows(&lga, "{}").await, json!([["LGA"]]));
+    }
+    let given = r#"{"claim_home":"LGA"}"#;
+    asked(&http, "POST", "/v1/queries/own", Some(&jfk), given).await.problem(422, "bad_params");
+    let without = user("w", &json!({"query": ["own"]}));
+    asked(&http, "POST", "/v1/queries/own", Some(&without), "{}").await.problem(403, "forbidden");
+    let odd = user("o", &json!({"query": ["own"], "home": 7}));
+    asked(&http, "POST", "/v1/queries/own", Some(&odd), "{}").await.problem(422, "bad_params");
+    assert_eq!(rows(KEY, given).await, json!([["LGA"]]), "a service says whose rows it wants");
+
+    let work = json!({"type": "execute_query", "query": "own", "params": {"claim_home": "LGA"}}).to_string();
+    asked(&http, "POST", "/v1/groups/my_group/send", Some(&jfk), &work).await.problem(422, "bad_params");
+}
+
+#[tokio::test]
+async fn a_live_query_is_followed_by_those_who_may_see_the_same_rows() {
+    let auth = "\n[auth]\njwt_secret_file = \"jwt.secret\"\n";
+    let gateway = guarded_with(&format!("{JOBS}{OWN_ROWS}"), auth).await;
+    let from = |home: &str| user("alice", &json!({"home": home, "query": ["own"]}));
+    let (mut jfk, mut lga) = (open(&gateway, &from("JFK")).await, open(&gateway, &from("LGA")).await);
+    let follow = json!({"type": "subscribe", "query": "own"});
+    let (own, other) = (jfk.command(follow.clone()).await, lga.command(follow).await);
+    assert_ne!(own["group"], other["group"]);
+    assert_eq!(jfk.message_of("query.snapshot").await["rows"], json!([["JFK"]]));
+    assert_eq!(lga.message_of("query.snapshot").await["rows"], json!([["LGA"]]));
+    // The same claims, and it stays; another one, and it is left.
+    let authenticate = |home: &str| json!({"type": "authenticate", "token": from(home)});
+    assert_eq!(jfk.command(authenticate("JFK")).await["type"], "authenticated");
+    assert_eq!(jfk.pending().await.iter().filter(|frame| frame["type"] == "unsubscribed").count(), 0);
+    assert_eq!(jfk.command(authenticate("LGA")).await["type"], "authenticated");
+    let left = jfk.expect("unsubscribed").await;
+    assert_eq!(left["group"], own["group"]);
+}
+
+async fn open(gateway: &Gateway, token: &str) -> Socket {
+    Socket::open_at(gateway, "/ws", &[("authorization", &format!("Bearer {token}"))]).await
+}
