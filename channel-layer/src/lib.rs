@@ -56,7 +56,7 @@ pub mod config;
 #[cfg(any(test, feature = "contract-tests"))]
 pub mod contract;
 pub mod deflate;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "redis", feature = "nats"))]
 pub mod dialect;
 pub mod error;
 mod group;

@@ -8,6 +8,9 @@ mod daemon;
 #[path = "../../tests/src/nats.rs"]
 mod server;
 
+#[path = "nats/django_dialect.rs"]
+mod django_dialect;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -268,6 +271,7 @@ fn bare() -> NatsConfig {
         replicas: 1,
         all_on_disk: false,
         monitoring: None,
+        django: None,
     }
 }
 

@@ -290,7 +290,7 @@ impl Intake for Dispatch {
                 Ok(true) => Taken::Show,
                 Ok(false) => Taken::Done,
                 Err(refusal) if refusal.code.is_retriable() => {
-                    tracing::warn!(%group, error = refusal.message, "work of another program waits in Redis");
+                    tracing::warn!(%group, error = refusal.message, "work of another program waits at the broker");
                     Taken::Later
                 }
                 Err(refusal) => {

@@ -1,4 +1,4 @@
-//! Work that Django sends by channels_redis, with several gateways on one job store: each is run once.
+//! Work that Django sends by channels_redis or channels_nats, with several gateways on one job store: each is run once.
 //!
 //! `GROUPCAST_WORK_MESSAGES=3000 GROUPCAST_CHECK_SECONDS=600` makes it three thousand messages; `--nocapture` shows the table.
 
@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use groupcast_tests::gateway::check_time;
+use groupcast_tests::nats::Nats;
 use groupcast_tests::redis::Redis;
 use groupcast_tests::wait::{eventually, within_time};
 use groupcast_tests::{Gateway, Postgres, Socket};
@@ -22,70 +23,114 @@ const WORK: &str = "[source.demo]\nkind = \"sqlite\"\npath = \"source.db\"\n[[qu
 
 #[tokio::test]
 async fn work_is_run_once_with_one_two_four_and_eight_gateways() {
-    let messages = messages();
     for gateways in [1, 2, 4, 8] {
-        let (redis, url) = (Redis::start(&[]), Postgres::shared().database());
-        let mut running = Vec::new();
-        for n in 0..gateways {
-            running.push(start(&redis, &url, n).await);
-        }
-        let mut reader = Socket::subscribed(&running[gateways - 1], &["my_group"]).await;
-        is_member(&redis).await;
-        let (since, half) = (Instant::now(), messages / 2);
-        let (sent, runs) = tokio::join!(
-            async {
-                tokio::join!(send(&redis, 0, half), send(&redis, half, messages - half));
-                since.elapsed()
-            },
-            runs(&mut reader, messages)
-        );
-        let jobs = ended(&running[0], messages).await;
-        let mut begun = 0;
-        for gateway in &running {
-            begun += metric(gateway, "jobs_claimed_total").await;
-        }
-        let results: usize = runs.values().sum();
-        let time = since.elapsed();
-        eprintln!(
-            "gateways: {gateways}; {messages} messages sent in {sent:.1?}; {jobs} jobs, {begun} runs, {results} results of {} \
-             messages in {time:.1?}",
-            runs.len()
-        );
-        assert_eq!((jobs, begun), (messages, messages), "with {gateways} gateways");
-        let once: BTreeMap<_, _> = (0..messages).map(|n| (n as u64, 1)).collect();
-        assert_eq!(runs, once, "with {gateways} gateways");
+        is_run_once(&Between::Redis(Redis::start(&[])), gateways).await;
+    }
+}
+
+#[tokio::test]
+async fn over_nats_work_is_run_once_with_one_two_and_four_gateways() {
+    for gateways in [1, 2, 4] {
+        is_run_once(&Between::Nats(Nats::start_jetstream("")), gateways).await;
     }
 }
 
 #[tokio::test]
 async fn nothing_is_lost_or_run_twice_when_registrars_are_killed() {
-    let (redis, url) = (Redis::start(&[]), Postgres::shared().database());
-    let mut running = vec![start(&redis, &url, 0).await, start(&redis, &url, 1).await];
-    is_member(&redis).await;
+    survives_kills(&Between::Redis(Redis::start(&[]))).await;
+}
+
+#[tokio::test]
+async fn over_nats_nothing_is_lost_or_run_twice_when_registrars_are_killed() {
+    survives_kills(&Between::Nats(Nats::start_jetstream(""))).await;
+}
+
+/// What is between Django and the gateways.
+enum Between {
+    Redis(Redis),
+    Nats(Nats),
+}
+
+impl Between {
+    fn address(&self) -> String {
+        match self {
+            Self::Redis(redis) => redis.address(),
+            Self::Nats(nats) => nats.address(),
+        }
+    }
+
+    fn layer(&self) -> String {
+        let (kind, dialect) = match self {
+            Self::Redis(_) => ("redis", "channels_redis.core"),
+            Self::Nats(_) => ("nats", "channels_nats"),
+        };
+        format!("[layer]\nkind = \"{kind}\"\nurl = \"{}\"\ndialect = \"{dialect}\"\n", self.address())
+    }
+
+    /// With Redis, Django sends to who is in the group when it sends; NATS keeps it all from the first gateway's start on.
+    async fn is_member(&self) {
+        let Self::Redis(redis) = self else { return };
+        let there = || async { (redis.command(&["ZCARD", "asgi:group:my_group"]).trim() == "1").then_some(()) };
+        eventually("the gateways are in the group", there).await;
+    }
+}
+
+async fn is_run_once(between: &Between, gateways: usize) {
+    let messages = messages();
+    let url = Postgres::shared().database();
+    let mut running = Vec::new();
+    for n in 0..gateways {
+        running.push(start(between, &url, n).await);
+    }
+    let mut reader = Socket::subscribed(&running[gateways - 1], &["my_group"]).await;
+    between.is_member().await;
+    let (since, half) = (Instant::now(), messages / 2);
+    let (sent, runs) = tokio::join!(
+        async {
+            tokio::join!(send(between, 0, half), send(between, half, messages - half));
+            since.elapsed()
+        },
+        runs(&mut reader, messages)
+    );
+    let jobs = ended(&running[0], messages).await;
+    let mut begun = 0;
+    for gateway in &running {
+        begun += metric(gateway, "jobs_claimed_total").await;
+    }
+    let results: usize = runs.values().sum();
+    let time = since.elapsed();
+    eprintln!(
+        "gateways: {gateways}; {messages} messages sent in {sent:.1?}; {jobs} jobs, {begun} runs, {results} results of {} \
+         messages in {time:.1?}",
+        runs.len()
+    );
+    assert_eq!((jobs, begun), (messages, messages), "with {gateways} gateways");
+    let once: BTreeMap<_, _> = (0..messages).map(|n| (n as u64, 1)).collect();
+    assert_eq!(runs, once, "with {gateways} gateways");
+}
+
+async fn survives_kills(between: &Between) {
+    let url = Postgres::shared().database();
+    let mut running = vec![start(between, &url, 0).await, start(between, &url, 1).await];
+    between.is_member().await;
     let killed = async {
         for number in 2..6 {
             running.remove(0).kill().await;
-            running.push(start(&redis, &url, number).await);
+            running.push(start(between, &url, number).await);
         }
     };
-    tokio::join!(send(&redis, 0, MESSAGES / 2), killed);
+    tokio::join!(send(between, 0, MESSAGES / 2), killed);
     let last = running.last().expect("one runs");
     assert_eq!(ended(last, MESSAGES / 2).await, MESSAGES / 2);
 }
 
-async fn start(redis: &Redis, url: &str, n: usize) -> Gateway {
+async fn start(between: &Between, url: &str, n: usize) -> Gateway {
     let config = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\nnode = \"gw{n}\"\n[layer]\nkind = \"redis\"\nurl = \"{}\"\n\
-         dialect = \"channels_redis.core\"\n[jobs]\nstore = \"postgres\"\nurl = \"{url}\"\nlease = \"2s\"\n{WORK}",
-        redis.address()
+        "[server]\nlisten = \"127.0.0.1:0\"\nnode = \"gw{n}\"\n{}\
+         [jobs]\nstore = \"postgres\"\nurl = \"{url}\"\nlease = \"2s\"\n{WORK}",
+        between.layer()
     );
     Gateway::start(&config).await
-}
-
-/// Django sends to who is in the group when it sends.
-async fn is_member(redis: &Redis) {
-    let there = || async { (redis.command(&["ZCARD", "asgi:group:my_group"]).trim() == "1").then_some(()) };
-    eventually("the gateways are in the group", there).await;
 }
 
 /// How often each message was run, when so many runs were told: by the number that each carries and its result repeats.
@@ -132,11 +177,11 @@ async fn metric(gateway: &Gateway, name: &str) -> usize {
 }
 
 /// Sends so many messages, numbered from the first one.
-async fn send(redis: &Redis, first: usize, count: usize) {
+async fn send(between: &Between, first: usize, count: usize) {
     let tests = env!("CARGO_MANIFEST_DIR");
     let python = format!("{tests}/.venv/bin/python");
     let mut sender = Command::new(&python);
-    sender.arg(format!("{tests}/python/sender.py")).args([redis.address().as_str(), "my_group", "n"]);
+    sender.arg(format!("{tests}/python/sender.py")).args([between.address().as_str(), "my_group", "n"]);
     sender.args([first, count].map(|number| number.to_string())).stdin(Stdio::null());
     let sent = spawn_blocking(move || sender.output());
     let output = within_time(check_time(20), "a sender", sent).await.expect("it ends");

@@ -1,28 +1,18 @@
 """Django Channels and gateways in the same groups: `channels_redis.core`, unchanged, on one Redis."""
 
 import asyncio
-import json
 import subprocess
 import time
 from pathlib import Path
 
-import django
-import httpx
 import pytest
 import redis as redis_client
-from asgiref.sync import async_to_sync
 from brokers import Redis
-from channels.layers import channel_layers, get_channel_layer
 from channels_redis.core import RedisChannelLayer
 from client import connect, run
-from conftest import CONFIG, Gateway, make_database, wait_for
-from django.conf import settings
-from django.http import HttpResponse
+from conftest import wait_for
 from django.test import RequestFactory
-
-if not settings.configured:
-    settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="for tests", CHANNEL_LAYERS={})
-    django.setup()
+from story import Gateways, jobs, metric, post, start_query, states, use_layer
 
 LAYER = """
 [jobs]
@@ -46,41 +36,18 @@ def redis(tmp_path):
 @pytest.fixture
 def start(tmp_path, redis):
     """Starts gateways on the Redis."""
-    running = []
-
-    def start_one(more: str = "") -> Gateway:
-        folder = tmp_path / f"gateway{len(running)}"
-        folder.mkdir()
-        (folder / "groupcast.toml").write_text(CONFIG + LAYER.format(url=redis.url, more=more))
-        make_database(folder / "shop.db")
-        running.append(Gateway(folder))
-        return running[-1]
-
-    yield start_one
-    for gateway in running:
-        if gateway.process.poll() is None:
-            gateway.kill()
-        gateway.reader.join(20)
-        panics = [line for line in gateway.lines if "panicked at" in line]
-        assert not panics, f"a gateway panicked: {panics}"
+    gateways = Gateways(tmp_path, LAYER.replace("{url}", redis.url))
+    yield gateways
+    gateways.end()
 
 
 def layer_of(redis, **options) -> RedisChannelLayer:
     return RedisChannelLayer(hosts=[redis.url], **options)
 
 
-# The code that it is all about, as it stands in a Django project.
-def start_query(request, id):
-    channel_layer = get_channel_layer()
-    async_to_sync(channel_layer.group_send)("my_group", {"type": "execute_query", "queryset_id": id})
-    return HttpResponse(status=202)
-
-
 def test_the_view_runs_its_query_once_and_the_sockets_have_the_rows(redis, start):
     first, second = start(), start()
-    config = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [redis.url]}}}
-    settings.CHANNEL_LAYERS = config
-    channel_layers.backends.clear()
+    use_layer("channels_redis.core.RedisChannelLayer", hosts=[redis.url])
     member(redis, "my_group")
 
     async def story():
@@ -294,27 +261,10 @@ def test_what_cannot_be_understood_is_dropped_and_harms_nobody(redis, start):
         await layer.close_pools()
 
     run(story())
-    metrics = httpx.get(f"{gateway.url}/metrics", trust_env=False).text
-    dropped = next(line for line in metrics.splitlines() if "foreign_dropped_total" in line and not line.startswith("#"))
-    assert int(dropped.split()[-1]) >= 7, dropped
-
-
-def post(gateway, path: str, body: dict, status: int) -> dict:
-    answer = httpx.post(gateway.url + path, json=body, trust_env=False)
-    assert answer.status_code == status, answer.text
-    return answer.json()
+    assert metric(gateway, "foreign_dropped_total") >= 7
 
 
 def member(redis, group: str) -> None:
     """Waits until the gateways are a member of a group."""
     with redis_client.Redis.from_url(redis.url) as client:
         wait_for(f"the gateways to be in {group}", lambda: client.zcard(f"asgi:group:{group}") == 1)
-
-
-def states(gateway) -> list[str]:
-    answer = httpx.get(f"{gateway.url}/v1/jobs?limit=1000", trust_env=False)
-    return [job["state"] for job in json.loads(answer.text)["jobs"]]
-
-
-def jobs(gateway) -> int:
-    return len(states(gateway))

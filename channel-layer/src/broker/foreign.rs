@@ -7,6 +7,8 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
+#[cfg(any(feature = "redis", feature = "nats"))]
+use groupcast_protocol::ChannelName;
 use groupcast_protocol::{GroupName, Message};
 
 /// Decides what becomes of foreign messages.
@@ -33,6 +35,13 @@ pub enum Taken {
     Done,
     /// It could not be taken; it has to be given again, and everything behind it later.
     Later,
+}
+
+/// Whether a name is that of a connection of some gateway: `specific.NODE!cNUMBER`.
+#[cfg(any(feature = "redis", feature = "nats"))]
+pub(super) fn is_connection(channel: &ChannelName) -> bool {
+    let local = channel.as_str().split_once('!').map_or("", |(_, local)| local);
+    local.strip_prefix('c').is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 impl fmt::Debug for dyn Intake {

@@ -5,7 +5,8 @@
 //! the group's followers listen to. So numbering, keeping and handing over are one step, and no two nodes give one number.
 //! A stream for each group would have numbers of its own, but costs the server a hundred times what a subject does.
 //! Reading order: `config`, `names`, `link` (connecting and watching), `session` (what is listened to), `record` and `place`
-//! (how a group moves on), `publisher`, `reading`, `channels`; `api` and `streams` are JetStream's.
+//! (how a group moves on), `publisher`, `reading`, `channels`; `api` and `streams` are JetStream's. `django` is the dialect of
+//! other programs.
 //!
 //! ```text
 //! PREFIX_plain     stream of PREFIX.plain.GROUP     groups without history: the newest record of each, in memory
@@ -26,6 +27,7 @@
 mod api;
 mod channels;
 mod config;
+mod django;
 mod link;
 mod monitoring;
 mod names;
@@ -47,12 +49,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::foreign::{self, Intake};
 use super::{
     Ask, Broker, BrokerCall, BrokerError, BrokerInbox, ChannelBound, INBOX, Kept, Level, Publication, Published,
     WhereIs,
 };
 use api::ApiError;
 pub use config::{NatsConfig, SettingsError};
+use django::Django;
+pub use django::DjangoConfig;
 use link::{Keeper, Link, Signals};
 use names::Names;
 use publisher::Work;
@@ -64,7 +69,9 @@ pub struct NatsBroker {
     names: Names,
     timeout: Duration,
     work: mpsc::Sender<Work>,
-    /// The link's task and the publisher's.
+    /// There when Django's processes are in the same groups.
+    django: Option<Arc<Django>>,
+    /// The link's task, the publisher's and the registrar's.
     tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
@@ -78,15 +85,25 @@ impl NatsBroker {
         let (servers, signals) = (config.servers()?, Arc::new(Signals::default()));
         let heard = signals.clone();
         let options = config.options(&servers, node, move |event| heard.take(&event));
-        let names = Names::new(&config.prefix);
+        let names = Names::new(&config.prefix, config.django.as_ref().map(|django| &*django.prefix));
         let (link, deadline) = (Link::new(), config.timeout);
-        let keeper = Keeper { signals, config, names: names.clone(), node: node.clone(), events };
+        let django = config.django.clone().map(|django| Django::new(django, node.clone(), config.message_bytes));
+        let django = django.map(Arc::new);
+        let keeper =
+            Keeper { signals, config, names: names.clone(), node: node.clone(), events, django: django.clone() };
         let (work, todo) = mpsc::channel(publisher::WORK);
         let mut tasks = JoinSet::new();
         tasks.spawn(link.clone().keep(servers, options, keeper));
         tasks.spawn(publisher::run(link.clone(), todo));
-        let broker = Self { link, names, timeout: deadline, work, tasks: tokio::sync::Mutex::new(tasks) };
+        let broker = Self { link, names, timeout: deadline, work, django, tasks: tokio::sync::Mutex::new(tasks) };
         Ok((Arc::new(broker), inbox))
+    }
+
+    /// Takes in what Django's processes send, from here on. Nothing without the dialect.
+    pub async fn take_in(&self, intake: Arc<dyn Intake>) {
+        if let Some(django) = &self.django {
+            self.tasks.lock().await.spawn(django::run(self.link.clone(), django.clone(), intake));
+        }
     }
 
     /// Does something with the session, within the deadline.
@@ -106,14 +123,22 @@ impl NatsBroker {
 impl Broker for NatsBroker {
     fn publish(&self, publication: Publication) -> BrokerCall<'_, Published> {
         Box::pin(async move {
-            self.link.session()?;
+            let session = self.link.session()?;
+            // Before anybody has got it.
+            let frame = self.django.as_ref().map(|django| django.frame(&session, &publication.message)).transpose()?;
+            let group = publication.group.clone();
             let (answer, answered) = oneshot::channel();
             let closed = || BrokerError::Unavailable { why: "the link was closed".to_owned() };
             let sent = async {
                 self.work.send(Work { publication, answer }).await.map_err(|_| closed())?;
                 answered.await.map_err(|_| closed())?
             };
-            timeout(self.timeout, sent).await.unwrap_or(Err(BrokerError::TimedOut { after: self.timeout }))
+            let sent = timeout(self.timeout, sent).await;
+            let published: Published = sent.unwrap_or(Err(BrokerError::TimedOut { after: self.timeout }))?;
+            if let Some((django, frame)) = self.django.as_ref().zip(frame) {
+                django.forward(&session, &group, frame).await?;
+            }
+            Ok(published)
         })
     }
 
@@ -138,6 +163,9 @@ impl Broker for NatsBroker {
 
     fn send(&self, node: NodeId, channel: ChannelName, message: Message) -> BrokerCall<'_, bool> {
         self.call(async move |session| {
+            if let Some(django) = self.django.as_ref().filter(|_| !foreign::is_connection(&channel)) {
+                return django.send(&session, &channel, &message).await;
+            }
             let payload = session::direct(&channel, &message);
             match session.api.request(self.names.node(&node), async_nats::HeaderMap::new(), payload).await {
                 Ok(_) => Ok(true),
@@ -148,7 +176,15 @@ impl Broker for NatsBroker {
     }
 
     fn push(&self, channel: ChannelName, message: Message, bound: ChannelBound) -> BrokerCall<'_, bool> {
-        self.call(async move |session| channels::push(&session, &channel, &message, bound).await)
+        self.call(async move |session| {
+            let Some(django) = &self.django else { return channels::push(&session, &channel, &message, bound).await };
+            match django.send(&session, &channel, &message).await? {
+                true => Ok(true),
+                false => Err(BrokerError::Refused {
+                    why: format!("nobody reads channel `{channel}`, and NATS keeps nothing for who comes later"),
+                }),
+            }
+        })
     }
 
     fn take(&self, channel: ChannelName) -> BrokerCall<'_, Option<Message>> {
@@ -162,6 +198,18 @@ impl Broker for NatsBroker {
         })
     }
 
+    fn has_foreign_channels(&self) -> bool {
+        self.django.is_some()
+    }
+
+    fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.django.as_ref().map(|django| django.counters()).unwrap_or_default()
+    }
+
+    fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.django.as_ref().map(|django| django.gauges()).unwrap_or_default()
+    }
+
     fn ready(&self) -> Result<(), String> {
         self.link.ready()
     }
@@ -173,6 +221,9 @@ impl Broker for NatsBroker {
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
             self.tasks.lock().await.shutdown().await;
+            if let (Some(django), Ok(session)) = (&self.django, self.link.session()) {
+                django.resign(&session).await;
+            }
             self.link.down("the link was closed");
         })
     }

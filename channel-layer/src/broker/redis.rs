@@ -47,7 +47,7 @@ use groupcast_protocol::{ChannelName, Envelope, GroupName, Message, NodeId, Posi
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::foreign::Intake;
+use super::foreign::{self, Intake};
 use super::{
     Ask, Broker, BrokerCall, BrokerError, BrokerEvent, BrokerInbox, ChannelBound, INBOX, Kept, Level, Publication,
     Published, WhereIs,
@@ -216,7 +216,7 @@ impl Broker for RedisBroker {
             let payload = names::with_text(channel.as_str(), message.raw());
             let reached = fleet.of(node.as_str())?.publish(&self.names.node(&node), &payload).await? > 0;
             match &self.core {
-                Some(core) if !reached && !core::Core::is_ours(&channel) => {
+                Some(core) if !reached && !foreign::is_connection(&channel) => {
                     core.send(fleet.links(), &channel, &message).await.map(|()| true)
                 }
                 _ => Ok(reached),

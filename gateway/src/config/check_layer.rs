@@ -3,7 +3,7 @@
 use groupcast_protocol::Pattern;
 
 use super::check::Found;
-use super::{Config, Durability, LayerConfig, LayerDurability, LayerKind, SerializerKind, StoreKind};
+use super::{Config, Dialect, Durability, LayerConfig, LayerDurability, LayerKind, StoreKind};
 
 pub(super) fn check_layer(config: &Config, found: &mut Vec<Found>) {
     let layer = &config.layer;
@@ -88,14 +88,38 @@ fn expected(kind: LayerKind) -> &'static str {
 fn check_dialect(layer: &LayerConfig, found: &mut Vec<Found>) {
     let mut wrong = |key: &str, why: &str| found.push((format!("layer.{key}"), why.to_owned()));
     let keys = layer.key_places().count();
-    if layer.dialect.is_none() && (keys > 0 || layer.serializer != SerializerKind::Msgpack) {
-        let key = if keys > 0 { "encryption_keys" } else { "serializer" };
-        wrong(key, "is for what a dialect writes; set dialect = \"channels_redis.core\", or take it out");
+    let usual = LayerConfig::default();
+    for (key, is_said) in [
+        ("encryption_keys", keys > 0),
+        ("serializer", layer.serializer != usual.serializer),
+        ("random_prefix_length", layer.random_prefix_length != usual.random_prefix_length),
+    ] {
+        match layer.dialect {
+            Some(Dialect::ChannelsNats) if is_said => {
+                wrong(
+                    key,
+                    "is for channels_redis: channels_nats writes plain MessagePack, and nothing else; take it out",
+                );
+            }
+            None if is_said => {
+                wrong(key, "is for what a dialect writes; set dialect = \"channels_redis.core\", or take it out");
+            }
+            Some(Dialect::ChannelsRedisCore | Dialect::ChannelsNats) | None => {}
+        }
     }
-    if layer.dialect.is_some() && layer.kind != LayerKind::Redis {
-        wrong("dialect", "is spoken over Redis; set kind = \"redis\"");
+    match (layer.dialect, layer.kind) {
+        (Some(Dialect::ChannelsRedisCore), LayerKind::Memory | LayerKind::Nats) => {
+            wrong("dialect", "is spoken over Redis; set kind = \"redis\", or dialect = \"channels_nats\" with NATS");
+        }
+        (Some(Dialect::ChannelsNats), LayerKind::Memory | LayerKind::Redis) => {
+            wrong(
+                "dialect",
+                "is spoken over NATS; set kind = \"nats\", or dialect = \"channels_redis.core\" with Redis",
+            );
+        }
+        _ => {}
     }
-    if layer.dialect.is_some() && layer.cluster {
+    if layer.dialect == Some(Dialect::ChannelsRedisCore) && layer.cluster {
         wrong("cluster", "cannot go with a dialect: channels_redis does not work on a Redis Cluster");
     }
     if keys > 1 {

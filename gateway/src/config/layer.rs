@@ -43,12 +43,12 @@ pub struct LayerConfig {
     pub cluster: bool,
     /// Certificates to trust in place of the system's, for `rediss://` and `tls://`; PEM, relative to the configuration.
     pub ca_file: Option<PathBuf>,
-    /// How other programs speak in the same groups: `channels_redis.core` or `channels_redis.pubsub`, with the settings of
-    /// Django's `CHANNEL_LAYERS`. Default: none do.
+    /// How other programs speak in the same groups: `channels_redis.core` or `channels_redis.pubsub` over Redis,
+    /// `channels_nats` over NATS, with the settings of Django's `CHANNEL_LAYERS`. Default: none do.
     pub dialect: Option<Dialect>,
-    /// With a dialect, `serializer_format` of Django: `msgpack` or `json`. Default `msgpack`.
+    /// With a dialect of channels_redis, `serializer_format` of Django: `msgpack` or `json`. Default `msgpack`.
     pub serializer: SerializerKind,
-    /// With a dialect, `symmetric_encryption_keys` of Django: the first encrypts, any decrypts. Never printed.
+    /// With a dialect of channels_redis, `symmetric_encryption_keys` of Django: the first encrypts, any decrypts. Never printed.
     #[serde(skip_serializing)]
     pub encryption_keys: Vec<Hidden>,
     /// The environment's variable that has them, apart by commas.
@@ -143,6 +143,9 @@ pub enum Dialect {
     /// `channels_redis.core.RedisChannelLayer`.
     #[serde(rename = "channels_redis.core")]
     ChannelsRedisCore,
+    /// `channels_nats.NatsChannelLayer`.
+    #[serde(rename = "channels_nats")]
+    ChannelsNats,
 }
 
 /// How messages of a dialect are written.

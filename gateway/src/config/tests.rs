@@ -195,6 +195,16 @@ fn a_broker_is_checked() {
     refused(&layer(&format!("{redis}\nprefix = \"a b\"")), &[("layer.prefix", "1 to 64")]);
     refused(&layer("serializer = \"json\""), &[("layer.serializer", "dialect")]);
     refused(&layer("dialect = \"channels_redis.core\""), &[("layer.dialect", "over Redis")]);
+    refused(&layer("dialect = \"channels_nats\""), &[("layer.dialect", "over NATS")]);
+    refused(&layer(&format!("{redis}\ndialect = \"channels_nats\"")), &[("layer.dialect", "kind = \"nats\"")]);
+    let nats = "kind = \"nats\"\nurl = \"nats://a\"";
+    refused(&layer(&format!("{nats}\ndialect = \"channels_redis.core\"")), &[("layer.dialect", "channels_nats")]);
+    let nats = format!("{nats}\ndialect = \"channels_nats\"");
+    assert_eq!(fine(&nats).layer.dialect, Some(Dialect::ChannelsNats));
+    for redis_only in ["serializer = \"json\"", "encryption_keys = [\"a\"]", "random_prefix_length = 0"] {
+        let key = format!("layer.{}", redis_only.split(' ').next().expect("a key"));
+        refused(&layer(&format!("{nats}\n{redis_only}")), &[(&*key, "for channels_redis")]);
+    }
     let core = format!("{redis}\ndialect = \"channels_redis.core\"");
     let config = fine(&format!("{core}\nencryption_keys = [\"k3y\"]"));
     assert!(config.layer.keys() == ["k3y"] && !config.print().contains("k3y"));

@@ -19,6 +19,9 @@ use crate::config::{self, Config, GroupConfig, LayerDurability, LayerKind};
 const SHARDS_MAX: usize = 256;
 /// Notes of other nodes that wait to be acted on. They are few; of more, the newest are lost, and the log says so.
 const NOTES: usize = 1024;
+/// What channels_nats begins its subjects with, unless it is told otherwise.
+#[cfg(feature = "nats")]
+const NATS_PREFIX: &str = "channels";
 /// The name of a gateway that was given none.
 const NODE_DEFAULT: &str = "gw1";
 
@@ -173,7 +176,7 @@ fn nats(config: &Config, node: &NodeId) -> Result<Option<Connected>, LayerStartE
     let histories = || config.group.iter().filter_map(|group| group.history);
     let nats = NatsConfig {
         addresses: layer.addresses().into_iter().map(|address| address.expose().to_owned()).collect(),
-        prefix: format!("groupcast_{}", layer.prefix.as_deref().unwrap_or("channels")),
+        prefix: format!("groupcast_{}", layer.prefix.as_deref().unwrap_or(NATS_PREFIX)),
         timeout: layer.timeout.0,
         message_bytes: config.limits.publish_bytes.0,
         ca_file: layer.ca_file.clone(),
@@ -184,9 +187,11 @@ fn nats(config: &Config, node: &NodeId) -> Result<Option<Connected>, LayerStartE
         replicas: layer.replicas,
         all_on_disk: layer.durability == LayerDurability::Fsync,
         monitoring: layer.monitoring.clone(),
+        django: django(config),
     };
     let (broker, inbox) = NatsBroker::connect(nats, node).map_err(|error| LayerStartError(error.to_string()))?;
-    let take_in: TakeIn = Box::new(|_| Box::pin(std::future::pending()));
+    let foreign = broker.clone();
+    let take_in: TakeIn = Box::new(move |intake| Box::pin(async move { foreign.take_in(intake).await }));
     Ok(Some(Connected { broker, inbox, take_in }))
 }
 
@@ -266,12 +271,26 @@ fn core(config: &Config) -> Option<groupcast_channel_layer::broker::redis::CoreC
         max_age_secs: Some(layer.expiry.0.as_secs() + 10),
         message_bytes: config.limits.publish_bytes.0,
     };
-    layer.dialect.map(|config::Dialect::ChannelsRedisCore| groupcast_channel_layer::broker::redis::CoreConfig {
+    let is_spoken = layer.dialect == Some(config::Dialect::ChannelsRedisCore);
+    is_spoken.then(|| groupcast_channel_layer::broker::redis::CoreConfig {
         prefix: layer.prefix.clone().unwrap_or_else(|| "asgi".to_owned()),
         capacity: layer.capacity,
         expiry: layer.expiry.0,
         group_expiry: layer.group_expiry.0,
         codec,
+    })
+}
+
+/// What has to be as Django's `CHANNEL_LAYERS` say, with NATS.
+#[cfg(feature = "nats")]
+fn django(config: &Config) -> Option<groupcast_channel_layer::broker::nats::DjangoConfig> {
+    let layer = &config.layer;
+    let is_spoken = layer.dialect == Some(config::Dialect::ChannelsNats);
+    is_spoken.then(|| groupcast_channel_layer::broker::nats::DjangoConfig {
+        prefix: layer.prefix.clone().unwrap_or_else(|| NATS_PREFIX.to_owned()),
+        expiry: layer.expiry.0,
+        groups: groups(config),
+        run: format!("{:x}", clock::random()),
     })
 }
 

@@ -36,6 +36,8 @@ pub struct NatsConfig {
     pub all_on_disk: bool,
     /// `HOST:PORT` of the server's monitoring, where it says whether it waits for the disk. Without it that is not known.
     pub monitoring: Option<String>,
+    /// There when Django's processes are in the same groups.
+    pub django: Option<super::DjangoConfig>,
 }
 
 /// Settings that cannot be used. No address is shown.

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::api::Api;
 use super::config::NatsConfig;
+use super::django::Django;
 use super::names::Names;
 use super::session::Session;
 use super::{monitoring, streams};
@@ -177,6 +178,7 @@ pub(super) struct Keeper {
     pub(super) names: Names,
     pub(super) node: NodeId,
     pub(super) events: mpsc::Sender<BrokerEvent>,
+    pub(super) django: Option<Arc<Django>>,
 }
 
 impl Keeper {
@@ -223,7 +225,7 @@ impl Keeper {
         let level = if waits_for_disk && self.config.all_on_disk { Level::Fsync } else { Level::Broker };
         let session = Session::new(number, api, self.names.clone(), (run.into(), level, clock), &self.config);
         let session = Arc::new(session);
-        session.listen(&self.node, &self.events).await.map_err(|error| error.to_string())?;
+        session.listen(&self.node, &self.events, self.django.clone()).await.map_err(|error| error.to_string())?;
         Ok(session)
     }
 

@@ -2,10 +2,14 @@
 
 use groupcast_protocol::{ChannelName, GroupName, NodeId};
 
+use super::django::subjects::Subjects;
+
 /// What the names of one deployment are made of.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     prefix: String,
+    /// There when Django's processes are in the same groups.
+    django: Option<Subjects>,
 }
 
 /// A stream of ours.
@@ -37,8 +41,39 @@ impl Stream {
 }
 
 impl Names {
-    pub(super) fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+    pub(super) fn new(prefix: &str, django: Option<&str>) -> Self {
+        Self { prefix: prefix.to_owned(), django: django.map(Subjects::new) }
+    }
+
+    /// All streams that have to be there.
+    pub(super) fn streams(&self) -> Vec<String> {
+        let foreign = self.django.as_ref().map(|_| self.foreign());
+        Stream::ALL.into_iter().map(|stream| self.stream(stream)).chain(foreign).collect()
+    }
+
+    /// The stream of what Django's processes send to groups.
+    pub(super) fn foreign(&self) -> String {
+        format!("{}_foreign", self.prefix)
+    }
+
+    /// The subjects of that stream; none without the dialect.
+    pub(super) fn foreign_subjects(&self) -> Option<String> {
+        self.django.as_ref().map(Subjects::groups)
+    }
+
+    /// The group of one of them.
+    pub(super) fn foreign_group(&self, subject: &str) -> Option<GroupName> {
+        self.django.as_ref()?.group_of(subject)
+    }
+
+    /// Where that stream tells what it has stored.
+    pub(super) fn all_came(&self) -> String {
+        format!("{}.came.>", self.prefix)
+    }
+
+    /// Where it is stored which gateway empties that stream: no group has such a name.
+    pub(super) fn registrar(&self) -> String {
+        format!("{}.{}.!registrar", self.prefix, Stream::Plain.as_str())
     }
 
     pub(super) fn stream(&self, stream: Stream) -> String {
@@ -102,7 +137,7 @@ mod tests {
 
     #[test]
     fn names_are_one_part_of_a_subject() {
-        let names = Names::new("gc");
+        let names = Names::new("gc", None);
         let of = |name: &str| names.group(&GroupName::parse(name).expect("a valid name"));
         assert_eq!(of("room"), "gc.group.room");
         assert_eq!(of("room."), "gc.group.room/");

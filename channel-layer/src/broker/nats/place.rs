@@ -2,7 +2,7 @@
 
 use super::api::{ApiError, Outcome};
 use super::names::Stream;
-use super::record::Record;
+use super::record::{Mark, Record};
 use super::session::Session;
 use super::time::ServerTime;
 use groupcast_protocol::{GroupName, Message, Position};
@@ -17,6 +17,24 @@ pub(super) struct Newest {
     /// Where the group is; none when the record is of a run that is over, or cannot be understood: then the group begins
     /// a new epoch.
     pub(super) at: Option<Position>,
+    /// Up to where it has the messages of other programs, in whatever run.
+    pub(super) foreign: Option<Mark>,
+}
+
+/// What comes behind the newest record.
+pub(super) struct Next {
+    /// Where the group is then.
+    pub(super) to: Position,
+    pub(super) messages: Vec<Message>,
+    /// Up to where it has the messages of other programs then; none for as far as before.
+    pub(super) foreign: Option<Mark>,
+}
+
+impl Next {
+    /// Says where a group is, and nothing else.
+    pub(super) fn only(to: Position) -> Self {
+        Self { to, messages: Vec::new(), foreign: None }
+    }
 }
 
 impl Session {
@@ -25,8 +43,10 @@ impl Session {
         let (name, subject) = (self.names.stream(stream), self.names.stored(stream, group));
         let stored = self.api.newest(&name, &subject).await?;
         Ok(stored.map(|stored| {
-            let record = Record::decode(&stored.payload, self.max_bytes).filter(|record| record.run == self.run);
-            Newest { sequence: stored.sequence, since: Some(stored.at), at: record.map(|record| record.at) }
+            let record = Record::decode(&stored.payload, self.max_bytes);
+            let foreign = record.as_ref().and_then(|record| record.foreign);
+            let at = record.filter(|record| record.run == self.run).map(|record| record.at);
+            Newest { sequence: stored.sequence, since: Some(stored.at), at, foreign }
         }))
     }
 
@@ -36,14 +56,15 @@ impl Session {
         stream: Stream,
         group: &GroupName,
         newest: Option<&Newest>,
-        to: Position,
-        messages: Vec<Message>,
+        next: Next,
     ) -> Result<Option<Newest>, ApiError> {
-        let record = Record { run: self.run.clone(), at: to, messages };
+        let Next { to: at, messages, foreign } = next;
+        let foreign = foreign.or(newest.and_then(|newest| newest.foreign));
+        let record = Record { run: self.run.clone(), at, messages, foreign };
         let subject = self.names.stored(stream, group);
         let expected = newest.map_or(0, |newest| newest.sequence);
         match self.api.store(&subject, record.encode(), expected).await? {
-            Outcome::Stored(sequence) => Ok(Some(Newest { sequence, since: None, at: Some(record.at) })),
+            Outcome::Stored(sequence) => Ok(Some(Newest { sequence, since: None, at: Some(record.at), foreign })),
             Outcome::Overtaken => Ok(None),
         }
     }
@@ -63,7 +84,7 @@ impl Session {
                 return Ok((newest.expect("it was there in the line above"), at));
             }
             let begun = Position { epoch: fresh_epoch.into(), offset: 0 };
-            newest = match self.advance(stream, group, newest.as_ref(), begun, Vec::new()).await? {
+            newest = match self.advance(stream, group, newest.as_ref(), Next::only(begun)).await? {
                 Some(begun) => Some(begun),
                 None => self.newest(stream, group).await?,
             };

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::link::Link;
 use super::names::Stream;
-use super::place::Newest;
+use super::place::{Newest, Next};
 use super::session::Session;
 use crate::broker::{BrokerError, Publication, Published};
 
@@ -25,8 +25,8 @@ pub(super) const WORK: usize = 1024;
 /// Publications that wait behind others of their groups; at the bound no more are taken.
 const WAITING_MAX: usize = 16_384;
 /// Messages of one record, and their bytes: a server takes 1 MiB by default.
-const MESSAGES: usize = 256;
-const BYTES: usize = 256 << 10;
+pub(super) const MESSAGES: usize = 256;
+pub(super) const BYTES: usize = 256 << 10;
 /// Groups whose newest record is remembered; beyond them it is read again.
 const REMEMBERED: usize = 10_000;
 
@@ -179,7 +179,8 @@ async fn store(
         };
         let to = Position { epoch, offset: offset + batch.len() as u64 };
         let messages = batch.iter().map(|work| work.publication.message.clone()).collect();
-        if let Some(stored) = session.advance(*stream, group, newest.as_ref(), to.clone(), messages).await? {
+        let next = Next { to: to.clone(), messages, foreign: None };
+        if let Some(stored) = session.advance(*stream, group, newest.as_ref(), next).await? {
             return Ok((stored, to));
         }
         newest = session.newest(*stream, group).await?;

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::api::{ApiError, Stored};
 use super::names::Stream;
-use super::place::Newest;
+use super::place::{Newest, Next};
 use super::record::Record;
 use super::session::Session;
 use crate::broker::{Ask, BrokerError, Kept, LIFE, WhereIs};
@@ -52,7 +52,7 @@ async fn renew(
         return Ok(());
     }
     // Who was overtaken need not: somebody else has said it.
-    session.advance(stream, group, Some(newest), at.clone(), Vec::new()).await.map(drop)
+    session.advance(stream, group, Some(newest), Next::only(at.clone())).await.map(drop)
 }
 
 /// In a stream with history only when nothing of it is of use any more.

@@ -4,15 +4,51 @@
 //! ```text
 //! gcn1 RUN EPOCH OFFSET 22,31
 //! {"type":"a","text":"b"}{"type":"a","text":"something"}
+//!
+//! gcn1 RUN EPOCH OFFSET 22 SEQUENCE@TIME
+//! {"type":"a","text":"b"}
 //! ```
 //!
 //! `OFFSET` is that of the last message; the numbers are the messages' lengths, `-` for none: then the record only says
-//! where the group is. `RUN` is the run of the server, where a new one begins new epochs, or `-`.
+//! where the group is. `RUN` is the run of the server, where a new one begins new epochs, or `-`. `SEQUENCE@TIME` is the
+//! [`Mark`] of the newest message of another program that the group has got; each record repeats it.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use groupcast_protocol::{Message, Position};
 
+use super::time::ServerTime;
+
 const FORM: &str = "gcn1";
+
+/// Which message of the stream of foreign ones it is: its number there, and when it was stored, in ns since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) sequence: u64,
+    pub(super) at: ServerTime,
+}
+
+impl Mark {
+    /// Whether a message is this one, or was before it. A server that has lost its newest messages gives their numbers once
+    /// more, at another time.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        other.sequence <= self.sequence && other.at <= self.at
+    }
+
+    /// The mark behind both. Clocks of servers may differ, so the later time counts, whosever it is.
+    pub(super) fn and(self, other: &Self) -> Self {
+        Self { sequence: other.sequence, at: self.at.max(other.at) }
+    }
+
+    /// The same for the same message.
+    pub(super) fn id(&self) -> String {
+        format!("{}@{}", self.sequence, self.at.nanos())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (sequence, nanos) = text.split_once('@')?;
+        Some(Self { sequence: sequence.parse().ok()?, at: ServerTime::from_nanos(nanos.parse().ok()?) })
+    }
+}
 
 /// A record of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,13 +57,16 @@ pub(super) struct Record {
     /// Where the group is behind the record.
     pub(super) at: Position,
     pub(super) messages: Vec<Message>,
+    /// Up to where the group has the messages of other programs.
+    pub(super) foreign: Option<Mark>,
 }
 
 impl Record {
     pub(super) fn encode(&self) -> Bytes {
         let sizes: Vec<String> = self.messages.iter().map(|message| message.raw().len().to_string()).collect();
         let sizes = if sizes.is_empty() { "-".to_owned() } else { sizes.join(",") };
-        let head = format!("{FORM} {} {} {} {sizes}\n", self.run, self.at.epoch, self.at.offset);
+        let foreign = self.foreign.map(|mark| format!(" {}", mark.id())).unwrap_or_default();
+        let head = format!("{FORM} {} {} {} {sizes}{foreign}\n", self.run, self.at.epoch, self.at.offset);
         let bytes: usize = self.messages.iter().map(|message| message.raw().len()).sum();
         let mut record = BytesMut::with_capacity(head.len() + bytes);
         record.put_slice(head.as_bytes());
@@ -44,6 +83,10 @@ impl Record {
         }
         let (run, epoch, offset, sizes) = (words.next()?, words.next()?, words.next()?, words.next()?);
         let at: Position = format!("{epoch}:{offset}").parse().ok()?;
+        let foreign = match words.next() {
+            Some(mark) => Some(Mark::parse(mark)?),
+            None => None,
+        };
         let mut rest = bytes.slice(end + 1..);
         let mut messages = Vec::new();
         for size in sizes.split(',').filter(|_| sizes != "-") {
@@ -54,7 +97,7 @@ impl Record {
             messages.push(Message::parse_within(rest.split_to(size), max).ok()?);
         }
         let is_whole = rest.is_empty() && words.next().is_none() && at.offset >= messages.len() as u64;
-        is_whole.then(|| Self { run: run.into(), at, messages })
+        is_whole.then(|| Self { run: run.into(), at, messages, foreign })
     }
 
     /// The messages with their offsets.
@@ -79,13 +122,35 @@ mod tests {
     #[test]
     fn to_bytes_and_back() {
         let messages = vec![message(r#"{"type":"a"}"#), message("{\"type\":\n\"bc\"}")];
-        let record = Record { run: "r".into(), at: "x7:41".parse().expect("valid"), messages };
+        let at = "x7:41".parse().expect("valid");
+        let mut record = Record { run: "r".into(), at, messages, foreign: None };
         let bytes = record.encode();
         assert_eq!(&bytes[..], b"gcn1 r x7 41 12,14\n{\"type\":\"a\"}{\"type\":\n\"bc\"}");
         assert_eq!(Record::decode(&bytes, 30), Some(record.clone()));
+        record.foreign = Some(mark(7, 8));
+        let bytes = record.encode();
+        assert_eq!(&bytes[..], b"gcn1 r x7 41 12,14 7@8\n{\"type\":\"a\"}{\"type\":\n\"bc\"}");
+        assert_eq!(Record::decode(&bytes, 30), Some(record.clone()));
         assert_eq!(record.numbered().map(|(offset, _)| offset).collect::<Vec<_>>(), [40, 41]);
-        let only = Record { run: "-".into(), at: "x7:0".parse().expect("valid"), messages: Vec::new() };
+        let at = "x7:0".parse().expect("valid");
+        let only = Record { run: "-".into(), at, messages: Vec::new(), foreign: None };
         assert_eq!(Record::decode(&only.encode(), 30), Some(only));
+    }
+
+    #[test]
+    fn a_mark_covers_what_was_before_it() {
+        for (other, is_covered) in
+            [((7, 50), true), ((6, 40), true), ((8, 60), false), ((8, 40), false), ((6, 60), false)]
+        {
+            assert_eq!(mark(7, 50).covers(&mark(other.0, other.1)), is_covered, "{other:?}");
+        }
+        // The clock of another server is behind: nothing of before is taken for new.
+        let both = mark(7, 50).and(&mark(8, 40));
+        assert!(both.covers(&mark(8, 40)) && both.covers(&mark(7, 50)));
+    }
+
+    fn mark(sequence: u64, nanos: u128) -> Mark {
+        Mark { sequence, at: ServerTime::from_nanos(nanos) }
     }
 
     #[test]
@@ -102,6 +167,9 @@ mod tests {
             "gcn1 r x7 1 12 x\n{\"type\":\"a\"}",
             "gcn1 r x7 x 12\n{\"type\":\"a\"}",
             "gcn1 r x7 1 12,\n{\"type\":\"a\"}",
+            "gcn1 r x7 1 12 7\n{\"type\":\"a\"}",
+            "gcn1 r x7 1 12 7@x\n{\"type\":\"a\"}",
+            "gcn1 r x7 1 12 7@8 x\n{\"type\":\"a\"}",
             "gcn1 r x7 1 40\n{\"type\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}",
         ] {
             assert_eq!(decoded(text), None, "{text}");

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::api::Api;
 use super::config::NatsConfig;
+use super::django::Django;
 use super::names::{Names, Stream};
 use super::record::Record;
 use super::time::ServerClock;
@@ -87,7 +88,12 @@ impl Session {
     }
 
     /// Listens to what is for this node, or for all.
-    pub(super) async fn listen(&self, node: &NodeId, events: &mpsc::Sender<BrokerEvent>) -> Result<(), BrokerError> {
+    pub(super) async fn listen(
+        &self,
+        node: &NodeId,
+        events: &mpsc::Sender<BrokerEvent>,
+        django: Option<Arc<Django>>,
+    ) -> Result<(), BrokerError> {
         self.listening.lock().events = Some(events.clone());
         let (client, max) = (self.api.client.clone(), self.max_bytes);
         let direct: Read = Box::new(move |arrived| {
@@ -95,7 +101,8 @@ impl Session {
             direct_of(&arrived.payload, max).into_iter().collect()
         });
         let note: Read = Box::new(|arrived| vec![BrokerEvent::Note(arrived.payload)]);
-        for (subject, read) in [(self.names.node(node), direct), (self.names.notes(), note)] {
+        let own = [(self.names.node(node), direct), (self.names.notes(), note)];
+        for (subject, read) in own.into_iter().chain(django.and_then(of_django)) {
             let stop = self.start(self.subscribe(subject).await?, read);
             self.keep(stop);
         }
@@ -117,6 +124,13 @@ impl Session {
             listening.groups.insert(group, stop);
         }
         self.settle().await
+    }
+
+    /// Listens to a subject; what is stored from here on comes.
+    pub(super) async fn listen_to(&self, subject: String) -> Result<Subscriber, BrokerError> {
+        let subscriber = self.subscribe(subject).await?;
+        self.settle().await?;
+        Ok(subscriber)
     }
 
     pub(super) fn unfollow(&self, groups: &[GroupName]) {
@@ -225,6 +239,12 @@ async fn take(
             }
         }
     }
+}
+
+/// What Django's processes send to channels of this node, and how it is read.
+fn of_django(django: Arc<Django>) -> Option<(String, Read)> {
+    let subject = django.own_subject()?;
+    Some((subject, Box::new(move |arrived| django.direct(&arrived).into_iter().collect())))
 }
 
 /// Tells who sent a message to this node that it is there.

@@ -1,5 +1,7 @@
 //! The streams that have to be there, and their bounds.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError, STREAM_NOT_FOUND};
@@ -10,12 +12,16 @@ use crate::broker::LIFE;
 
 /// The most unread messages of one channel, whatever its capacity says.
 const UNREAD_MAX: i64 = 1_000_000;
+/// The most messages of Django that wait for a gateway. Of more the newest are not stored: their senders are not told.
+pub(super) const FOREIGN_MAX: i64 = 1_000_000;
+/// How long work that Django sends waits for a gateway.
+const FOREIGN_AGE: Duration = Duration::from_secs(86_400);
 
 /// Creates or widens the streams. Nodes with other settings share them, so no bound is made smaller.
 pub(super) async fn set_up(api: &Api, names: &Names, config: &NatsConfig) -> Result<ServerClock, ApiError> {
-    for stream in Stream::ALL {
-        let wanted = wanted(names, stream, config);
-        let name = names.stream(stream);
+    let ours = Stream::ALL.into_iter().map(|stream| wanted(names, stream, config));
+    for wanted in ours.chain(foreign(names, config)) {
+        let name = wanted["name"].as_str().unwrap_or_default();
         match api.ask(&format!("STREAM.INFO.{name}"), &Value::Null).await {
             Ok(info) => {
                 let widened = widened(&info["config"], &wanted);
@@ -33,8 +39,8 @@ pub(super) async fn set_up(api: &Api, names: &Names, config: &NatsConfig) -> Res
 /// Looks whether the streams are there; gives the server's clock.
 pub(super) async fn look(api: &Api, names: &Names) -> Result<ServerClock, ApiError> {
     let mut clock = None;
-    for stream in Stream::ALL {
-        let info = api.ask(&format!("STREAM.INFO.{}", names.stream(stream)), &Value::Null).await?;
+    for stream in names.streams() {
+        let info = api.ask(&format!("STREAM.INFO.{stream}"), &Value::Null).await?;
         clock = info["ts"].as_str().and_then(ServerTime::parse).map(ServerClock::told);
     }
     clock.ok_or_else(|| ApiError::Said(0, "the server does not tell its time; NATS 2.11 or later is needed".to_owned()))
@@ -56,7 +62,7 @@ fn wanted(names: &Names, stream: Stream, config: &NatsConfig) -> Value {
         "retention": "limits",
         "discard": "old",
         "max_msgs_per_subject": per_subject,
-        "max_age": u64::try_from(age.as_nanos()).unwrap_or(u64::MAX / 2),
+        "max_age": nanos(age),
         "num_replicas": config.replicas,
         "allow_direct": true,
         // What was stored is sent on with its place, and nothing else is.
@@ -66,6 +72,30 @@ fn wanted(names: &Names, stream: Stream, config: &NatsConfig) -> Value {
             "headers_only": stream == Stream::Channels,
         },
     })
+}
+
+/// What the stream of what Django sends is to be; none without the dialect.
+fn foreign(names: &Names, config: &NatsConfig) -> Option<Value> {
+    let (subjects, expiry) = (names.foreign_subjects()?, config.django.as_ref()?.expiry);
+    Some(json!({
+        "name": names.foreign(),
+        "subjects": [subjects],
+        "storage": "file",
+        "retention": "limits",
+        // As Channels does it at a bound: what comes then is dropped, not what waits.
+        "discard": "new",
+        "max_msgs": FOREIGN_MAX,
+        "max_msgs_per_subject": -1,
+        "max_age": nanos(FOREIGN_AGE.max(expiry)),
+        "num_replicas": config.replicas,
+        "allow_direct": true,
+        // Only that something has come: one node reads it.
+        "republish": { "src": subjects, "dest": names.all_came(), "headers_only": true },
+    }))
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2)
 }
 
 /// What a stream has to be changed to; `None` when it is as it has to be.

@@ -16,6 +16,16 @@ pub(super) struct ServerClock {
 }
 
 impl ServerTime {
+    /// Of nanoseconds since 1970.
+    pub(super) fn from_nanos(nanos: u128) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since 1970.
+    pub(super) fn nanos(self) -> u128 {
+        self.0
+    }
+
     /// Reads `2026-11-27T01:50:15.123456789Z`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (date, time) = text.strip_suffix('Z')?.split_once('T')?;

@@ -199,12 +199,6 @@ impl Core {
         [format!("{}{MEMBER}", self.config.prefix), self.own_bucket()]
     }
 
-    /// Whether a name is that of a connection of some gateway: `specific.NODE!cNUMBER`.
-    pub(super) fn is_ours(channel: &ChannelName) -> bool {
-        let local = channel.as_str().split_once('!').map_or("", |(_, local)| local);
-        local.strip_prefix('c').is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
-    }
-
     pub(super) fn group_key(&self, group: &GroupName) -> String {
         format!("{}:group:{group}", self.config.prefix)
     }
