@@ -5,6 +5,9 @@
 #[path = "../../tests/src/daemon.rs"]
 mod daemon;
 #[allow(dead_code, unreachable_pub)]
+#[path = "../../tests/src/proxy.rs"]
+mod proxy;
+#[allow(dead_code, unreachable_pub)]
 #[path = "../../tests/src/nats.rs"]
 mod server;
 
@@ -21,6 +24,7 @@ use groupcast_channel_layer::broker::nats::{NatsBroker, NatsConfig, SettingsErro
 use groupcast_channel_layer::broker::{Ask, Broker, BrokerEvent, Kept, Level, Publication};
 use groupcast_channel_layer::contract::{group, message};
 use groupcast_protocol::{GroupName, NodeId, Position};
+use proxy::{Fault, Proxy};
 use server::Nats;
 use tokio::time::timeout;
 
@@ -73,6 +77,36 @@ async fn names_with_periods_anywhere_are_names() {
         let event = next(&mut node, |_| true).await;
         assert!(matches!(&event, BrokerEvent::Message { group, .. } if group.as_str() == name), "{name}: {event:?}");
     }
+}
+
+#[tokio::test]
+async fn a_history_is_read_from_where_it_is_asked_for() {
+    const MESSAGES: usize = 1000;
+    let server = Nats::start_jetstream("");
+    let proxy = Proxy::start(server.port()).await;
+    let slow = NatsConfig { addresses: vec![format!("nats://{}", proxy.address())], ..config(&server) };
+    let mut nodes = [connect(1, &slow).remove(0), connect(1, &config(&server)).remove(0)];
+    for node in &mut nodes {
+        next(node, is_up).await;
+    }
+    // Another group has far more of the stream at first, and nothing of it later.
+    for n in 0..MESSAGES {
+        for other in 0..if n < 20 { 10 } else { 0 } {
+            keep(&nodes[1], "other", other).await;
+        }
+        keep(&nodes[1], "kept", n).await;
+    }
+    let ask = |after, limit| Ask { group: group("kept"), rule: RULE, after, limit, fresh_epoch: "asked".into() };
+    for after in [0, 1, 5, 19, 20, 21, 500, 998, 999, 1000] {
+        let Kept { messages, more, .. } = nodes[1].broker.history(ask(after, 100)).await.expect("it is there");
+        let found: Vec<u64> = messages.iter().map(|(offset, _)| *offset).collect();
+        let last = (after + 100).min(MESSAGES as u64);
+        assert_eq!((found, more), ((after + 1..=last).collect(), last < MESSAGES as u64), "behind {after}");
+    }
+    // Five answers, as many as the whole of it takes, would be too late.
+    proxy.inflict(Fault::Delay(Duration::from_millis(250)));
+    let kept = nodes[0].broker.history(ask(990, 100)).await.expect("in time");
+    assert_eq!(kept.messages.len(), 10);
 }
 
 #[tokio::test]

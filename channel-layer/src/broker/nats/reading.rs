@@ -18,6 +18,8 @@ use crate::broker::{Ask, BrokerError, Kept, LIFE, WhereIs};
 const ASKS: usize = 64;
 /// Records that are asked for at once.
 const RECORDS: usize = 256;
+/// How many times farther back a history is begun when it was not far enough.
+const FARTHER: u64 = 8;
 /// How long a server of a cluster is given that has not got the newest record yet.
 const BEHIND: Duration = Duration::from_millis(10);
 
@@ -80,6 +82,10 @@ pub(super) async fn history(session: &Session, ask: &Ask) -> Result<Kept, Broker
 }
 
 /// Messages behind an offset, at least one more than asked for if there are.
+///
+/// Numbers of the stream are not those of the group, whose records stand between those of others. So it is begun as far back
+/// as they would be if half of them were this group's, and farther back when that was not far enough: a node that has missed
+/// a little does not read the whole history for it.
 async fn read(
     session: &Session,
     ask: &Ask,
@@ -89,13 +95,22 @@ async fn read(
 ) -> Result<VecDeque<(u64, Message)>, ApiError> {
     let (stream, subject) = (session.names.stream(Stream::Kept), session.names.stored(Stream::Kept, &ask.group));
     let mut found = VecDeque::new();
-    let mut from = 1;
+    let mut back = (head.offset - after).saturating_mul(2);
+    let mut from = newest.sequence.saturating_sub(back).max(1);
+    let mut is_begun = from == 1;
     while from <= newest.sequence && found.len() <= ask.limit {
         let part = session.api.several(&stream, &subject, from, RECORDS).await?;
         let Some(last) = part.messages.last() else {
             sleep(BEHIND).await;
             continue;
         };
+        if !is_begun && !part.messages.first().is_some_and(|first| reaches(session, first, head, after)) {
+            back = back.saturating_mul(FARTHER);
+            from = newest.sequence.saturating_sub(back).max(1);
+            is_begun = from == 1;
+            continue;
+        }
+        is_begun = true;
         from = last.sequence + 1;
         for stored in part.messages {
             found.extend(taken(session, ask, head, &stored).filter(|(offset, _)| *offset > after));
@@ -105,6 +120,13 @@ async fn read(
         }
     }
     Ok(found)
+}
+
+/// Whether nothing that comes behind an offset stands before a record.
+fn reaches(session: &Session, stored: &Stored, head: &Position, after: u64) -> bool {
+    let Some(record) = Record::decode(&stored.payload, session.max_bytes) else { return false };
+    let is_of_before = record.run != session.run || record.at.epoch != head.epoch;
+    is_of_before || record.at.offset - record.messages.len() as u64 <= after
 }
 
 /// The messages of a record that are still of use: of this epoch, not behind the head that was told, not too old.
