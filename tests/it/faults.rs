@@ -5,6 +5,7 @@
 
 mod course;
 mod crowd;
+mod sentinel;
 
 use groupcast_tests::nats::{self, Nats};
 use groupcast_tests::redis::{self, Redis};

@@ -62,6 +62,9 @@ pub(crate) async fn run(mut broker: impl Victim) -> Outcomes {
         let since = Instant::now();
         crowd.progress().await;
         back.push(since.elapsed());
+        if rounds() > ROUNDS {
+            eprintln!("fault {round}: the next message came after {:?}", since.elapsed());
+        }
         ready(&near).await;
         ready(&far).await;
     }
@@ -100,20 +103,20 @@ async fn restarted<V: Victim>(mut broker: V) -> V {
     spawn_blocking(restart).await.expect("it comes back")
 }
 
-fn config(node: &str, layer: &str) -> String {
+pub(crate) fn config(node: &str, layer: &str) -> String {
     format!("[server]\nlisten = \"127.0.0.1:0\"\nnode = \"{node}\"\n{layer}timeout = \"500ms\"\n{GROUPS}")
 }
 
-fn rounds() -> usize {
+pub(crate) fn rounds() -> usize {
     let asked = std::env::var("GROUPCAST_FAULT_ROUNDS").ok();
     asked.map_or(ROUNDS, |text| text.parse().expect("a number of faults"))
 }
 
-async fn not_ready(gateway: &Gateway) {
+pub(crate) async fn not_ready(gateway: &Gateway) {
     eventually("the gateway says that the broker is gone", || readiness(gateway, 503)).await;
 }
 
-async fn ready(gateway: &Gateway) {
+pub(crate) async fn ready(gateway: &Gateway) {
     eventually("the gateway says that the broker is there", || readiness(gateway, 200)).await;
 }
 

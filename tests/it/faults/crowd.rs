@@ -142,7 +142,7 @@ impl Reader {
         let before = *got.borrow();
         let is_more = |now: &[Got; 2]| (0..2).all(|group| now[group].messages > before[group].messages);
         let more = async { got.wait_for(is_more).await.map(drop) };
-        within("a message", more).await.expect("the socket lives");
+        within(&format!("more than {before:?} at {}", self.name), more).await.expect("the socket lives");
     }
 
     /// Waits for the last message of each group; the name.
