@@ -24,9 +24,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certificate::Certificate;
+use groupcast_channel_layer::HistoryRule;
 use groupcast_channel_layer::broker::contract::{self, Node};
 use groupcast_channel_layer::broker::redis::{RedisBroker, RedisConfig, Topology};
-use groupcast_channel_layer::broker::{Broker, BrokerEvent, Level, Publication};
+use groupcast_channel_layer::broker::{Ask, Broker, BrokerEvent, Level, Publication};
 use groupcast_channel_layer::contract::{group, message};
 use groupcast_protocol::{NodeId, Position};
 use replicated::Cluster;
@@ -205,6 +206,67 @@ async fn what_is_no_message_is_dropped() {
     publish(&node, 7).await.expect("it is there");
     next(&mut node, |event| matches!(event, BrokerEvent::Message { envelope, .. } if envelope.message == message(7)))
         .await;
+}
+
+#[tokio::test]
+async fn what_others_write_to_our_keys_stops_nobody() {
+    let server = Redis::start(&[]);
+    let mut node = fresh(&server, 1).remove(0);
+    next(&mut node, is_up).await;
+    node.broker.follow(vec![group("room")]).await.expect("it is there");
+    let rule = HistoryRule { messages: 100, age: Duration::from_secs(60) };
+    let garbage: [&[&str]; 12] = [
+        &["HSET", "t:{room}:h", "n", "abc"],
+        &["HSET", "t:{room}:h", "n", "-7"],
+        &["HSET", "t:{room}:h", "n", "1.5"],
+        &["HSET", "t:{room}:h", "e", "a b"],
+        &["HDEL", "t:{room}:h", "e"],
+        &["SET", "t:{room}:h", "x"],
+        &["RPUSH", "t:{room}:h", "x"],
+        &["SET", "t:{room}:s", "x"],
+        // Its number is the time: far behind all of ours.
+        &["XADD", "t:{room}:s", "*", "a", "b"],
+        &["XADD", "t:{room}:s", "900000000000000000-0", "t", "1", "m", " - {\"type\":\"forged\"}"],
+        &["XADD", "t:{room}:s", "900000000000000000-1", "t", "x", "m", "y"],
+        &["XTRIM", "t:{room}:s", "MAXLEN", "0"],
+    ];
+    for (n, words) in (1_usize..).zip(garbage) {
+        // The next one may be refused by Redis itself, because of the one before.
+        server.command(words);
+        for n in [10 * n, 10 * n + 1] {
+            let fresh_epoch = format!("e{n}").into();
+            let kept = Publication { group: group("room"), message: message(n), keep: Some(rule), fresh_epoch };
+            node.broker.publish(kept).await.unwrap_or_else(|error| panic!("{words:?}: {error}"));
+            let is_it = |event: &BrokerEvent| matches!(event, BrokerEvent::Message { envelope, .. } if envelope.message == message(n));
+            next(&mut node, is_it).await;
+        }
+        server.command(words);
+        let ask = Ask { group: group("room"), rule, after: 0, limit: 100, fresh_epoch: format!("h{n}").into() };
+        let kept = timeout(Duration::from_secs(10), node.broker.history(ask)).await.expect("it ends");
+        let kept = kept.unwrap_or_else(|error| panic!("{words:?}: {error}"));
+        assert!(kept.messages.iter().all(|(offset, _)| *offset <= kept.head.offset), "{words:?}: {kept:?}");
+    }
+}
+
+#[tokio::test]
+async fn entries_of_others_are_not_in_a_history() {
+    let server = Redis::start(&[]);
+    let mut node = fresh(&server, 1).remove(0);
+    next(&mut node, is_up).await;
+    // They take room: beyond the bound they would push out what is ours, and readers would be told.
+    let rule = HistoryRule { messages: 10_000, age: Duration::from_secs(60) };
+    for n in 1..=5 {
+        let fresh_epoch = "e".into();
+        let kept = Publication { group: group("room"), message: message(n), keep: Some(rule), fresh_epoch };
+        node.broker.publish(kept).await.expect("it is there");
+        for sequence in 1..=300 {
+            server.command(&["XADD", "t:{room}:s", &format!("{n}-{sequence}"), "a", "b"]);
+        }
+    }
+    let ask = Ask { group: group("room"), rule, after: 1, limit: 3, fresh_epoch: "h".into() };
+    let kept = timeout(Duration::from_secs(10), node.broker.history(ask)).await.expect("it ends").expect("it is there");
+    let expected = (2..=4).map(|n| (n as u64, message(n))).collect::<Vec<_>>();
+    assert_eq!((kept.head.offset, kept.messages, kept.more), (5, expected, true));
 }
 
 #[tokio::test]

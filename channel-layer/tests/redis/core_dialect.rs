@@ -77,6 +77,79 @@ async fn what_django_could_not_take_is_refused_before_anybody_has_it() {
     assert_eq!(story.arrived().await, r#"{"type":"y"}"#);
 }
 
+#[tokio::test]
+async fn garbage_among_frames_costs_none_of_them() {
+    let mut story = Story::begin(codec(12)).await;
+    let bucket = story.bucket.clone();
+    for n in 0..50 {
+        let mut garbage = redis::pipe();
+        for k in 0..100_u32 {
+            let frame: Vec<u8> = match k % 4 {
+                0 => format!("{n} {k}").into_bytes(),
+                1 => (0..40).map(|at| (at * k + n) as u8 ^ 0x9b).collect(),
+                2 => vec![k as u8; 1000],
+                _ => [vec![0; 12], b"\x81\xa4type\xa1x".to_vec(), k.to_be_bytes().to_vec()].concat(),
+            };
+            garbage.zadd(&bucket, frame, f64::from(n));
+        }
+        garbage.zadd(&bucket, vec![n as u8; 200_000], f64::from(n)).exec(&mut story.redis).expect("a sorted set");
+        story.send_number(n as usize);
+        assert_eq!(story.arrived().await, number(n as usize));
+    }
+    let dropped = story.broker.counters().into_iter().find(|(name, ..)| *name == "foreign_dropped");
+    assert!(dropped.is_some_and(|(.., dropped)| dropped > 2000), "{dropped:?}");
+}
+
+#[tokio::test]
+async fn keys_of_another_type_stop_nobody() {
+    let mut story = Story::begin(codec(12)).await;
+    let number_of_bucket = story.bucket.trim_start_matches("asgigroupcast.").trim_end_matches('!').to_owned();
+    let mut keys: Vec<String> = Vec::new();
+    eventually(|| {
+        keys = story.redis.keys("*:registrar:*").expect("keys");
+        !keys.is_empty()
+    })
+    .await;
+    let own = keys[0].split(":registrar:").next().expect("a prefix").to_owned();
+    let broken = [
+        story.bucket.clone(),
+        "asgispecific.gw1!".to_owned(),
+        format!("{own}:parked:{number_of_bucket}"),
+        format!("{own}:registrar:{number_of_bucket}"),
+    ];
+    for (n, key) in broken.iter().enumerate() {
+        redis::pipe().del(key).hset(key, "a", "b").exec(&mut story.redis).expect("a hash");
+        // As long as the key is what it is, Django cannot write there.
+        eventually(|| redis::cmd("TYPE").arg(key).query(&mut story.redis).is_ok_and(|kind: String| kind != "hash"))
+            .await;
+        story.send_number(n);
+        assert_eq!(story.arrived().await, number(n), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn members_that_cannot_be_written_to_do_not_fail_a_message_that_is_published() {
+    let mut story = Story::begin(codec(12)).await;
+    let names: [&[u8]; 5] = [b"taken", b"\xff\xfe", b"", b"a b c", b"specific.x!y"];
+    for name in names {
+        let _: () = story.redis.zadd("asgi:group:room", name, 9e9).expect("a sorted set");
+    }
+    let _: () = story.redis.set("asgitaken", "not a channel").expect("a string");
+    let publication = |n| groupcast_channel_layer::broker::Publication {
+        group: group("room"),
+        message: Message::parse(number(n).into()).expect("a message"),
+        keep: None,
+        fresh_epoch: "e".into(),
+    };
+    story.broker.publish(publication(0)).await.expect("it is published");
+    assert_eq!(story.arrived().await, number(0));
+    let reached: usize = story.redis.zcard("asgispecific.x!").expect("a sorted set");
+    assert_eq!(reached, 1, "the others have it");
+    redis::pipe().del("asgi:group:room").set("asgi:group:room", "x").exec(&mut story.redis).expect("a string");
+    story.broker.publish(publication(1)).await.expect("it is published");
+    assert_eq!(story.arrived().await, number(1));
+}
+
 struct Story {
     broker: Arc<RedisBroker>,
     inbox: BrokerInbox,

@@ -41,7 +41,7 @@ mod scripts;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use groupcast_protocol::{ChannelName, GroupName, Message, NodeId};
 use parking_lot::Mutex;
@@ -60,6 +60,8 @@ pub(super) use registrar::{resign, run};
 pub const BUCKETS: usize = 16;
 /// What our own member names begin with.
 pub(super) const MEMBER: &str = "groupcast.";
+/// How often the log says that frames are dropped.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// The longest group name that is part of a member's name; others go by a hash.
 const EMBEDDED_MAX: usize = 80;
 
@@ -85,6 +87,8 @@ pub(super) struct Core {
     pub(super) own: String,
     pub(super) node: NodeId,
     pub(super) counters: Counters,
+    /// When the log has last said that frames are dropped.
+    told: Mutex<Option<Instant>>,
     /// One for each server.
     wakes: Vec<Wake>,
 }
@@ -98,6 +102,7 @@ pub(super) struct Counters {
     pub(super) dropped: Counter,
     pub(super) sent: Counter,
     pub(super) over_capacity: Counter,
+    pub(super) refused: Counter,
     pub(super) depth_max: Counter,
     pub(super) registrar_of: Counter,
 }
@@ -130,12 +135,26 @@ impl Wake {
 impl Core {
     pub(super) fn new(config: CoreConfig, own: String, node: NodeId, servers: usize) -> Self {
         let wakes = (0..servers).map(|_| Wake::default()).collect();
-        Self { config, own, node, counters: Counters::default(), wakes }
+        Self { config, own, node, counters: Counters::default(), told: Mutex::default(), wakes }
     }
 
     /// Something has come to a server.
     pub(super) fn ring(&self, server: usize) {
         self.wakes[server].ring();
+    }
+
+    /// A frame cannot be understood. Whoever can write to Redis can send any number of them: the counter has all, and the log
+    /// one a minute.
+    fn drop_frame(&self, error: &CodecError) {
+        self.counters.dropped.add(1);
+        let mut told = self.told.lock();
+        if told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+            return;
+        }
+        *told = Some(Instant::now());
+        drop(told);
+        let dropped = self.counters.dropped.value();
+        tracing::warn!(%error, dropped, "frames in Redis are dropped; are `serializer`, keys and `random_prefix_length` those of Django?");
     }
 
     /// Makes the gateways members of groups, and this node one that needs it.
@@ -167,10 +186,16 @@ impl Core {
         for (bucket, names) in buckets {
             let frame = self.encode(message, &To::Several(&names))?;
             let link = &links[shard::index(bucket.as_bytes(), links.len())];
-            match scripts::add(self, &link.up()?, bucket, &frame).await? {
-                true => self.counters.sent.add(1),
+            match scripts::add(self, &link.up()?, bucket, &frame).await {
+                Ok(true) => self.counters.sent.add(1),
                 // As Channels does it: a member that is full is passed over.
-                false => self.counters.over_capacity.add(1),
+                Ok(false) => self.counters.over_capacity.add(1),
+                // The message is published, and the others are to have it.
+                Err(BrokerError::Refused { why }) => {
+                    tracing::debug!(bucket, why, "a member of Django's cannot be written to");
+                    self.counters.refused.add(1);
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -277,5 +302,10 @@ pub(super) fn counters(core: &Arc<Core>) -> Vec<(&'static str, &'static str, u64
         ("foreign_dropped", "Frames that could not be understood, or name nobody", counters.dropped.value()),
         ("foreign_sent", "Frames put into Redis for processes of Django", counters.sent.value()),
         ("foreign_over_capacity", "Frames that a full channel of Django did not get", counters.over_capacity.value()),
+        (
+            "foreign_refused",
+            "Frames that Redis did not take, because a key is of another type",
+            counters.refused.value(),
+        ),
     ]
 }

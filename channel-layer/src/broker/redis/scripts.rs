@@ -12,12 +12,17 @@ use super::up::Up;
 use super::{failure, message_of};
 use crate::broker::{Ask, BrokerError, ChannelBound, Kept, LIFE, Publication, WhereIs};
 
-/// A group's epoch and newest offset, begun where this server does not go on: it is another one than began the epoch, or
-/// knows nothing of the group. KEYS: head, stream. ARGV: fresh epoch, run id, life in ms.
+/// A group's epoch and newest offset, begun where this server does not go on: it is another one than began the epoch, knows
+/// nothing of the group, or somebody else has written to its key. KEYS: head, stream. ARGV: fresh epoch, run id, life in ms.
 const PLACE: &str = r"
-local head = redis.call('HMGET', KEYS[1], 'e', 'r', 'n')
+local head = redis.pcall('HMGET', KEYS[1], 'e', 'r', 'n')
+if head.err then
+  redis.call('DEL', KEYS[1])
+  head = {}
+end
 local epoch, n = head[1], tonumber(head[3] or 0)
-if not epoch or head[2] ~= ARGV[2] then
+local is_ours = epoch and n and n >= 0 and n % 1 == 0 and #epoch <= 64 and string.match(epoch, '^[%w_.-]+$')
+if not is_ours or head[2] ~= ARGV[2] then
   epoch, n = ARGV[1], 0
   redis.call('DEL', KEYS[2])
   redis.call('HSET', KEYS[1], 'e', epoch, 'r', ARGV[2], 'n', 0)
@@ -40,13 +45,22 @@ local offset = string.format('%.0f', n)
 if ARGV[6] ~= '0' then
   local t = redis.call('TIME')
   local now = t[1] .. string.format('%03d', math.floor(t[2] / 1000))
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], offset .. '-0', 't', now, 'm', ARGV[5])
+  local function keep()
+    return redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], offset .. '-0', 't', now, 'm', ARGV[5])
+  end
+  if type(keep()) == 'table' then
+    -- Somebody else has written there, under a later number or something else: what is behind it cannot be kept.
+    redis.call('DEL', KEYS[2])
+    keep()
+  end
   redis.call('PEXPIRE', KEYS[2], ARGV[7])
 end
 redis.call(ARGV[12], ARGV[4], 'gc1 ' .. epoch .. ' ' .. offset .. ARGV[5])
 if ARGV[8] ~= '' then
-  redis.call('ZREMRANGEBYSCORE', ARGV[8], 0, redis.call('TIME')[1] - ARGV[9])
-  for _, member in ipairs(redis.call('ZRANGE', ARGV[8], 0, -1)) do
+  -- The message is published: a key of theirs that is none must not say that it is not.
+  redis.pcall('ZREMRANGEBYSCORE', ARGV[8], 0, redis.call('TIME')[1] - ARGV[9])
+  local found = redis.pcall('ZRANGE', ARGV[8], 0, -1)
+  for _, member in ipairs(found.err and {} or found) do
     if string.sub(member, 1, 10) ~= 'groupcast.' then members[#members + 1] = member end
   end
 end
@@ -66,18 +80,37 @@ static HISTORY: LazyLock<Script> = LazyLock::new(|| {
 local t = redis.call('TIME')
 local oldest = t[1] * 1000 + math.floor(t[2] / 1000) - ARGV[7]
 local function id(offset) return string.format('%.0f-0', offset) end
+if redis.call('TYPE', KEYS[2]).ok ~= 'stream' then redis.call('DEL', KEYS[2]) end
+-- What somebody else has added is taken out.
+local function is_ours(entry)
+  local fields = entry[2]
+  local ours = #fields == 4 and fields[1] == 't' and tonumber(fields[2]) and fields[3] == 'm'
+  ours = ours and string.match(entry[1], '^%d+%-0$') and tonumber(string.match(entry[1], '^%d+')) <= n
+  if not ours then redis.call('XDEL', KEYS[2], entry[1]) end
+  return ours
+end
+local function first(from)
+  while true do
+    local entry = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 1)[1]
+    if not entry or is_ours(entry) then return entry end
+  end
+end
 local high = n + 1
 local low = math.min(math.max(tonumber(ARGV[4]), n - ARGV[6] + 1), high)
 while low < high do
   local middle = math.floor((low + high) / 2)
-  local entry = redis.call('XRANGE', KEYS[2], id(middle), '+', 'COUNT', 1)[1]
+  local entry = first(id(middle))
   if entry and tonumber(entry[2][2]) <= oldest then
     low = tonumber(string.match(entry[1], '^%d+')) + 1
   else
     high = middle
   end
 end
-return {epoch, string.format('%.0f', n), redis.call('XRANGE', KEYS[2], id(low), '+', 'COUNT', ARGV[5])}
+while true do
+  local entries, all = redis.call('XRANGE', KEYS[2], id(low), '+', 'COUNT', ARGV[5]), true
+  for _, entry in ipairs(entries) do all = is_ours(entry) and all end
+  if all then return {epoch, string.format('%.0f', n), entries} end
+end
 ",
     )
 });
@@ -165,7 +198,9 @@ pub(super) async fn publish(
     let (key, expiry) = extra.group.unwrap_or(("", Duration::ZERO));
     call.arg(messages).arg(millis(age)).arg(key).arg(expiry.as_secs());
     call.arg(extra.seen.unwrap_or_default()).arg(SEEN.as_secs()).arg(up.spread.verb());
-    let (epoch, offset, members, is_news): (String, String, Vec<String>, bool) = up.invoke(&call).await?;
+    let (epoch, offset, members, is_news): (String, String, Vec<Vec<u8>>, bool) = up.invoke(&call).await?;
+    // What is no text is no name of anybody.
+    let members = members.into_iter().filter_map(|member| String::from_utf8(member).ok()).collect();
     Ok(Done { position: position(epoch, &offset)?, members, is_news })
 }
 

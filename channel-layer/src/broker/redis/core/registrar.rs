@@ -221,8 +221,7 @@ impl Registrar {
         match self.core.config.codec.decode(bytes, at) {
             Ok(frame) => Some(frame),
             Err(error) => {
-                self.core.counters.dropped.add(1);
-                tracing::warn!(%error, "a frame in Redis was dropped; are `serializer`, keys and `random_prefix_length` those of Django?");
+                self.core.drop_frame(&error);
                 None
             }
         }

@@ -64,7 +64,12 @@ redis.call('SET', KEYS[1], '1', 'EX', ARGV[5])
 local held = {}
 for bucket = 0, ARGV[4] - 1 do
   local key = ARGV[3] .. ':registrar:' .. bucket
-  local holder = redis.call('GET', key)
+  local holder = redis.pcall('GET', key)
+  if type(holder) == 'table' then
+    -- Somebody else has written there.
+    redis.call('DEL', key)
+    holder = false
+  end
   if holder == ARGV[1] then
     redis.call('PEXPIRE', key, ARGV[2])
     held[#held + 1] = bucket
@@ -94,13 +99,21 @@ return 1
 /// KEYS: bucket, parked and registrar of each bucket. ARGV: token, how many of each. Parks what has come, as the time, the
 /// score and the frame, unless so many are parked: what cannot be taken has to stay where senders count it. Answers for each
 /// bucket with something parked which it is (from 0), how many frames are left in it, and what is parked; -1 for one whose
-/// registrar is another node.
+/// registrar is another node. A key of another type than it has to be was written by somebody else, and is removed: it would
+/// keep all buckets from being emptied, and Django from writing to this one.
 static COLLECT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 local now, found = redis.call('TIME')[1], {}
+local function is_of(key, kind)
+  local is = redis.call('TYPE', key).ok
+  if is ~= kind and is ~= 'none' then redis.call('DEL', key) end
+end
 for i = 1, #KEYS, 3 do
   local at = (i - 1) / 3
+  is_of(KEYS[i], 'zset')
+  is_of(KEYS[i + 1], 'list')
+  is_of(KEYS[i + 2], 'string')
   if redis.call('GET', KEYS[i + 2]) ~= ARGV[1] then
     found[#found + 1] = {at, -1, {}}
   else
@@ -132,7 +145,16 @@ return 1
 });
 
 /// KEYS: their channel. ARGV: how many. What has come, as frames and scores in turn.
-static POP: LazyLock<Script> = LazyLock::new(|| Script::new("return redis.call('ZPOPMIN', KEYS[1], ARGV[1])"));
+static POP: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local popped = redis.pcall('ZPOPMIN', KEYS[1], ARGV[1])
+if not popped.err then return popped end
+redis.call('DEL', KEYS[1])
+return {}
+",
+    )
+});
 
 fn timed(rest: &str) -> Script {
     Script::new(&format!("{NOW}{rest}"))
