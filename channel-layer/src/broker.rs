@@ -253,6 +253,9 @@ pub enum BrokerError {
         /// Its capacity.
         capacity: usize,
     },
+    /// Nobody listens to the channel, and the broker keeps nothing for who comes later.
+    #[error("nobody listens to the channel, and with this dialect nothing is kept for later")]
+    Unheard,
     /// The message cannot be written for other programs that read it; nothing has been done. No retry helps.
     #[error("{why}")]
     Unwritable {

@@ -1,6 +1,6 @@
 //! How Django Channels writes its messages: what channels_redis 4.3 puts into Redis, read and written byte for byte.
 //!
-//! Pure: bytes in, bytes out. Reading order: [`codec`] (a whole frame), [`msgpack`], [`json`], [`fernet`] (its layers).
+//! Pure: bytes in, bytes out. Reading order: [`codec`] (a whole frame), [`msgpack`], [`json`], [`fernet`] (its layers), [`mark`].
 //! Who is spoken to, and when, is the broker's.
 //!
 //! # What becomes of values
@@ -23,6 +23,7 @@ pub mod codec;
 pub mod fernet;
 pub mod json;
 mod jsontext;
+pub mod mark;
 pub mod msgpack;
 #[cfg(test)]
 mod tests;

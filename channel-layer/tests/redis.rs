@@ -350,7 +350,7 @@ fn config(addresses: Vec<String>) -> RedisConfig {
         ca: None,
         run: run(),
         groups: vec![],
-        core: None,
+        foreign: None,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use groupcast_tests::gateway::check_time;
 use groupcast_tests::nats::Nats;
@@ -13,9 +13,13 @@ use groupcast_tests::wait::{eventually, within_time};
 use groupcast_tests::{Gateway, Postgres, Socket};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 /// Messages of two senders together, unless more are asked for.
 const MESSAGES: usize = 400;
+
+/// Between the kills of two gateways that are all that there are.
+const BETWEEN_KILLS: Duration = Duration::from_secs(1);
 
 const WORK: &str = "[source.demo]\nkind = \"sqlite\"\npath = \"source.db\"\n[[query]]\nid = 7\nname = \"answer\"\n\
     source = \"demo\"\nsql = \"select :n as n\"\nparams.n = { type = \"integer\" }\n[[consumer]]\nname = \"queries\"\n\
@@ -25,6 +29,13 @@ const WORK: &str = "[source.demo]\nkind = \"sqlite\"\npath = \"source.db\"\n[[qu
 async fn work_is_run_once_with_one_two_four_and_eight_gateways() {
     for gateways in [1, 2, 4, 8] {
         is_run_once(&Between::Redis(Redis::start(&[])), gateways).await;
+    }
+}
+
+#[tokio::test]
+async fn work_that_all_gateways_hear_is_run_once_with_one_two_four_and_eight() {
+    for gateways in [1, 2, 4, 8] {
+        is_run_once(&Between::Pubsub(Redis::start(&[])), gateways).await;
     }
 }
 
@@ -41,6 +52,11 @@ async fn nothing_is_lost_or_run_twice_when_registrars_are_killed() {
 }
 
 #[tokio::test]
+async fn nothing_that_all_gateways_hear_is_lost_or_run_twice_when_registrars_are_killed() {
+    survives_kills(&Between::Pubsub(Redis::start(&[]))).await;
+}
+
+#[tokio::test]
 async fn over_nats_nothing_is_lost_or_run_twice_when_registrars_are_killed() {
     survives_kills(&Between::Nats(Nats::start_jetstream(""))).await;
 }
@@ -48,30 +64,47 @@ async fn over_nats_nothing_is_lost_or_run_twice_when_registrars_are_killed() {
 /// What is between Django and the gateways.
 enum Between {
     Redis(Redis),
+    /// Redis, and the layer of channels_redis that only publishes.
+    Pubsub(Redis),
     Nats(Nats),
 }
 
 impl Between {
     fn address(&self) -> String {
         match self {
-            Self::Redis(redis) => redis.address(),
+            Self::Redis(redis) | Self::Pubsub(redis) => redis.address(),
             Self::Nats(nats) => nats.address(),
         }
+    }
+
+    /// As the sender wants it.
+    fn sender(&self) -> String {
+        let layer = if matches!(self, Self::Pubsub(_)) { "pubsub+" } else { "" };
+        format!("{layer}{}", self.address())
     }
 
     fn layer(&self) -> String {
         let (kind, dialect) = match self {
             Self::Redis(_) => ("redis", "channels_redis.core"),
+            Self::Pubsub(_) => ("redis", "channels_redis.pubsub"),
             Self::Nats(_) => ("nats", "channels_nats"),
         };
         format!("[layer]\nkind = \"{kind}\"\nurl = \"{}\"\ndialect = \"{dialect}\"\n", self.address())
     }
 
-    /// With Redis, Django sends to who is in the group when it sends; NATS keeps it all from the first gateway's start on.
-    async fn is_member(&self) {
-        let Self::Redis(redis) = self else { return };
-        let there = || async { (redis.command(&["ZCARD", "asgi:group:my_group"]).trim() == "1").then_some(()) };
-        eventually("the gateways are in the group", there).await;
+    /// With Redis, Django sends to who is in the group or listens when it sends; NATS keeps it all from the first gateway's
+    /// start on.
+    async fn is_heard(&self, gateways: usize) {
+        let heard = || async {
+            match self {
+                Self::Redis(redis) => redis.command(&["ZCARD", "asgi:group:my_group"]).trim() == "1",
+                // Each gateway listens to one pattern of all groups, and to one of its own channels.
+                Self::Pubsub(redis) => redis.command(&["PUBSUB", "NUMPAT"]).trim() == (1 + gateways).to_string(),
+                Self::Nats(_) => true,
+            }
+            .then_some(())
+        };
+        eventually("the gateways hear the group", heard).await;
     }
 }
 
@@ -83,7 +116,7 @@ async fn is_run_once(between: &Between, gateways: usize) {
         running.push(start(between, &url, n).await);
     }
     let mut reader = Socket::subscribed(&running[gateways - 1], &["my_group"]).await;
-    between.is_member().await;
+    between.is_heard(gateways).await;
     let (since, half) = (Instant::now(), messages / 2);
     let (sent, runs) = tokio::join!(
         async {
@@ -112,11 +145,13 @@ async fn is_run_once(between: &Between, gateways: usize) {
 async fn survives_kills(between: &Between) {
     let url = Postgres::shared().database();
     let mut running = vec![start(between, &url, 0).await, start(between, &url, 1).await];
-    between.is_member().await;
+    between.is_heard(2).await;
     let killed = async {
         for number in 2..6 {
             running.remove(0).kill().await;
             running.push(start(between, &url, number).await);
+            // What is only heard is with those that heard it: one of them has to have a moment to put it down.
+            sleep(BETWEEN_KILLS).await;
         }
     };
     tokio::join!(send(between, 0, MESSAGES / 2), killed);
@@ -181,7 +216,7 @@ async fn send(between: &Between, first: usize, count: usize) {
     let tests = env!("CARGO_MANIFEST_DIR");
     let python = format!("{tests}/.venv/bin/python");
     let mut sender = Command::new(&python);
-    sender.arg(format!("{tests}/python/sender.py")).args([between.address().as_str(), "my_group", "n"]);
+    sender.arg(format!("{tests}/python/sender.py")).args([between.sender().as_str(), "my_group", "n"]);
     sender.args([first, count].map(|number| number.to_string())).stdin(Stdio::null());
     let sent = spawn_blocking(move || sender.output());
     let output = within_time(check_time(20), "a sender", sent).await.expect("it ends");

@@ -1,5 +1,7 @@
 """Sends work by the real channels_redis, or channels_nats: `sender.py URL GROUP PARAMETER FIRST COUNT`.
 
+With `pubsub+redis://…` it is the other layer of channels_redis.
+
 Each message carries its number, from FIRST on, as that parameter of the query.
 """
 
@@ -22,6 +24,11 @@ def layer_of(url: str):
         # A server that is killed meanwhile is waited for.
         layer = NatsChannelLayer(url.split(","), connect_options={"reconnect_time_wait": 0.1})
         return layer, layer.close
+    if url.startswith("pubsub+"):
+        from channels_redis.pubsub import RedisPubSubChannelLayer
+
+        layer = RedisPubSubChannelLayer(hosts=[url.removeprefix("pubsub+")])
+        return layer, layer.flush
     from channels_redis.core import RedisChannelLayer
 
     # As many as may be in Redis at once: what Django drops at its capacity no gateway can see.

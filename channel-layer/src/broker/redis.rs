@@ -26,9 +26,9 @@ mod arrivals;
 mod backlog;
 mod cluster;
 mod config;
-pub mod core;
 mod facts;
 mod fleet;
+pub mod foreign;
 mod link;
 mod names;
 mod retry;
@@ -47,7 +47,7 @@ use groupcast_protocol::{ChannelName, Envelope, GroupName, Message, NodeId, Posi
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::foreign::{self, Intake};
+use super::foreign::{Intake, is_connection};
 use super::{
     Ask, Broker, BrokerCall, BrokerError, BrokerEvent, BrokerInbox, ChannelBound, INBOX, Kept, Level, Publication,
     Published, WhereIs,
@@ -55,8 +55,9 @@ use super::{
 use crate::config::GroupRule;
 use cluster::Cluster;
 pub use config::{AddressError, RedisConfig, Topology};
-pub use core::CoreConfig;
 use fleet::{Fleet, Known};
+pub use foreign::{Dialect, ForeignConfig};
+use foreign::{Foreign, Told};
 use link::{Link, Own};
 use names::Names;
 use shared::Shared;
@@ -68,7 +69,7 @@ pub struct RedisBroker {
     names: Names,
     max_bytes: usize,
     /// There when Django's processes are in the same groups.
-    core: Option<Arc<core::Core>>,
+    foreign: Option<Arc<Foreign>>,
     events: mpsc::Sender<BrokerEvent>,
     /// How much history groups keep, for what is published on behalf of others.
     rules: Vec<GroupRule>,
@@ -88,10 +89,9 @@ impl RedisBroker {
         let (events, inbox) = mpsc::channel(INBOX);
         let names = Names::new(&config.prefix);
         let servers = config.servers()?;
-        let core =
-            config.core.clone().map(|core| core::Core::new(core, config.prefix.clone(), node.clone(), servers.len()));
-        let core = core.map(Arc::new);
-        let shared = Arc::new(Shared::new(&config, servers.len(), node, events.clone(), core.clone()));
+        let speak = |foreign| Arc::new(Foreign::new(foreign, config.prefix.clone(), node.clone(), servers.len()));
+        let foreign = config.foreign.clone().map(speak);
+        let shared = Arc::new(Shared::new(&config, servers.len(), node, events.clone(), foreign.clone()));
         let (known, mut tasks) = (Known::not_yet(), JoinSet::new());
         match config.topology {
             Topology::Cluster => drop(tasks.spawn(Cluster { seeds: servers }.keep(known.clone(), shared))),
@@ -105,15 +105,15 @@ impl RedisBroker {
         let RedisConfig { message_bytes: max_bytes, groups: rules, run, .. } = config;
         let (token, epochs) = (format!("{node}-{run}"), AtomicU64::new(0));
         let tasks = tokio::sync::Mutex::new(tasks);
-        Ok((Arc::new(Self { known, names, max_bytes, core, events, rules, epochs, token, tasks }), inbox))
+        Ok((Arc::new(Self { known, names, max_bytes, foreign, events, rules, epochs, token, tasks }), inbox))
     }
 
     /// Takes in what Django's processes send, from here on. Nothing without a dialect.
     pub async fn take_in(self: &Arc<Self>, intake: Arc<dyn Intake>) {
         // The dialect knows no cluster: its servers are known from the beginning.
-        if let (Some(_), Ok(fleet)) = (&self.core, self.known.fleet()) {
+        if let (Some(_), Ok(fleet)) = (&self.foreign, self.known.fleet()) {
             for at in 0..fleet.links().len() {
-                self.tasks.lock().await.spawn(core::run(self.clone(), at, intake.clone(), self.token.clone()));
+                self.tasks.lock().await.spawn(foreign::run(self.clone(), at, intake.clone(), self.token.clone()));
             }
         }
     }
@@ -126,7 +126,7 @@ impl RedisBroker {
         let publication = Publication { group: group.clone(), message: message.clone(), keep, fresh_epoch };
         let link = self.known.fleet()?.of(group.as_str())?;
         let seen = self.names.seen(id);
-        let extra = scripts::Extra { seen: Some(&seen), group: None };
+        let extra = scripts::Extra { seen: Some(&seen), told: Told::Nobody };
         Ok(scripts::publish(&link, &self.names, &publication, extra).await?.is_news)
     }
 
@@ -151,15 +151,16 @@ impl Broker for RedisBroker {
         Box::pin(async move {
             let fleet = self.known.fleet()?;
             let link = fleet.of(publication.group.as_str())?;
-            if let Some(core) = &self.core {
-                core.check(&publication.message)?;
-            }
-            let group = self.core.as_ref().map(|core| (core.group_key(&publication.group), core.config.group_expiry));
-            let extra = scripts::Extra { seen: None, group: group.as_ref().map(|(key, expiry)| (&**key, *expiry)) };
+            let Some(foreign) = &self.foreign else {
+                let extra = scripts::Extra { seen: None, told: Told::Nobody };
+                let done = scripts::publish(&link, &self.names, &publication, extra).await?;
+                return Ok(Published { position: done.position });
+            };
+            foreign.check(&publication.message)?;
+            let key = foreign.group_key(&publication.group);
+            let extra = scripts::Extra { seen: None, told: foreign.told(&key, fleet.links().len()) };
             let done = scripts::publish(&link, &self.names, &publication, extra).await?;
-            if let Some(core) = self.core.as_ref().filter(|_| !done.members.is_empty()) {
-                core.forward(fleet.links(), &done.members, &publication.message).await?;
-            }
+            foreign.forward(&fleet, &key, &done.members, &publication.message).await?;
             Ok(Published { position: done.position })
         })
     }
@@ -170,8 +171,8 @@ impl Broker for RedisBroker {
                 let groups: Vec<GroupName> = part.into_iter().map(|(_, group)| group).collect();
                 let up = link.up()?;
                 up.subscribe(&self.topics(&groups)).await?;
-                if let Some(core) = &self.core {
-                    core.join(&up, &groups).await?;
+                if let Some(foreign) = &self.foreign {
+                    foreign.join(&up, &groups).await?;
                 }
             }
             Ok(())
@@ -184,8 +185,8 @@ impl Broker for RedisBroker {
                 let groups: Vec<GroupName> = part.into_iter().map(|(_, group)| group).collect();
                 let up = link.up()?;
                 up.unsubscribe(&self.topics(&groups)).await?;
-                if let Some(core) = &self.core {
-                    core.leave(&up, &groups).await?;
+                if let Some(foreign) = &self.foreign {
+                    foreign.leave(&up, &groups).await?;
                 }
             }
             Ok(())
@@ -215,9 +216,9 @@ impl Broker for RedisBroker {
             let fleet = self.known.fleet()?;
             let payload = names::with_text(channel.as_str(), message.raw());
             let reached = fleet.of(node.as_str())?.publish(&self.names.node(&node), &payload).await? > 0;
-            match &self.core {
-                Some(core) if !reached && !foreign::is_connection(&channel) => {
-                    core.send(fleet.links(), &channel, &message).await.map(|()| true)
+            match &self.foreign {
+                Some(foreign) if !reached && !is_connection(&channel) => {
+                    foreign.send(&fleet, &channel, &message).await.map(|()| true)
                 }
                 _ => Ok(reached),
             }
@@ -227,8 +228,8 @@ impl Broker for RedisBroker {
     fn push(&self, channel: ChannelName, message: Message, bound: ChannelBound) -> BrokerCall<'_, bool> {
         Box::pin(async move {
             let fleet = self.known.fleet()?;
-            if let Some(core) = &self.core {
-                return core.send(fleet.links(), &channel, &message).await.map(|()| true);
+            if let Some(foreign) = &self.foreign {
+                return foreign.send(&fleet, &channel, &message).await.map(|()| true);
             }
             let link = fleet.of(channel.as_str())?;
             scripts::push(&link, &self.names, &channel, &message, bound).await
@@ -250,15 +251,15 @@ impl Broker for RedisBroker {
     }
 
     fn has_foreign_channels(&self) -> bool {
-        self.core.is_some()
+        self.foreign.is_some()
     }
 
     fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
-        self.core.as_ref().map(core::counters).unwrap_or_default()
+        self.foreign.as_ref().map(foreign::counters).unwrap_or_default()
     }
 
     fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
-        self.core.as_deref().map(core::gauges).unwrap_or_default()
+        self.foreign.as_deref().map(foreign::gauges).unwrap_or_default()
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -272,9 +273,9 @@ impl Broker for RedisBroker {
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
             self.tasks.lock().await.shutdown().await;
-            if let (Some(core), Ok(fleet)) = (&self.core, self.known.fleet()) {
+            if let (Some(foreign), Ok(fleet)) = (&self.foreign, self.known.fleet()) {
                 for up in fleet.links().iter().filter_map(|link| link.up().ok()) {
-                    core::resign(core, &up, &self.token).await;
+                    foreign::resign(foreign, &up, &self.token).await;
                 }
             }
             self.known.close();

@@ -87,6 +87,9 @@ pub enum CodecError {
         /// The limit.
         max: usize,
     },
+    /// It is to be marked, and has too many keys for that.
+    #[error("the message has more than 65,535 keys, which cannot be told apart from what Django sends; nest them")]
+    TooManyKeys,
     /// What it has is no message.
     #[error(transparent)]
     Message(#[from] MessageError),
@@ -125,7 +128,27 @@ impl Codec {
     /// When the message has the key that names channels or a number that other readers could not take, or there is no
     /// randomness.
     pub fn encode(&self, message: &Message, to: &To<'_>, now_secs: u64) -> Result<Vec<u8>, CodecError> {
-        let payload = self.serializer.encode(message, to)?;
+        self.wrap(self.serializer.encode(message, to)?, now_secs)
+    }
+
+    /// Writes a frame that names nobody, with a [mark](super::mark).
+    ///
+    /// # Errors
+    /// As [`Codec::encode`], and when the message has so many keys that it cannot be marked.
+    pub fn encode_marked(&self, message: &Message, now_secs: u64) -> Result<Vec<u8>, CodecError> {
+        self.wrap(self.serializer.mark(&self.serializer.encode(message, &To::Nobody)?)?, now_secs)
+    }
+
+    /// Whether a frame has a [mark](super::mark). What cannot be read has none.
+    pub fn is_marked(&self, frame: &[u8]) -> bool {
+        let Some(payload) = frame.get(self.prefix_bytes..) else { return false };
+        if self.keys.is_empty() {
+            return self.serializer.is_marked(payload);
+        }
+        self.keys.decrypt(payload, 0, None).is_ok_and(|plain| self.serializer.is_marked(&plain))
+    }
+
+    fn wrap(&self, payload: Vec<u8>, now_secs: u64) -> Result<Vec<u8>, CodecError> {
         let payload = if self.keys.is_empty() { payload } else { self.keys.encrypt(&payload, now_secs)? };
         let mut frame = vec![0; self.prefix_bytes];
         aws_lc_rs::rand::fill(&mut frame).map_err(|_| super::fernet::FernetError)?;

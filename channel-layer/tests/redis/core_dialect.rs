@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use groupcast_channel_layer::broker::foreign::{Intake, Taken};
-use groupcast_channel_layer::broker::redis::{CoreConfig, RedisBroker, RedisConfig};
+use groupcast_channel_layer::broker::redis::{Dialect, ForeignConfig, RedisBroker, RedisConfig};
 use groupcast_channel_layer::broker::{Broker, BrokerError, BrokerEvent, BrokerInbox};
 use groupcast_channel_layer::contract::group;
 use groupcast_channel_layer::dialect::{Codec, Keys, Serializer, To};
@@ -166,14 +166,15 @@ impl Story {
     async fn begin(codec: Codec) -> Self {
         let server = Redis::start(&[]);
         let expiry = Duration::from_secs(600);
-        let core = CoreConfig {
+        let foreign = ForeignConfig {
+            dialect: Dialect::Core,
             prefix: "asgi".to_owned(),
             capacity: 1000,
             expiry,
             group_expiry: expiry,
             codec: codec.clone(),
         };
-        let config = RedisConfig { core: Some(core), ..config(vec![server.address()]) };
+        let config = RedisConfig { foreign: Some(foreign), ..config(vec![server.address()]) };
         let (broker, mut inbox) =
             RedisBroker::connect(config, &NodeId::parse("gw1").expect("a name")).expect("a valid address");
         assert_eq!(timeout(DEADLINE, inbox.recv()).await.expect("it comes"), Some(BrokerEvent::Up));

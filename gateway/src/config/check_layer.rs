@@ -104,11 +104,17 @@ fn check_dialect(layer: &LayerConfig, found: &mut Vec<Found>) {
             None if is_said => {
                 wrong(key, "is for what a dialect writes; set dialect = \"channels_redis.core\", or take it out");
             }
-            Some(Dialect::ChannelsRedisCore | Dialect::ChannelsNats) | None => {}
+            Some(Dialect::ChannelsRedisPubsub) if is_said && key == "random_prefix_length" => {
+                wrong(
+                    key,
+                    "is for channels_redis.core: in channels_redis.pubsub nothing is before a message; take it out",
+                );
+            }
+            Some(_) | None => {}
         }
     }
     match (layer.dialect, layer.kind) {
-        (Some(Dialect::ChannelsRedisCore), LayerKind::Memory | LayerKind::Nats) => {
+        (Some(Dialect::ChannelsRedisCore | Dialect::ChannelsRedisPubsub), LayerKind::Memory | LayerKind::Nats) => {
             wrong("dialect", "is spoken over Redis; set kind = \"redis\", or dialect = \"channels_nats\" with NATS");
         }
         (Some(Dialect::ChannelsNats), LayerKind::Memory | LayerKind::Redis) => {
@@ -119,7 +125,7 @@ fn check_dialect(layer: &LayerConfig, found: &mut Vec<Found>) {
         }
         _ => {}
     }
-    if layer.dialect == Some(Dialect::ChannelsRedisCore) && layer.cluster {
+    if layer.dialect.is_some() && layer.cluster {
         wrong("cluster", "cannot go with a dialect: channels_redis does not work on a Redis Cluster");
     }
     if keys > 1 {

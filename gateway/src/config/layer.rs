@@ -146,6 +146,9 @@ pub enum Dialect {
     /// `channels_nats.NatsChannelLayer`.
     #[serde(rename = "channels_nats")]
     ChannelsNats,
+    /// `channels_redis.pubsub.RedisPubSubChannelLayer`.
+    #[serde(rename = "channels_redis.pubsub")]
+    ChannelsRedisPubsub,
 }
 
 /// How messages of a dialect are written.

@@ -167,10 +167,6 @@ fn what_is_not_toml_is_told_with_its_place() {
 
 #[test]
 fn what_this_build_lacks_is_refused_by_name() {
-    refused(
-        "[layer]\nkind = \"redis\"\nurl = \"redis://x\"\ndialect = \"channels_redis.pubsub\"",
-        &[("layer.dialect", "`pubsub`")],
-    );
     refused("[server]\nops_listen = \"127.0.0.1:9000\"", &[("server.ops_listen", "`ops-listener`")]);
 }
 
@@ -195,6 +191,7 @@ fn a_broker_is_checked() {
     refused(&layer(&format!("{redis}\nprefix = \"a b\"")), &[("layer.prefix", "1 to 64")]);
     refused(&layer("serializer = \"json\""), &[("layer.serializer", "dialect")]);
     refused(&layer("dialect = \"channels_redis.core\""), &[("layer.dialect", "over Redis")]);
+    refused(&layer("dialect = \"channels_redis.pubsub\""), &[("layer.dialect", "over Redis")]);
     refused(&layer("dialect = \"channels_nats\""), &[("layer.dialect", "over NATS")]);
     refused(&layer(&format!("{redis}\ndialect = \"channels_nats\"")), &[("layer.dialect", "kind = \"nats\"")]);
     let nats = "kind = \"nats\"\nurl = \"nats://a\"";
@@ -205,6 +202,10 @@ fn a_broker_is_checked() {
         let key = format!("layer.{}", redis_only.split(' ').next().expect("a key"));
         refused(&layer(&format!("{nats}\n{redis_only}")), &[(&*key, "for channels_redis")]);
     }
+    let pubsub = format!("{redis}\ndialect = \"channels_redis.pubsub\"");
+    fine(&layer(&format!("{pubsub}\nserializer = \"json\"")));
+    let prefix = layer(&format!("{pubsub}\nrandom_prefix_length = 5"));
+    refused(&prefix, &[("layer.random_prefix_length", "channels_redis.core")]);
     let core = format!("{redis}\ndialect = \"channels_redis.core\"");
     let config = fine(&format!("{core}\nencryption_keys = [\"k3y\"]"));
     assert!(config.layer.keys() == ["k3y"] && !config.print().contains("k3y"));

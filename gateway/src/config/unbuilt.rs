@@ -10,7 +10,6 @@ use super::problem::{Origins, Problem};
 const VALUES: &[(&str, &str, &str, &str, &str)] = &[
     #[cfg(not(feature = "redis"))]
     ("layer", "kind", "redis", "redis", "use \"memory\" for one gateway"),
-    ("layer", "dialect", "channels_redis.pubsub", "pubsub", "use \"channels_redis.core\", here and in CHANNEL_LAYERS"),
     #[cfg(not(feature = "nats"))]
     ("layer", "kind", "nats", "nats", "use \"memory\" for one gateway"),
     #[cfg(not(feature = "postgres"))]

@@ -155,7 +155,7 @@ fn redis(config: &Config, node: &NodeId) -> Result<Option<Connected>, LayerStart
         ca: ca(layer)?,
         run: format!("{:x}", clock::random()),
         groups: groups(config),
-        core: core(config),
+        foreign: foreign(config),
     };
     let (broker, inbox) = RedisBroker::connect(redis, node).map_err(|error| LayerStartError(error.to_string()))?;
     let foreign = broker.clone();
@@ -256,23 +256,29 @@ fn groups(config: &Config) -> Vec<GroupRule> {
 
 /// What has to be as Django's `CHANNEL_LAYERS` say.
 #[cfg(feature = "redis")]
-fn core(config: &Config) -> Option<groupcast_channel_layer::broker::redis::CoreConfig> {
+fn foreign(config: &Config) -> Option<groupcast_channel_layer::broker::redis::ForeignConfig> {
+    use groupcast_channel_layer::broker::redis::{Dialect, ForeignConfig};
     use groupcast_channel_layer::dialect::{Codec, Keys, Serializer};
 
     let layer = &config.layer;
+    let dialect = match layer.dialect? {
+        config::Dialect::ChannelsRedisCore => Dialect::Core,
+        config::Dialect::ChannelsRedisPubsub => Dialect::Pubsub,
+        config::Dialect::ChannelsNats => return None,
+    };
     let codec = Codec {
         serializer: match layer.serializer {
             config::SerializerKind::Msgpack => Serializer::Msgpack,
             config::SerializerKind::Json => Serializer::Json,
         },
         keys: Keys::new(&layer.keys()),
-        prefix_bytes: layer.random_prefix_length,
-        // channels_redis grants senders and receivers so much difference between their clocks.
-        max_age_secs: Some(layer.expiry.0.as_secs() + 10),
+        prefix_bytes: if dialect == Dialect::Core { layer.random_prefix_length } else { 0 },
+        // channels_redis grants senders and receivers so much difference between their clocks; in `pubsub` it does not look.
+        max_age_secs: (dialect == Dialect::Core).then_some(layer.expiry.0.as_secs() + 10),
         message_bytes: config.limits.publish_bytes.0,
     };
-    let is_spoken = layer.dialect == Some(config::Dialect::ChannelsRedisCore);
-    is_spoken.then(|| groupcast_channel_layer::broker::redis::CoreConfig {
+    Some(ForeignConfig {
+        dialect,
         prefix: layer.prefix.clone().unwrap_or_else(|| "asgi".to_owned()),
         capacity: layer.capacity,
         expiry: layer.expiry.0,

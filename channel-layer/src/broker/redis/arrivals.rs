@@ -10,8 +10,8 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
 use super::backlog::Backlog;
-use super::core::Core;
 use super::envelope_of;
+use super::foreign::Foreign;
 use super::names::{Names, Topic};
 use crate::broker::BrokerEvent;
 
@@ -21,8 +21,8 @@ pub(super) struct Arrivals {
     max_bytes: usize,
     backlog: Arc<Backlog>,
     broken: Arc<Broken>,
-    /// Rung when keys of the dialect change.
-    core: Option<(Arc<Core>, usize)>,
+    /// Django's dialect, and the server's number.
+    foreign: Option<(Arc<Foreign>, usize)>,
 }
 
 /// That a connection is of no use any more, and why.
@@ -72,12 +72,12 @@ impl Broken {
 
 impl Arrivals {
     pub(super) fn new(names: Names, max_bytes: usize, backlog: Arc<Backlog>, broken: Arc<Broken>) -> Self {
-        Self { names, max_bytes, backlog, broken, core: None }
+        Self { names, max_bytes, backlog, broken, foreign: None }
     }
 
-    /// Tells the dialect that something has come.
-    pub(super) fn waking(self, core: Option<Arc<Core>>, server: usize) -> Self {
-        Self { core: core.map(|core| (core, server)), ..self }
+    /// Gives a dialect what is its own.
+    pub(super) fn speaking(self, foreign: Option<Arc<Foreign>>, server: usize) -> Self {
+        Self { foreign: foreign.map(|foreign| (foreign, server)), ..self }
     }
 
     /// Takes a push. Where there is no room the connection is given up, as Redis gives up a client that does not read: what
@@ -87,7 +87,7 @@ impl Arrivals {
             return Err(Unwanted);
         }
         let push = match push.kind {
-            PushKind::Message | PushKind::SMessage => push,
+            PushKind::Message | PushKind::SMessage | PushKind::PMessage => push,
             // A cluster ends a subscription whose slot has gone to another server.
             PushKind::SUnsubscribe | PushKind::Unsubscribe if !self.broken.was_expected() => {
                 self.broken.note("a subscription was ended by the server");
@@ -98,8 +98,8 @@ impl Arrivals {
                 return Ok(());
             }
             PushKind::Invalidate => {
-                if let Some((core, server)) = &self.core {
-                    core.ring(*server);
+                if let Some((foreign, server)) = &self.foreign {
+                    foreign.ring(*server);
                 }
                 return Ok(());
             }
@@ -109,21 +109,31 @@ impl Arrivals {
             .data
             .last()
             .map_or(0, |payload| if let Value::BulkString(payload) = payload { payload.len() } else { 0 });
-        let Some(event) = self.event(push.data) else {
-            tracing::debug!("something that is no message of ours was dropped");
-            return Ok(());
-        };
+        let Some(event) = self.event(push.data) else { return Ok(()) };
         if self.backlog.take(event, bytes).is_err() {
             self.broken.note("messages came faster than they were taken");
         }
         Ok(())
     }
 
-    fn event(&self, data: Vec<Value>) -> Option<BrokerEvent> {
-        let [Value::BulkString(topic), Value::BulkString(payload)] = <[Value; 2]>::try_from(data).ok()? else {
+    /// What has come, if it is for the layer. The last two parts are the topic and the payload; before them is a pattern.
+    fn event(&self, mut data: Vec<Value>) -> Option<BrokerEvent> {
+        let (Some(Value::BulkString(payload)), Some(Value::BulkString(topic))) = (data.pop(), data.pop()) else {
             return None;
         };
-        match self.names.read(&topic)? {
+        let Some(ours) = self.names.read(&topic) else {
+            let (foreign, server) = self.foreign.as_ref()?;
+            return foreign.arrived(*server, &topic, payload);
+        };
+        let event = self.ours(ours, payload);
+        if event.is_none() {
+            tracing::debug!("something that is no message of ours was dropped");
+        }
+        event
+    }
+
+    fn ours(&self, topic: Topic, payload: Vec<u8>) -> Option<BrokerEvent> {
+        match topic {
             Topic::Group(group) => {
                 let envelope = envelope_of(payload, self.max_bytes)?;
                 Some(BrokerEvent::Message { group, envelope })

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::core::CoreConfig;
+use super::foreign::ForeignConfig;
 use crate::config::GroupRule;
 use redis::io::tcp::TcpSettings;
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
@@ -28,7 +28,7 @@ pub struct RedisConfig {
     /// What groups keep, as the layer has it.
     pub groups: Vec<GroupRule>,
     /// There when processes of Django are in the same groups.
-    pub core: Option<CoreConfig>,
+    pub foreign: Option<ForeignConfig>,
 }
 
 /// What several addresses are.

@@ -116,8 +116,11 @@ impl Link {
         let (backlog, broken) = (Arc::new(Backlog::new(shared.events.clone())), Arc::new(Broken::default()));
         let within = shared.timeout;
         let client = self.server.find(within).await?;
+        if let Some(foreign) = &shared.foreign {
+            foreign.begin(self.at);
+        }
         let arrivals = Arrivals::new(shared.names.clone(), shared.message_bytes, backlog.clone(), broken.clone())
-            .waking(shared.core.clone(), self.at);
+            .speaking(shared.foreign.clone(), self.at);
         let plain = settings(within);
         let pushed = settings(within).set_push_sender(move |push| arrivals.take(push));
         let mut commands = open(&client, &plain).await?;
@@ -128,8 +131,8 @@ impl Link {
         let told = |error: BrokerError| error.to_string();
         up.subscribe(&self.own.spread).await.map_err(told)?;
         up.subscribe_common(&self.own.common).await.map_err(told)?;
-        if let Some(core) = &shared.core {
-            up.tracks = up.track(&core.watched()).await;
+        if let Some(foreign) = &shared.foreign {
+            foreign.listen(&mut up, self.at).await.map_err(told)?;
         }
         *self.state.lock() = State::Up(up.clone());
         Ok(Live { up, backlog, state: self.state.clone() })

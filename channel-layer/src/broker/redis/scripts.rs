@@ -7,6 +7,7 @@ use bytes::Bytes;
 use groupcast_protocol::{ChannelName, Envelope, Message, Position};
 use redis::Script;
 
+use super::foreign::Told;
 use super::names::Names;
 use super::up::Up;
 use super::{failure, message_of};
@@ -32,7 +33,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 
 /// ARGV behind those of [`PLACE`]: topic, envelope behind the offset, messages to keep (0: none), their age in ms, Django's
 /// key of the group (or nothing), its expiry in s, the key that the message is known by (or nothing), how long in s,
-/// the command that publishes.
+/// the command that publishes, Django's topic of the group (or nothing).
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
@@ -64,6 +65,7 @@ if ARGV[8] ~= '' then
     if string.sub(member, 1, 10) ~= 'groupcast.' then members[#members + 1] = member end
   end
 end
+if ARGV[13] ~= '' and redis.call('PUBSUB', 'NUMSUB', ARGV[13])[2] > 0 then members[1] = ARGV[13] end
 return {epoch, offset, members, 1}
 ",
     )
@@ -170,14 +172,14 @@ fn script(rest: &str) -> Script {
 pub(super) struct Extra<'a> {
     /// The key that the message is known by: it is published once.
     pub(super) seen: Option<&'a str>,
-    /// Django's key of the group, whose members are to be told, and how long a membership lasts.
-    pub(super) group: Option<(&'a str, Duration)>,
+    /// Who of Django's is asked for.
+    pub(super) told: Told<'a>,
 }
 
 /// What became of a publication.
 pub(super) struct Done {
     pub(super) position: Position,
-    /// Django's members of the group.
+    /// Django's members of the group, or its topic when somebody listens there.
     pub(super) members: Vec<String>,
     /// Whether it was not published before.
     pub(super) is_news: bool,
@@ -195,9 +197,13 @@ pub(super) async fn publish(
     let mut call = PUBLISH.prepare_invoke();
     call.key(names.head(group)).key(names.stream(group));
     call.arg(&**fresh_epoch).arg(&*up.run_id).arg(life(age)).arg(names.topic(group)).arg(&tail[..]);
-    let (key, expiry) = extra.group.unwrap_or(("", Duration::ZERO));
+    let (key, expiry, topic) = match extra.told {
+        Told::Nobody => ("", Duration::ZERO, ""),
+        Told::Members(key, expiry) => (key, expiry, ""),
+        Told::Listeners(topic) => ("", Duration::ZERO, topic),
+    };
     call.arg(messages).arg(millis(age)).arg(key).arg(expiry.as_secs());
-    call.arg(extra.seen.unwrap_or_default()).arg(SEEN.as_secs()).arg(up.spread.verb());
+    call.arg(extra.seen.unwrap_or_default()).arg(SEEN.as_secs()).arg(up.spread.verb()).arg(topic);
     let (epoch, offset, members, is_news): (String, String, Vec<Vec<u8>>, bool) = up.invoke(&call).await?;
     // What is no text is no name of anybody.
     let members = members.into_iter().filter_map(|member| String::from_utf8(member).ok()).collect();

@@ -8,7 +8,7 @@ use groupcast_protocol::NodeId;
 use tokio::sync::mpsc;
 
 use super::config::RedisConfig;
-use super::core::Core;
+use super::foreign::Foreign;
 use super::names::Names;
 use crate::broker::BrokerEvent;
 
@@ -20,7 +20,7 @@ pub(super) struct Shared {
     pub(super) timeout: Duration,
     pub(super) events: mpsc::Sender<BrokerEvent>,
     /// There when Django's processes are in the same groups.
-    pub(super) core: Option<Arc<Core>>,
+    pub(super) foreign: Option<Arc<Foreign>>,
     /// How many links have to be there before the broker is.
     links: usize,
     up: AtomicUsize,
@@ -32,7 +32,7 @@ impl Shared {
         links: usize,
         node: &NodeId,
         events: mpsc::Sender<BrokerEvent>,
-        core: Option<Arc<Core>>,
+        foreign: Option<Arc<Foreign>>,
     ) -> Self {
         Self {
             names: Names::new(&config.prefix),
@@ -40,7 +40,7 @@ impl Shared {
             message_bytes: config.message_bytes,
             timeout: config.timeout,
             events,
-            core,
+            foreign,
             links,
             up: AtomicUsize::new(0),
         }

@@ -52,6 +52,12 @@ impl Up {
         self.in_time(command.query_async(&mut connection)).await
     }
 
+    /// As [`Up::run`], by the connection that is pushed to: what was pushed before the answer has been taken.
+    pub(super) async fn ask_pushed<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, BrokerError> {
+        let mut connection = self.pushes.clone();
+        self.in_time(command.query_async(&mut connection)).await
+    }
+
     /// Runs a script; loads it first when the server does not have it.
     pub(super) async fn invoke<T: FromRedisValue>(&self, call: &redis::ScriptInvocation<'_>) -> Result<T, BrokerError> {
         let mut connection = self.commands.clone();
@@ -89,6 +95,14 @@ impl Up {
         self.in_time(connection.subscribe(topics)).await
     }
 
+    pub(super) async fn subscribe_patterns(&self, patterns: &[String]) -> Result<(), BrokerError> {
+        if patterns.is_empty() {
+            return Ok(());
+        }
+        let mut connection = self.pushes.clone();
+        self.in_time(connection.psubscribe(patterns)).await
+    }
+
     pub(super) async fn unsubscribe(&self, topics: &[String]) -> Result<(), BrokerError> {
         self.broken.expect_ends(topics.len());
         match self.spread {
@@ -119,6 +133,9 @@ impl Up {
 
     /// Asks to be told when keys change that begin with one of these; says whether that was granted.
     pub(super) async fn track(&self, prefixes: &[String]) -> bool {
+        if prefixes.is_empty() {
+            return false;
+        }
         let mut command = redis::cmd("CLIENT");
         command.arg("TRACKING").arg("ON").arg("BCAST");
         for prefix in prefixes {

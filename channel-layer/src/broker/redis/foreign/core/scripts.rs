@@ -1,11 +1,13 @@
-//! What Redis does for the dialect in one step.
+//! What Redis does for this dialect in one step.
 
 use std::sync::LazyLock;
 
 use groupcast_protocol::GroupName;
 use redis::Script;
 
-use super::{BUCKETS, Core, bucket_of, id_of};
+use super::super::leases::Collected;
+use super::super::{Foreign, bucket_of};
+use super::{bucket_key, group_key, id_of, member, own_bucket};
 use crate::broker::BrokerError;
 use crate::broker::redis::up::Up;
 
@@ -55,47 +57,6 @@ return 1
     )
 });
 
-/// KEYS: alive. ARGV: token, lease in ms, what keys begin with, buckets, seconds that a node is believed to live. Answers the
-/// buckets whose registrar this node is, which it becomes where there is none.
-static LEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-redis.call('SET', KEYS[1], '1', 'EX', ARGV[5])
-local held = {}
-for bucket = 0, ARGV[4] - 1 do
-  local key = ARGV[3] .. ':registrar:' .. bucket
-  local holder = redis.pcall('GET', key)
-  if type(holder) == 'table' then
-    -- Somebody else has written there.
-    redis.call('DEL', key)
-    holder = false
-  end
-  if holder == ARGV[1] then
-    redis.call('PEXPIRE', key, ARGV[2])
-    held[#held + 1] = bucket
-  elseif not holder then
-    redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
-    held[#held + 1] = bucket
-  end
-end
-return held
-",
-    )
-});
-
-/// ARGV: token, what keys begin with, buckets. Gives up all leases.
-static RELEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-for bucket = 0, ARGV[3] - 1 do
-  local key = ARGV[2] .. ':registrar:' .. bucket
-  if redis.call('GET', key) == ARGV[1] then redis.call('DEL', key) end
-end
-return 1
-",
-    )
-});
-
 /// KEYS: bucket, parked and registrar of each bucket. ARGV: token, how many of each. Parks what has come, as the time, the
 /// score and the frame, unless so many are parked: what cannot be taken has to stay where senders count it. Answers for each
 /// bucket with something parked which it is (from 0), how many frames are left in it, and what is parked; -1 for one whose
@@ -133,17 +94,6 @@ return found
     )
 });
 
-/// KEYS: parked, registrar. ARGV: token, how many. Forgets what is done; answers whether this node still is the registrar.
-static DONE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-redis.call('LTRIM', KEYS[1], ARGV[2], -1)
-return 1
-",
-    )
-});
-
 /// KEYS: their channel. ARGV: how many. What has come, as frames and scores in turn.
 static POP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -160,68 +110,55 @@ fn timed(rest: &str) -> Script {
     Script::new(&format!("{NOW}{rest}"))
 }
 
-pub(super) async fn join(core: &Core, up: &Up, groups: &[GroupName]) -> Result<(), BrokerError> {
+pub(super) async fn join(foreign: &Foreign, up: &Up, groups: &[GroupName]) -> Result<(), BrokerError> {
     for group in groups {
-        let member = core.member(group);
+        let member = member(group);
         if !member.contains("!g.") {
             let command =
-                redis::cmd("HSET").arg(format!("{}:ids", core.own)).arg(id_of(group)).arg(group.as_str()).clone();
+                redis::cmd("HSET").arg(format!("{}:ids", foreign.own)).arg(id_of(group)).arg(group.as_str()).clone();
             up.run::<redis::Value>(&command).await?;
         }
         let mut call = JOIN.prepare_invoke();
-        call.key(core.key("interest", group)).key(core.group_key(group)).key(core.key("groups", bucket_of(group)));
-        call.arg(core.node.as_str()).arg(member).arg(core.config.group_expiry.as_secs().max(1)).arg(group.as_str());
+        call.key(foreign.key("interest", group))
+            .key(group_key(foreign, group))
+            .key(foreign.key("groups", bucket_of(group)));
+        call.arg(foreign.node.as_str())
+            .arg(member)
+            .arg(foreign.config.group_expiry.as_secs().max(1))
+            .arg(group.as_str());
         up.invoke::<i64>(&call).await?;
     }
     Ok(())
 }
 
-pub(super) async fn leave(core: &Core, up: &Up, groups: &[GroupName]) -> Result<(), BrokerError> {
+pub(super) async fn leave(foreign: &Foreign, up: &Up, groups: &[GroupName]) -> Result<(), BrokerError> {
     for group in groups {
-        leave_for(core, up, group, core.node.as_str()).await?;
+        leave_for(foreign, up, group, foreign.node.as_str()).await?;
     }
     Ok(())
 }
 
 /// Takes a node out of those that need a group.
-pub(super) async fn leave_for(core: &Core, up: &Up, group: &GroupName, node: &str) -> Result<(), BrokerError> {
+pub(super) async fn leave_for(foreign: &Foreign, up: &Up, group: &GroupName, node: &str) -> Result<(), BrokerError> {
     let mut call = LEAVE.prepare_invoke();
-    call.key(core.key("interest", group)).key(core.group_key(group)).key(core.key("groups", bucket_of(group)));
-    call.arg(node).arg(core.member(group)).arg(group.as_str());
+    call.key(foreign.key("interest", group))
+        .key(group_key(foreign, group))
+        .key(foreign.key("groups", bucket_of(group)));
+    call.arg(node).arg(member(group)).arg(group.as_str());
     up.invoke::<i64>(&call).await.map(drop)
 }
 
 /// Puts a frame into a channel of theirs; says whether there was room.
-pub(super) async fn add(core: &Core, up: &Up, channel: &str, frame: &[u8]) -> Result<bool, BrokerError> {
+pub(super) async fn add(foreign: &Foreign, up: &Up, channel: &str, frame: &[u8]) -> Result<bool, BrokerError> {
     let mut call = ADD.prepare_invoke();
-    call.key(format!("{}{channel}", core.config.prefix));
-    call.arg(core.config.capacity).arg(core.config.expiry.as_secs().max(1)).arg(frame);
+    call.key(format!("{}{channel}", foreign.config.prefix));
+    call.arg(foreign.config.capacity).arg(foreign.config.expiry.as_secs().max(1)).arg(frame);
     up.invoke(&call).await
-}
-
-pub(super) async fn lease(core: &Core, up: &Up, token: &str, ms: u64, alive: u64) -> Result<Vec<usize>, BrokerError> {
-    let mut call = LEASE.prepare_invoke();
-    call.key(core.key("alive", &core.node)).arg(token).arg(ms).arg(&*core.own).arg(BUCKETS).arg(alive);
-    up.invoke(&call).await
-}
-
-pub(super) async fn release(core: &Core, up: &Up, token: &str) -> Result<(), BrokerError> {
-    let mut call = RELEASE.prepare_invoke();
-    call.arg(token).arg(&*core.own).arg(BUCKETS);
-    up.invoke::<i64>(&call).await.map(drop)
-}
-
-/// What a bucket has.
-pub(super) struct Collected {
-    pub(super) bucket: usize,
-    /// Frames that are left in it; none when another node is its registrar.
-    pub(super) left: Option<usize>,
-    pub(super) parked: Vec<Vec<u8>>,
 }
 
 /// Parks what has come to buckets, all in one step: most of them have nothing.
 pub(super) async fn collect(
-    core: &Core,
+    foreign: &Foreign,
     up: &Up,
     buckets: &[usize],
     token: &str,
@@ -229,7 +166,7 @@ pub(super) async fn collect(
 ) -> Result<Vec<Collected>, BrokerError> {
     let mut call = COLLECT.prepare_invoke();
     for bucket in buckets {
-        call.key(core.bucket(*bucket)).key(core.key("parked", bucket)).key(core.key("registrar", bucket));
+        call.key(bucket_key(foreign, *bucket)).key(foreign.key("parked", bucket)).key(foreign.key("registrar", bucket));
     }
     call.arg(token).arg(limit);
     let found: Vec<(usize, i64, Vec<Vec<u8>>)> = up.invoke(&call).await?;
@@ -238,16 +175,10 @@ pub(super) async fn collect(
     Ok(found.into_iter().filter_map(read).collect())
 }
 
-pub(super) async fn done(core: &Core, up: &Up, bucket: usize, token: &str, count: usize) -> Result<bool, BrokerError> {
-    let mut call = DONE.prepare_invoke();
-    call.key(core.key("parked", bucket)).key(core.key("registrar", bucket)).arg(token).arg(count);
-    up.invoke(&call).await
-}
-
 /// Takes the frames for this node's connections.
-pub(super) async fn pop_own(core: &Core, up: &Up, limit: usize) -> Result<Vec<Vec<u8>>, BrokerError> {
+pub(super) async fn pop_own(foreign: &Foreign, up: &Up, limit: usize) -> Result<Vec<Vec<u8>>, BrokerError> {
     let mut call = POP.prepare_invoke();
-    call.key(core.own_bucket()).arg(limit);
+    call.key(own_bucket(foreign)).arg(limit);
     let popped: Vec<Vec<u8>> = up.invoke(&call).await?;
     Ok(popped.into_iter().step_by(2).collect())
 }
