@@ -98,7 +98,7 @@ def test_what_a_gateway_is_sent_reaches_django_and_comes_back_to_nobody(redis, s
         layer = layer_of(redis)
         channels = [await layer.new_channel() for _ in range(2)]
         for channel in channels:
-            await layer.group_add("room", channel)
+            await joined(layer, "room", channel, redis)
         async with connect(gateways[0]) as reader:
             await reader.subscribe("room")
             for n in range(20):
@@ -116,10 +116,7 @@ def test_what_a_gateway_is_sent_reaches_django_and_comes_back_to_nobody(redis, s
             gone = await asyncio.to_thread(post, gateways[0], "/v1/channels/db-queries/send", {"type": "work"}, 503)
             assert "nobody listens" in gone["detail"], gone
             waiting = asyncio.create_task(layer.receive("db-queries"))
-            with redis_client.Redis.from_url(redis.url) as client:
-                await asyncio.to_thread(
-                    wait_for, "the worker to listen", lambda: client.pubsub_numsub("db-queries")[0][1] == 1
-                )
+            await listened("db-queries", redis)
             await asyncio.to_thread(post, gateways[0], "/v1/channels/db-queries/send", {"type": "work"}, 202)
             assert await asyncio.wait_for(waiting, 5) == {"type": "work"}
         await closed(layer)
@@ -159,7 +156,7 @@ def test_both_say_it_the_same_way(redis, start, ours, django):
     async def story():
         layer = layer_of(redis, **django)
         channel = await layer.new_channel()
-        await layer.group_add("room", channel)
+        await joined(layer, "room", channel, redis, prefix=django.get("prefix", "asgi"))
         async with connect(gateways[0]) as reader:
             await reader.subscribe("room")
             for _ in range(2):
@@ -186,7 +183,7 @@ def test_hosts_share_the_groups_as_channels_redis_shares_them(tmp_path, redis):
             for n in range(12):
                 group = f"room{n}"
                 await reader.subscribe(group)
-                await layer.group_add(group, channel)
+                await joined(layer, group, channel, redis, other)
                 await layer.group_send(group, MESSAGE)
                 assert (await reader.frame())["message"] == MESSAGE
                 assert await received(layer, channel) == MESSAGE
@@ -226,6 +223,25 @@ def test_what_cannot_be_understood_is_dropped_and_harms_nobody(redis, start):
 
     run(story())
     assert metric(gateway, "foreign_dropped_total") >= 9
+
+
+async def joined(layer, group: str, channel: str, *servers: Redis, prefix: str = "asgi") -> None:
+    """Adds a channel to a group. The layer does not wait until Redis has heard of it."""
+    await layer.group_add(group, channel)
+    for topic in (f"{prefix}__group__{group}", channel):
+        await listened(topic, *servers)
+
+
+async def listened(topic: str, *servers: Redis) -> None:
+    def heard() -> bool:
+        return any(connection.pubsub_numsub(topic)[0][1] == 1 for connection in connections)
+
+    connections = [redis_client.Redis.from_url(server.url) for server in servers]
+    try:
+        await asyncio.to_thread(wait_for, f"somebody to listen to {topic}", heard)
+    finally:
+        for connection in connections:
+            connection.close()
 
 
 async def received(layer, channel: str) -> dict:
