@@ -1,10 +1,11 @@
 //! This node's part of a cluster: what it publishes, what it follows, and what becomes of what arrives.
 //!
-//! Three parts, each the only one who does its thing. [`interest`] is the list of groups that somebody here needs, each a
+//! Four parts, each the only one who does its thing. [`interest`] is the list of groups that somebody here needs, each a
 //! [`topic`]: where the group is, as far as this node knows. `reconcile` makes the broker's subscriptions equal to that list,
 //! also after a reconnect, and asks the broker for what was missed. `inbound` takes what arrives in order and is alone in
-//! moving a topic on. Who is in a group and which socket gets what is the registry's and the shards'.
+//! moving a topic on. `gossip` tells and hears who is in groups with presence. Who is in a group here and which socket gets what is the registry's and the shards'.
 
+mod gossip;
 mod inbound;
 mod interest;
 mod reconcile;
@@ -14,7 +15,7 @@ mod topic;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use groupcast_protocol::{ChannelName, GroupName, Message, NodeId};
@@ -41,6 +42,8 @@ pub(crate) struct Bus {
     pub(crate) broker: Arc<dyn Broker>,
     interest: Arc<Interest>,
     epochs: AtomicU64,
+    /// Whether this node has told that it has no members any more: then it tells nothing else of them.
+    has_parted: AtomicBool,
 }
 
 /// What the owner of a layer with a broker has to run: [`ChannelLayer::carry`].
@@ -72,7 +75,11 @@ impl ChannelLayer {
         let (mut layer, inboxes) = Self::new(config);
         let interest = Arc::new(Interest::default());
         layer.registry.report_emptied_to(interest.clone());
-        layer.bus = Some(Arc::new(Bus { broker, interest, epochs: AtomicU64::new(0) }));
+        if gossip::is_needed(layer.config()) {
+            layer.registry.rosters.outgoing();
+        }
+        layer.bus =
+            Some(Arc::new(Bus { broker, interest, epochs: AtomicU64::new(0), has_parted: AtomicBool::new(false) }));
         (layer, inboxes, Carrier { inbox, on_note })
     }
 
@@ -83,9 +90,13 @@ impl ChannelLayer {
     pub async fn carry(&self, carrier: Carrier) {
         let bus = self.bus.clone().expect("a carrier is made together with a layer that has a bus");
         let (errands, todo) = mpsc::channel(ERRANDS);
+        let (heard, hears) = mpsc::channel(gossip::HEARD);
+        let gossip = gossip::is_needed(self.config()).then_some(heard);
+        let gossips = gossip.is_some();
         tokio::select! {
-            () = inbound::run(self, &bus, carrier, todo) => {}
+            () = inbound::run(self, &bus, carrier, (todo, gossip)) => {}
             () = reconcile::run(self, &bus, errands) => {}
+            () = gossip::run(self, &bus, hears), if gossips => {}
         }
     }
 
@@ -142,7 +153,8 @@ impl ChannelLayer {
         self.bus.as_ref().map(|bus| bus.broker.gauges()).unwrap_or_default()
     }
 
-    /// Tells something to all nodes, this one too, for their [`OnNote`]. Without a broker nobody is told.
+    /// Tells something to all nodes, this one too, for their [`OnNote`]. Without a broker nobody is told. What begins with
+    /// `presence ` is the layer's own.
     ///
     /// # Errors
     /// [`LayerError::Broker`] when the broker did not take it.
@@ -175,12 +187,15 @@ impl Bus {
     ) -> Result<Sent, LayerError> {
         let config = &layer.registry.config;
         self.prove(config.level_min)?;
-        let keep = config.rule_of(group.as_str()).and_then(|rule| rule.history);
+        let rule = config.rule_of(group.as_str());
+        let keep = rule.and_then(|rule| rule.history);
         let publication =
             Publication { group: group.clone(), message: message.clone(), keep, fresh_epoch: self.fresh_epoch(config) };
         let published = self.broker.publish(publication).await.map_err(LayerError::Broker)?;
         layer.registry.stats.broker.published.add(1);
-        Ok(Sent { members: None, position: keep.is_some().then_some(published.position) })
+        // Groups with presence are known of all nodes; nobody counts the members of others.
+        let members = rule.is_some_and(|rule| rule.presence).then(|| layer.registry.rosters.len(group));
+        Ok(Sent { members, position: keep.is_some().then_some(published.position) })
     }
 
     /// Whether the broker's settings prove what is asked for.

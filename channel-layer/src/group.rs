@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use crate::history::History;
 use crate::mailbox::Mailbox;
-use crate::presence::Changes;
 use crate::shard::Address;
 
 /// One group of this node. It exists while it has members or a history.
@@ -21,6 +20,8 @@ pub(crate) struct Group {
     pub(crate) id: u64,
     /// Of the offsets of its messages; `None` when it keeps no history, and then nobody is told their numbers.
     pub(crate) epoch: Option<Box<str>>,
+    /// Whether members are told who comes and goes.
+    pub(crate) has_presence: bool,
     // Held to change members or to number and hand over a message; never over an await.
     state: Mutex<GroupState>,
 }
@@ -35,8 +36,6 @@ pub(crate) struct GroupState {
     /// How many members are mailboxes; mostly none, and then nobody looks for them.
     pub(crate) mailboxes: usize,
     pub(crate) history: Option<Box<History>>,
-    /// Who came and went since members were last told, where they are.
-    pub(crate) changes: Option<Box<Changes>>,
     /// Nothing is left of it and the map forgets it: whoever finds it has to look again.
     pub(crate) dead: bool,
 }
@@ -51,8 +50,14 @@ pub(crate) enum Member {
 }
 
 impl Group {
-    pub(crate) fn new(name: GroupName, id: u64, epoch: Option<Box<str>>, state: GroupState) -> Self {
-        Self { name, id, epoch, state: Mutex::new(state) }
+    pub(crate) fn new(
+        name: GroupName,
+        id: u64,
+        epoch: Option<Box<str>>,
+        has_presence: bool,
+        state: GroupState,
+    ) -> Self {
+        Self { name, id, epoch, has_presence, state: Mutex::new(state) }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, GroupState> {
@@ -75,14 +80,13 @@ impl Group {
 }
 
 impl GroupState {
-    pub(crate) fn new(shards: usize, history: Option<History>, presence: bool) -> Self {
+    pub(crate) fn new(shards: usize, history: Option<History>) -> Self {
         Self {
             next_seq: 1,
             per_shard: vec![0; shards].into(),
             members: BTreeMap::new(),
             mailboxes: 0,
             history: history.map(Box::new),
-            changes: presence.then(Box::default),
             dead: false,
         }
     }
@@ -116,9 +120,6 @@ impl GroupState {
                 self.mailboxes += 1;
             }
         }
-        if let Some(changes) = &mut self.changes {
-            changes.joined(channel);
-        }
         if let Some(history) = &mut self.history {
             history.set_idle(false);
         }
@@ -134,9 +135,6 @@ impl GroupState {
                 mailbox.left();
                 self.mailboxes -= 1;
             }
-        }
-        if let Some(changes) = &mut self.changes {
-            changes.left(channel);
         }
         if self.members.is_empty() {
             match &mut self.history {

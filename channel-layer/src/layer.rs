@@ -237,21 +237,24 @@ impl ChannelLayer {
     }
 
     /// Groups whose names begin with `prefix`, by name, each with its number of members; those after `after`. A group
-    /// that keeps history is listed without members, too.
+    /// that keeps history is listed without members, too. Of groups with presence, members on all nodes count.
     pub fn groups(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<(GroupName, u64)> {
-        let mut groups = self.registry.group_list();
-        groups.retain(|group| {
-            let name = group.name.as_str();
-            name.starts_with(prefix) && after.is_none_or(|after| name > after)
-        });
-        groups.sort_by(|a, b| a.name.cmp(&b.name));
-        groups.truncate(limit);
-        groups.iter().map(|group| (group.name.clone(), group.lock().members.len() as u64)).collect()
+        let mut names = self.registry.rosters.names();
+        names.extend(self.registry.group_list().iter().map(|group| group.name.clone()));
+        names.retain(|name| name.as_str().starts_with(prefix) && after.is_none_or(|after| name.as_str() > after));
+        names.sort();
+        names.dedup();
+        names.truncate(limit);
+        names.into_iter().map(|name| (name.clone(), self.group_len(&name).unwrap_or(0))).collect()
     }
 
-    /// How many members a group has; `None` for a group of which nothing is known.
+    /// How many members a group has, with presence on all nodes; `None` for a group of which nothing is known.
     pub fn group_len(&self, group: &GroupName) -> Option<u64> {
-        self.registry.group(group).map(|group| group.lock().members.len() as u64)
+        let here = self.registry.group(group).map(|group| group.lock().members.len() as u64);
+        match self.has_presence(group) {
+            true => Some(self.registry.rosters.len(group)).filter(|members| here.is_some() || *members > 0),
+            false => here,
+        }
     }
 
     /// Where a group's history is; `None` for a group that keeps none, or of which nothing is known.
@@ -288,16 +291,25 @@ impl ChannelLayer {
         Some(HistoryPage { epoch, messages: texts.into_iter().map(|(at, text)| (at, parse(text))).collect(), more })
     }
 
-    /// The members of a group by name, those after `after`; `None` for a group without any.
+    /// The members of a group by name, with presence those on all nodes; those after `after`. `None` for a group of which
+    /// nothing is known.
     pub fn members(&self, group: &GroupName, after: Option<&str>, limit: usize) -> Option<Vec<ChannelName>> {
         use std::ops::Bound::{Excluded, Unbounded};
+        if self.has_presence(group) {
+            return Some(self.registry.rosters.page(group, after, limit));
+        }
         let group = self.registry.group(group)?;
         let state = group.lock();
         let from = after.map_or(Unbounded, Excluded);
         Some(state.members.range::<str, _>((from, Unbounded)).take(limit).map(|(name, _)| name.clone()).collect())
     }
 
-    /// Whether a channel is in a group.
+    /// Whether a group's members are told who comes and goes; with a broker, who is in it is then known of all nodes.
+    pub fn has_presence(&self, group: &GroupName) -> bool {
+        self.registry.config.rule_of(group.as_str()).is_some_and(|rule| rule.presence)
+    }
+
+    /// Whether a channel is in a group by this node.
     pub fn is_member(&self, group: &GroupName, channel: &ChannelName) -> bool {
         self.registry.group(group).is_some_and(|group| group.lock().members.contains_key(channel))
     }

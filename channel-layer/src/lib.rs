@@ -35,12 +35,14 @@
 //! none twice; or is told why not ([`Shard::subscribe`]).
 //!
 //! **Presence.** Where a rule says so, connections in a group are told which members come and go. Who comes and goes at
-//! once may not be told. Presence has no offset and is in no history.
+//! once may not be told. Presence has no offset and is in no history. With a broker it is of all nodes: each knows who is in
+//! such groups elsewhere, a moment later, and again after whatever was lost; the members of a node that is not heard of for
+//! 10 to 12.5 s are let go. A node that is cut off itself lets nobody go meanwhile.
 //!
 //! **Nodes.** With a broker ([`ChannelLayer::with_broker`]) groups and the channels of connections are those of all nodes.
 //! Who becomes a member waits until his node follows the group ([`ChannelLayer::open`]). Offsets and history are the
-//! broker's, and each node keeps a copy of what it needs. Members, connections and channels without `!` are listed and
-//! kept by each node for itself.
+//! broker's, and each node keeps a copy of what it needs. Members of groups without presence, connections and channels
+//! without `!` are listed and kept by each node for itself.
 //!
 //! **Loss.** A connection that reads too slowly falls off its group's log. It goes on from the history at its own pace; or,
 //! without one, is told by a `gap` how many messages it missed (0 when only presence was lost). Everybody else notices

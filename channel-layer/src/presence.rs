@@ -2,133 +2,29 @@
 //!
 //! Joining and leaving only notes a change under the group's mutex and lists the group: shards never wait. One task,
 //! [`ChannelLayer::announce`], takes what has changed and hands it to the shards like a message, but without a number:
-//! presence is in no history, and is no message that can be missed.
+//! presence is in no history, and is no message that can be missed. Who is in a group, on this node and on others, is its
+//! [`roster`]; what other nodes have to know waits in [`outgoing`] for `bus::gossip`.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::ops::Bound::{Excluded, Unbounded};
+mod outgoing;
+mod roster;
+mod rosters;
+mod unannounced;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use groupcast_protocol::frame::ServerFrame;
 use groupcast_protocol::{ChannelName, GroupName, websocket};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::group::Group;
 use crate::layer::{ChannelLayer, Room};
 use crate::shard::EventKind;
 
-/// Changes that are told at once: little enough for one place in a shard's queue.
-const CHANGES_MAX: usize = 256;
-
-/// What a member did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
-    Joined,
-    Left,
-}
-
-/// What has changed in a group since its members were last told. Coming and going cancel out, so there is at most one
-/// change for each channel that is a member or was one when they were told.
-#[derive(Debug, Default)]
-pub(crate) struct Changes {
-    untold: BTreeMap<ChannelName, Change>,
-    /// Whether the group is on the list of those that have something to tell.
-    listed: bool,
-}
-
-impl Changes {
-    pub(crate) fn joined(&mut self, member: &ChannelName) {
-        self.note(member, Change::Joined);
-    }
-
-    pub(crate) fn left(&mut self, member: &ChannelName) {
-        self.note(member, Change::Left);
-    }
-
-    /// Whether the group has to be put on the list; says so once.
-    pub(crate) fn has_to_be_listed(&mut self) -> bool {
-        let has_to = !self.listed && !self.untold.is_empty();
-        self.listed |= has_to;
-        has_to
-    }
-
-    /// Takes what has changed, a bounded part at a time; says whether that was all, and then is listed no more.
-    fn take(&mut self) -> (Vec<(ChannelName, Change)>, bool) {
-        let mut taken = Vec::with_capacity(self.untold.len().min(CHANGES_MAX));
-        while taken.len() < CHANGES_MAX
-            && let Some(change) = self.untold.pop_first()
-        {
-            taken.push(change);
-        }
-        self.listed = !self.untold.is_empty();
-        (taken, !self.listed)
-    }
-
-    fn note(&mut self, member: &ChannelName, change: Change) {
-        match self.untold.entry(member.clone()) {
-            Entry::Occupied(other) => drop(other.remove()),
-            Entry::Vacant(entry) => drop(entry.insert(change)),
-        }
-    }
-}
-
-/// Groups whose members have something to be told, each at most once, and none that is dead.
-#[derive(Debug, Default)]
-pub(crate) struct Unannounced {
-    waiting: Mutex<Waiting>,
-    arrived: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    groups: BTreeMap<GroupName, Arc<Group>>,
-    /// Whose turn it was last: the next one by name is next.
-    last: Option<GroupName>,
-}
-
-impl Unannounced {
-    pub(crate) fn list(&self, group: Arc<Group>) {
-        self.waiting.lock().groups.insert(group.name.clone(), group);
-        self.arrived.notify_one();
-    }
-
-    pub(crate) fn unlist(&self, group: &Arc<Group>) {
-        let mut waiting = self.waiting.lock();
-        if waiting.groups.get(&group.name).is_some_and(|listed| Arc::ptr_eq(listed, group)) {
-            waiting.groups.remove(&group.name);
-        }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.lock().groups.len()
-    }
-
-    /// The group whose turn it is, which stays on the list. Cancel safe.
-    async fn next(&self) -> Arc<Group> {
-        loop {
-            let arrived = self.arrived.notified();
-            let next = self.waiting.lock().next();
-            match next {
-                Some(group) => return group,
-                None => arrived.await,
-            }
-        }
-    }
-}
-
-impl Waiting {
-    fn next(&mut self) -> Option<Arc<Group>> {
-        let after = self.last.take().map_or(Unbounded, Excluded);
-        let next = self.groups.range((after, Unbounded)).next().or_else(|| self.groups.first_key_value());
-        let (name, group) = next?;
-        self.last = Some(name.clone());
-        Some(group.clone())
-    }
-}
+pub(crate) use outgoing::Taken;
+pub(crate) use roster::{Change, Holder};
+pub(crate) use rosters::Rosters;
+pub(crate) use unannounced::Unannounced;
 
 impl ChannelLayer {
     /// Tells the members of groups with presence who comes and goes. Its owner spawns it once; it never ends.
@@ -150,12 +46,17 @@ impl ChannelLayer {
         let unannounced = &self.registry.unannounced;
         // Off the list before looking: whatever changes behind our look puts it there again.
         unannounced.unlist(group);
-        let (changes, all) = {
-            let mut state = group.lock();
-            let reached = state.shard_set().all(|shard| wanted.contains(&shard));
-            let changes = state.changes.as_mut().filter(|_| reached);
-            changes.map_or((Vec::new(), reached), |changes| changes.take())
+        let state = group.lock();
+        if state.dead {
+            drop(state);
+            return self.registry.pass_on(group);
+        }
+        // Under the group's lock: who comes on another shard meanwhile is told by a later turn.
+        let (changes, all) = match state.shard_set().all(|shard| wanted.contains(&shard)) {
+            true => self.registry.rosters.take_untold(&group.name),
+            false => (Vec::new(), false),
         };
+        drop(state);
         if !all {
             unannounced.list(group.clone());
         }

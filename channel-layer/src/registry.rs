@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
 use groupcast_protocol::{ChannelName, GroupName};
-use parking_lot::MutexGuard;
 use tokio::sync::mpsc;
 
 use crate::bus::Interest;
@@ -16,7 +15,7 @@ use crate::error::LayerError;
 use crate::group::{Group, GroupState, Member};
 use crate::history::{Bound, History};
 use crate::mailbox::{Budget, Mailbox};
-use crate::presence::Unannounced;
+use crate::presence::{Rosters, Unannounced};
 use crate::shard::{Address, Event};
 use crate::stats::Stats;
 
@@ -32,6 +31,8 @@ pub(crate) struct Registry {
     budget: Arc<Budget>,
     pub(crate) history_bound: Bound,
     pub(crate) unannounced: Unannounced,
+    /// Who is in groups with presence, on all nodes.
+    pub(crate) rosters: Rosters,
     /// There when a broker carries the messages of groups: what is to be told that a group has no members.
     interest: OnceLock<Arc<Interest>>,
     next_group: AtomicU64,
@@ -49,6 +50,7 @@ impl Registry {
             channels: DashMap::new(),
             history_bound: Bound::default(),
             unannounced: Unannounced::default(),
+            rosters: Rosters::default(),
             interest: OnceLock::new(),
             next_group: AtomicU64::new(1),
             next_number: AtomicU64::new(1),
@@ -157,8 +159,12 @@ impl Registry {
                 self.stats.memberships.add(1);
                 self.stats.groups.add(u64::from(state.members.len() == 1));
             }
+            let has_to_tell = new && group.has_presence && self.rosters.enter_here(name, channel);
             let result = then(&group, &mut state, number, new);
-            self.list_changes(&group, state);
+            drop(state);
+            if has_to_tell {
+                self.unannounced.list(group);
+            }
             return result;
         }
     }
@@ -173,12 +179,16 @@ impl Registry {
         let group = self.group(name)?;
         let mut state = group.lock();
         let member = state.remove(channel)?;
+        let has_to_tell = group.has_presence && self.rosters.exit_here(name, channel);
         let result = then(&group, &member);
         self.stats.memberships.sub(1);
         let empty = state.members.is_empty();
         self.stats.groups.sub(u64::from(empty));
         let dead = state.dead;
-        self.list_changes(&group, state);
+        drop(state);
+        if has_to_tell {
+            self.unannounced.list(group.clone());
+        }
         if empty && let Some(interest) = self.interest.get() {
             interest.emptied(name);
         }
@@ -236,34 +246,37 @@ impl Registry {
         new.members = std::mem::take(&mut state.members);
         new.per_shard = state.per_shard.clone();
         new.mailboxes = state.mailboxes;
-        new.changes = state.changes.take();
         let is_empty = new.members.is_empty();
         if let Some(history) = &mut new.history {
             history.set_idle(is_empty);
         }
-        let has_presence = new.changes.is_some();
         drop(new);
         state.history = None;
         state.dead = true;
         self.groups.insert(fresh.name.clone(), fresh.clone());
-        if has_presence {
+        if fresh.has_presence {
             self.unannounced.unlist(old);
             self.unannounced.list(fresh.clone());
+        }
+    }
+
+    /// What is to be told of a dead group is to be told of the one that has its name, if any.
+    pub(crate) fn pass_on(&self, dead: &Arc<Group>) {
+        if let Some(heir) = self.group(&dead.name).filter(|group| !Arc::ptr_eq(group, dead)) {
+            self.unannounced.list(heir);
+        }
+    }
+
+    /// Lists a group whose members here have something to be told of other nodes.
+    pub(crate) fn list_by_name(&self, name: &GroupName) {
+        if let Some(group) = self.group(name) {
+            self.unannounced.list(group);
         }
     }
 
     /// Takes a dead group out of the map.
     pub(crate) fn bury(&self, group: &Arc<Group>) {
         self.groups.remove_if(&group.name, |_, found| Arc::ptr_eq(found, group));
-    }
-
-    fn list_changes(&self, group: &Arc<Group>, mut state: MutexGuard<'_, GroupState>) {
-        let alive = !state.dead;
-        let has_to = alive && state.changes.as_mut().is_some_and(|changes| changes.has_to_be_listed());
-        drop(state);
-        if has_to {
-            self.unannounced.list(group.clone());
-        }
     }
 
     fn group_or_new(&self, name: &GroupName) -> Arc<Group> {
@@ -279,7 +292,7 @@ impl Registry {
         let history = rule.and_then(|rule| rule.history).map(|rule| History::new(rule, self.stats.history.clone()));
         let own_epoch = || format!("{:x}-{id:x}", self.config.epoch_seed).into();
         let epoch = history.is_some().then(|| epoch.unwrap_or_else(own_epoch));
-        let state = GroupState::new(self.shards.len(), history, rule.is_some_and(|rule| rule.presence));
-        Group::new(name.clone(), id, epoch, state)
+        let state = GroupState::new(self.shards.len(), history);
+        Group::new(name.clone(), id, epoch, rule.is_some_and(|rule| rule.presence), state)
     }
 }

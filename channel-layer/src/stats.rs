@@ -40,8 +40,23 @@ pub struct Stats {
     pub catch_ups: Counter,
     /// Comings and goings that groups were told of.
     pub presence_changes: Counter,
+    /// What is known of the members of other nodes.
+    pub presence: PresenceUse,
     /// What a broker takes and brings.
     pub broker: BrokerUse,
+}
+
+/// What is known of the members of other nodes, in groups with presence.
+#[derive(Debug, Default)]
+pub struct PresenceUse {
+    /// Other nodes that are heard of.
+    pub peers: Counter,
+    /// Their members, each as often as it is in a group.
+    pub elsewhere: Counter,
+    /// Times that all members of another node were taken anew, or let go.
+    pub wholes: Counter,
+    /// Notes of other nodes that came faster than they were taken.
+    pub lost: Counter,
 }
 
 /// What a broker takes and brings.

@@ -32,6 +32,7 @@ mod nodes_nats;
 mod overload;
 mod postgres;
 mod presence;
+mod presence_nodes;
 mod processes;
 mod protocol;
 mod proxy;

@@ -103,20 +103,20 @@ async fn a_group_without_presence_says_nothing() {
 }
 
 /// A member that keeps a list of the others.
-struct Watcher {
-    socket: Socket,
+pub(crate) struct Watcher {
+    pub(crate) socket: Socket,
     group: String,
     others: BTreeSet<String>,
 }
 
 impl Watcher {
-    async fn new(gateway: &Gateway, group: &str) -> Self {
+    pub(crate) async fn new(gateway: &Gateway, group: &str) -> Self {
         let socket = Socket::subscribed(gateway, &[group]).await;
         Self { socket, group: group.to_owned(), others: BTreeSet::new() }
     }
 
     /// Reads until exactly these others are there.
-    async fn until(&mut self, names: &[&str]) {
+    pub(crate) async fn until(&mut self, names: &[&str]) {
         let wanted: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
         while self.others != wanted {
             self.read().await;
@@ -133,6 +133,9 @@ impl Watcher {
     async fn read(&mut self) {
         let push = self.socket.next().await;
         assert_eq!(push["group"], self.group.as_str(), "{push}");
+        if push["type"] == "gap" {
+            return;
+        }
         let member = push["member"].as_str().unwrap_or_else(|| panic!("no member: {push}")).to_owned();
         if member == self.socket.channel {
             return;

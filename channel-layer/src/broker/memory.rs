@@ -60,13 +60,15 @@ struct Link {
     is_up: bool,
     /// Messages of groups that are to be lost on their way to this node.
     to_lose: usize,
+    /// Notes that are to be lost on their way to this node.
+    notes_to_lose: usize,
 }
 
 impl Hub {
     /// Connects a node. Its inbox begins with [`BrokerEvent::Up`].
     pub fn connect(&self, node: NodeId) -> (Arc<MemoryBroker>, BrokerInbox) {
         let (events, inbox) = mpsc::channel(INBOX);
-        let mut link = Link { events, followed: HashSet::new(), is_up: true, to_lose: 0 };
+        let mut link = Link { events, followed: HashSet::new(), is_up: true, to_lose: 0, notes_to_lose: 0 };
         link.hand_over(BrokerEvent::Up);
         self.0.lock().nodes.insert(node.clone(), link);
         (Arc::new(MemoryBroker { hub: self.clone(), node }), inbox)
@@ -93,6 +95,13 @@ impl Hub {
     pub fn lose(&self, node: &NodeId, messages: usize) {
         if let Some(link) = self.0.lock().nodes.get_mut(node) {
             link.to_lose = messages;
+        }
+    }
+
+    /// As [`Hub::lose`], of notes.
+    pub fn lose_notes(&self, node: &NodeId, notes: usize) {
+        if let Some(link) = self.0.lock().nodes.get_mut(node) {
+            link.notes_to_lose = notes;
         }
     }
 
@@ -181,7 +190,10 @@ impl Broker for MemoryBroker {
     fn tell(&self, note: Bytes) -> BrokerCall<'_, ()> {
         self.call(|state| {
             for link in state.nodes.values_mut().filter(|link| link.is_up) {
-                link.hand_over(BrokerEvent::Note(note.clone()));
+                match link.notes_to_lose.checked_sub(1) {
+                    Some(left) => link.notes_to_lose = left,
+                    None => drop(link.hand_over(BrokerEvent::Note(note.clone()))),
+                }
             }
         })
     }

@@ -220,6 +220,10 @@ impl Broker for NatsBroker {
 
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
+            // What was told last may still be in the client's own queue.
+            if let Ok(session) = self.link.session() {
+                let _ = timeout(self.timeout, session.api.client.flush()).await;
+            }
             self.tasks.lock().await.shutdown().await;
             if let (Some(django), Ok(session)) = (&self.django, self.link.session()) {
                 django.resign(&session).await;

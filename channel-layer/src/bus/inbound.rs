@@ -7,6 +7,7 @@ use std::sync::Arc;
 use groupcast_protocol::{ChannelName, Envelope, GroupName, Message, Position};
 use tokio::sync::mpsc;
 
+use super::gossip::{self, Heard};
 use super::interest::Topic;
 use super::reconcile::Errand;
 use super::topic::{Arrival, Hole};
@@ -20,12 +21,19 @@ const BATCH: usize = 256;
 struct Inbound<'a> {
     layer: &'a ChannelLayer,
     bus: &'a Bus,
+    /// There when it is known who is in groups of other nodes.
+    gossip: Option<mpsc::Sender<Heard>>,
 }
 
 /// Runs until the broker is closed.
-pub(super) async fn run(layer: &ChannelLayer, bus: &Bus, carrier: Carrier, mut todo: mpsc::Receiver<Errand>) {
+pub(super) async fn run(
+    layer: &ChannelLayer,
+    bus: &Bus,
+    carrier: Carrier,
+    (mut todo, gossip): (mpsc::Receiver<Errand>, Option<mpsc::Sender<Heard>>),
+) {
     let Carrier { mut inbox, on_note } = carrier;
-    let inbound = Inbound { layer, bus };
+    let inbound = Inbound { layer, bus, gossip };
     let mut events = Vec::with_capacity(BATCH);
     loop {
         tokio::select! {
@@ -37,6 +45,7 @@ pub(super) async fn run(layer: &ChannelLayer, bus: &Bus, carrier: Carrier, mut t
                 BrokerEvent::Message { group, envelope } => inbound.message(&group, envelope).await,
                 BrokerEvent::Direct { channel, message } => inbound.direct(&channel, message).await,
                 BrokerEvent::Mail { .. } => {}
+                BrokerEvent::Note(note) if gossip::note::is_ours(&note) => inbound.hear(Heard::Note(note)),
                 BrokerEvent::Note(note) => on_note(note),
                 BrokerEvent::Up => inbound.up(),
                 BrokerEvent::Down { why } => inbound.down(&why),
@@ -75,6 +84,14 @@ impl Inbound<'_> {
         let topics = self.bus.interest.close_all();
         tracing::info!(groups = topics.len(), "the broker is there");
         topics.into_iter().for_each(|topic| self.bus.interest.want(topic));
+        self.hear(Heard::Up);
+    }
+
+    /// Never waits: what is lost is noticed, and the messages of groups do not wait for it.
+    fn hear(&self, heard: Heard) {
+        if self.gossip.as_ref().is_some_and(|gossip| gossip.try_send(heard).is_err()) {
+            self.layer.registry.stats.presence.lost.add(1);
+        }
     }
 
     fn down(&self, why: &str) {

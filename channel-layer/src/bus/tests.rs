@@ -2,6 +2,7 @@
 
 mod chaos;
 mod cluster;
+mod presence;
 
 use std::time::Duration;
 

@@ -170,6 +170,8 @@ pub(super) async fn one(
 }
 
 /// Lists the channels in a group
+///
+/// With several gateways: those of all where the group has presence, otherwise those of the gateway that is asked.
 #[utoipa::path(
     get,
     path = "/v1/groups/{group}/members",

@@ -58,6 +58,33 @@ impl LayerPart {
         let broker = &self.0.stats().broker;
         gauge(out, "broker_up", "Whether the broker is there", u64::from(self.0.ready().is_ok()))?;
         gauge(out, "broker_groups", "Groups that the broker brings to this gateway", followed as u64)?;
+        let presence = &self.0.stats().presence;
+        gauge(
+            out,
+            "presence_gateways",
+            "Other gateways that are heard of, with groups with presence",
+            presence.peers.value(),
+        )?;
+        gauge(
+            out,
+            "presence_elsewhere",
+            "Members of other gateways in groups with presence, each as often as it is in one",
+            presence.elsewhere.value(),
+        )?;
+        for (name, help, counter) in [
+            (
+                "presence_wholes",
+                "Times that all members of another gateway were taken anew, or let go",
+                &presence.wholes,
+            ),
+            (
+                "presence_lost",
+                "Notes on members of other gateways that came faster than they were taken",
+                &presence.lost,
+            ),
+        ] {
+            count(out, name, help, counter.value())?;
+        }
         for (name, help, counter) in [
             ("broker_published", "Messages that the broker took", &broker.published),
             ("broker_arrived", "Messages of followed groups that the broker brought", &broker.arrived),

@@ -83,7 +83,18 @@ impl Cluster {
                 }
                 std::future::pending::<()>().await
             };
-            stop.run_until_cancelled(async { tokio::join!(carry, take_in) }).await;
+            let part = async {
+                stop.cancelled().await;
+                layer.part().await
+            };
+            // Told while the layer is still carried: a broker whose events nobody takes may give its link up.
+            let parted = tokio::select! {
+                _ = async { tokio::join!(carry, take_in) } => Ok(()),
+                parted = part => parted,
+            };
+            if let Err(error) = parted {
+                tracing::warn!(%error, "the other gateways could not be told that this one ends; they will notice");
+            }
             broker.close().await;
         };
         Run { task: Box::pin(task), notes }

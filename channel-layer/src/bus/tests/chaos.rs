@@ -16,7 +16,7 @@ pub(super) fn seeds() -> Vec<u64> {
 }
 
 pub(super) async fn run(seed: u64) {
-    let mut chance = Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut chance = Chance::new(seed);
     let cluster = Cluster::of(3).await;
     let mut members: HashMap<&str, Vec<Member>> = HashMap::new();
     for name in NAMES {
@@ -95,10 +95,14 @@ fn judge(told: &[String], sent: &[usize], what: &str) {
     assert!(missing.is_empty(), "{what}: lost in silence: {missing:?}");
 }
 
-struct Chance(u64);
+pub(super) struct Chance(u64);
 
 impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         // xorshift64
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

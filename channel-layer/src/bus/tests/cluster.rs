@@ -2,11 +2,14 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use groupcast_protocol::{ChannelName, NodeId, Pattern};
+use tokio::task::JoinSet;
 
-use crate::broker::memory::Hub;
+use crate::broker::Broker;
+use crate::broker::memory::{Hub, MemoryBroker};
 use crate::contract::{group, message};
 use crate::shard::tests::fixture::{Node, Socket};
 use crate::{ChannelLayer, GroupRule, HistoryRule, LayerConfig};
@@ -16,15 +19,27 @@ pub(super) struct Cluster {
     pub(super) hub: Hub,
     nodes: RefCell<Vec<Node>>,
     layers: Vec<ChannelLayer>,
+    runs: Vec<Run>,
+}
+
+/// What keeps a node going.
+struct Run {
+    broker: Arc<MemoryBroker>,
+    tasks: JoinSet<()>,
 }
 
 /// A connection that reads everything at once.
 pub(super) struct Member {
     pub(super) node: usize,
+    pub(super) group: String,
     socket: Socket,
 }
 
 impl Member {
+    pub(super) fn frames(&self) -> Vec<serde_json::Value> {
+        self.socket.frames()
+    }
+
     pub(super) fn channel(&self) -> &ChannelName {
         &self.socket.channel
     }
@@ -43,11 +58,31 @@ impl Member {
 impl Cluster {
     pub(super) async fn of(nodes: usize) -> Self {
         let hub = Hub::default();
-        let nodes: Vec<Node> = (0..nodes).map(|n| start(&hub, n)).collect();
-        let layers = nodes.iter().map(|node| node.layer.clone()).collect();
-        let cluster = Self { hub, nodes: RefCell::new(nodes), layers };
+        let mut cluster = Self { hub, nodes: RefCell::default(), layers: Vec::new(), runs: Vec::new() };
+        (0..nodes).for_each(|_| cluster.start());
         cluster.settle().await;
         cluster
+    }
+
+    /// Starts one more node.
+    pub(super) fn start(&mut self) {
+        let (node, run) = start(&self.hub, self.layers.len());
+        self.layers.push(node.layer.clone());
+        self.nodes.get_mut().push(node);
+        self.runs.push(run);
+    }
+
+    /// A node dies without a word.
+    pub(super) async fn kill(&mut self, node: usize) {
+        let Run { broker, tasks } = &mut self.runs[node];
+        tasks.shutdown().await;
+        broker.close().await;
+    }
+
+    /// A node ends as it should.
+    pub(super) async fn end(&mut self, node: usize) {
+        self.layers[node].part().await.expect("the broker is there");
+        self.kill(node).await;
     }
 
     pub(super) fn len(&self) -> usize {
@@ -73,7 +108,7 @@ impl Cluster {
         let mut nodes = self.nodes.borrow_mut();
         let socket = nodes[node].connect();
         nodes[node].subscribe(&socket, &group(name), None);
-        Member { node, socket }
+        Member { node, group: name.to_owned(), socket }
     }
 
     pub(super) async fn join_all(&self, name: &str) -> Vec<Member> {
@@ -105,6 +140,10 @@ impl Cluster {
         self.hub.lose(&id(node), messages);
     }
 
+    pub(super) fn lose_notes(&self, node: usize, notes: usize) {
+        self.hub.lose_notes(&id(node), notes);
+    }
+
     pub(super) async fn cut(&self, node: usize) {
         self.hub.cut(&id(node));
         self.settle().await;
@@ -126,22 +165,28 @@ impl Cluster {
     }
 }
 
-fn start(hub: &Hub, n: usize) -> Node {
+fn start(hub: &Hub, n: usize) -> (Node, Run) {
     let (broker, inbox) = hub.connect(id(n));
     let config = LayerConfig { epoch_seed: n as u64 + 1, groups: rules(), ..LayerConfig::new(id(n)) };
-    let (layer, inboxes, carrier) = ChannelLayer::with_broker(config, broker, inbox, Box::new(drop));
-    let carried = layer.clone();
-    tokio::spawn(async move { carried.carry(carrier).await });
-    Node::of(layer, inboxes.into_iter().next().expect("one shard"))
+    let (layer, inboxes, carrier) = ChannelLayer::with_broker(config, broker.clone(), inbox, Box::new(drop));
+    let (carried, announced, mut tasks) = (layer.clone(), layer.clone(), JoinSet::new());
+    tasks.spawn(async move { carried.carry(carrier).await });
+    tasks.spawn(async move { announced.announce().await });
+    (Node::of(layer, inboxes.into_iter().next().expect("one shard")), Run { broker, tasks })
 }
 
 fn rules() -> Vec<GroupRule> {
-    let rule = |name: &str, history, is_local| {
+    let rule = |name: &str, history, presence, is_local| {
         let pattern = Pattern::parse(name).expect("a valid pattern");
-        GroupRule { pattern, history, presence: false, is_local }
+        GroupRule { pattern, history, presence, is_local }
     };
-    let history = HistoryRule { messages: 1000, age: Duration::from_secs(3600) };
-    vec![rule("kept", Some(history), false), rule("local", None, true)]
+    let history = Some(HistoryRule { messages: 1000, age: Duration::from_secs(3600) });
+    vec![
+        rule("kept", history, false, false),
+        rule("local", None, false, true),
+        rule("told.kept", history, true, false),
+        rule("told.*", None, true, false),
+    ]
 }
 
 fn id(n: usize) -> NodeId {
