@@ -5,7 +5,7 @@
 //! number of them; gives each to the [`Intake`](crate::broker::foreign::Intake), which stores work under the frame and what
 //! makes it single; publishes what members are to see, once by the same; and only then forgets it. So a gateway that dies at
 //! any point loses nothing, and its successor does nothing twice. Reading order: this file (what a node asks for), `registrar`
-//! (with `parked` and `depths`), `leases`, then what each dialect has of its own: [`core`], [`pubsub`].
+//! (with `parked` and `depths`), `leases`, then what each dialect has of its own: `core`, `pubsub`.
 //!
 //! ```text
 //! PREFIX:parked:BUCKET        list of frames that a registrar has in hand: TIME, what makes it single, FRAME
