@@ -2,6 +2,9 @@
 
 // Shared with the tests of the gateway, which use more of them.
 #[allow(dead_code, unreachable_pub)]
+#[path = "../../tests/src/certificate.rs"]
+mod certificate;
+#[allow(dead_code, unreachable_pub)]
 #[path = "../../tests/src/daemon.rs"]
 mod daemon;
 #[allow(dead_code, unreachable_pub)]
@@ -18,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use certificate::Certificate;
 use groupcast_channel_layer::HistoryRule;
 use groupcast_channel_layer::broker::contract::{self, Node};
 use groupcast_channel_layer::broker::nats::{NatsBroker, NatsConfig, SettingsError};
@@ -268,6 +272,70 @@ async fn a_user_has_a_password_and_a_token_is_enough() {
         let why = eventually_not_ready(&bad, "uthoriz").await;
         assert!(!why.contains("wr0ng") && !format!("{:?}", with(&wrong)).contains("wr0ng"), "{why}");
     }
+}
+
+#[tokio::test]
+async fn a_server_behind_tls_is_known_by_its_certificate() {
+    let Certificate { certificate, key } = Certificate::new();
+    let (server, folder) = (Nats::start_secure(&certificate, &key), tempfile::tempdir().expect("a temporary folder"));
+    let trusting = |name: &str, certificate: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, certificate).expect("it can be written");
+        NatsConfig { addresses: vec![server.secure_address()], ca_file: Some(file), ..config(&server) }
+    };
+    let mut good = connect(1, &trusting("good.pem", &certificate)).remove(0);
+    next(&mut good, is_up).await;
+    publish(&good, "room", 1).await;
+    let stranger = connect(1, &trusting("stranger.pem", &Certificate::new().certificate)).remove(0);
+    eventually_not_ready(&stranger, "certificate").await;
+}
+
+#[tokio::test]
+async fn what_three_servers_have_outlives_any_of_them() {
+    let mut servers = Nats::start_cluster();
+    let addresses = servers.iter().map(Nats::address).collect();
+    let config = NatsConfig { addresses, replicas: 3, timeout: Duration::from_secs(5), ..bare() };
+    let mut node = connect(1, &config).remove(0);
+    next(&mut node, is_up).await;
+    node.broker.follow(vec![group("room")]).await.expect("it is there");
+    let mut kept = Vec::new();
+    for (at, server) in servers.iter_mut().enumerate() {
+        for n in 0..20 {
+            kept.push(eventually_kept(&node, 20 * at + n).await);
+        }
+        server.kill();
+        for n in 60..80 {
+            kept.push(eventually_kept(&node, 20 * at + n).await);
+        }
+        server.restart();
+    }
+    let found = async {
+        loop {
+            let ask = Ask { group: group("room"), rule: RULE, after: 0, limit: 1000, fresh_epoch: "asked".into() };
+            match node.broker.history(ask).await {
+                Ok(kept) => return kept,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    let found = timeout(Duration::from_secs(30), found).await.expect("it comes");
+    let offsets: Vec<u64> = found.messages.iter().map(|(offset, _)| *offset).collect();
+    assert!(kept.iter().all(|position| offsets.contains(&position.offset)), "{kept:?} in {offsets:?}");
+    assert!(kept.iter().all(|position| position.epoch == found.head.epoch), "one epoch: nothing was forgotten");
+}
+
+/// Publishes until that is acknowledged: while another server takes over it is not.
+async fn eventually_kept(node: &Node, n: usize) -> Position {
+    let kept = async {
+        loop {
+            let publication = Publication { keep: Some(RULE), ..publication("room", n) };
+            match node.broker.publish(publication).await {
+                Ok(published) => return published.position,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    timeout(Duration::from_secs(30), kept).await.expect("it is acknowledged")
 }
 
 #[tokio::test]

@@ -56,7 +56,30 @@ impl Nats {
         })
     }
 
+    /// Starts three servers with JetStream that belong together.
+    pub fn start_cluster() -> [Self; 3] {
+        let among = [free_port(), free_port(), free_port()];
+        let routes = among.map(|port| format!("nats-route://127.0.0.1:{port}")).join(", ");
+        let lines = |at: usize, folder: &str| {
+            format!(
+                "server_name: s{at}\njetstream {{ store_dir: \"{folder}/jetstream\" }}\n\
+                 cluster {{ name: c, listen: \"127.0.0.1:{}\", routes: [{routes}] }}",
+                among[at]
+            )
+        };
+        // None is healthy before most are there.
+        let servers = [0, 1, 2].map(|at| Self::launch(|_, folder| lines(at, folder)));
+        servers.iter().for_each(Self::await_jetstream);
+        servers
+    }
+
     fn start_with(lines: impl FnOnce(&Daemon, &str) -> String) -> Self {
+        let server = Self::launch(lines);
+        server.await_jetstream();
+        server
+    }
+
+    fn launch(lines: impl FnOnce(&Daemon, &str) -> String) -> Self {
         let (port, monitoring) = (free_port(), free_port());
         let mut daemon = Daemon::new(in_venv("nats-server"), port, answers);
         let folder = daemon.folder().to_string_lossy().into_owned();
@@ -65,9 +88,7 @@ impl Nats {
         let file = daemon.write("nats.conf", &config);
         daemon.arguments(["-c", &file]);
         daemon.start();
-        let server = Self { daemon, monitoring };
-        server.await_jetstream();
-        server
+        Self { daemon, monitoring }
     }
 
     /// Its port.

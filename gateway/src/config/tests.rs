@@ -203,7 +203,7 @@ fn a_broker_is_checked() {
         refused(&layer(&format!("{nats}\n{redis_only}")), &[(&*key, "for channels_redis")]);
     }
     let pubsub = format!("{redis}\ndialect = \"channels_redis.pubsub\"");
-    fine(&layer(&format!("{pubsub}\nserializer = \"json\"")));
+    fine(&format!("{pubsub}\nserializer = \"json\""));
     let prefix = layer(&format!("{pubsub}\nrandom_prefix_length = 5"));
     refused(&prefix, &[("layer.random_prefix_length", "channels_redis.core")]);
     let core = format!("{redis}\ndialect = \"channels_redis.core\"");

@@ -55,6 +55,14 @@ struct Seen {
     why: String,
 }
 
+/// The client does not say more when it cannot connect.
+fn explained(why: String) -> String {
+    match why.contains("IO error") {
+        true => format!("{why}: is NATS there, and is its certificate, with TLS, trusted by `ca_file` or the system?"),
+        false => why,
+    }
+}
+
 impl Signals {
     /// Takes what the client tells; never waits.
     pub(super) fn take(&self, event: &Event) {
@@ -66,7 +74,7 @@ impl Signals {
                 seen.lose("the connection was lost");
             }
             Event::SlowConsumer(_) => seen.lose("messages came faster than they were taken"),
-            Event::ClientError(error) if !seen.is_connected => seen.why = error.to_string(),
+            Event::ClientError(error) if !seen.is_connected => seen.why = explained(error.to_string()),
             Event::ServerError(error) => {
                 tracing::warn!(%error, "NATS reports an error");
                 seen.why = error.to_string();
