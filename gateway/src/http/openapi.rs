@@ -1,5 +1,6 @@
 //! The description of the API, made from the handlers, as JSON and as a page.
 
+mod bounds;
 mod page;
 
 use std::sync::Arc;
@@ -53,16 +54,17 @@ impl Description {
     }
 }
 
-/// Gives every error the body that every error has; handlers say only what is special.
+/// Gives every error the body that every error has, and parameters their bounds; handlers say only what is special.
 fn complete(api: &mut Value) {
     let body = json!({"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}});
     let paths = api.get_mut("paths").and_then(Value::as_object_mut);
-    for operation in
-        paths.into_iter().flatten().filter_map(|(_, path)| path.as_object_mut()).flat_map(|p| p.values_mut())
-    {
-        let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { continue };
-        for (_, response) in responses.iter_mut().filter(|(status, _)| status.starts_with(['4', '5'])) {
-            response["content"] = body.clone();
+    for (path, methods) in paths.into_iter().flatten() {
+        for operation in methods.as_object_mut().into_iter().flat_map(|methods| methods.values_mut()) {
+            bounds::tell(path, operation);
+            let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { continue };
+            for (_, response) in responses.iter_mut().filter(|(status, _)| status.starts_with(['4', '5'])) {
+                response["content"] = body.clone();
+            }
         }
     }
 }

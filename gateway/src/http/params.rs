@@ -72,7 +72,7 @@ impl Params {
 /// Entries of one page, unless asked otherwise.
 const LIMIT_DEFAULT: u64 = 100;
 /// The most entries of one page: a page is built in memory.
-const LIMIT_MAX: u64 = 1000;
+pub(super) const LIMIT_MAX: u64 = 1000;
 
 /// Cuts a list that was read one entry too long, and names where the next page begins.
 pub(super) fn next_page<T>(entries: &mut Vec<T>, limit: usize, name: impl Fn(&T) -> String) -> Option<String> {
