@@ -22,7 +22,7 @@ const MESSAGES: usize = 400;
 const BETWEEN_KILLS: Duration = Duration::from_secs(1);
 
 const WORK: &str = "[source.demo]\nkind = \"sqlite\"\npath = \"source.db\"\n[[query]]\nid = 7\nname = \"answer\"\n\
-    source = \"demo\"\nsql = \"select :n as n\"\nparams.n = { type = \"integer\" }\n[[consumer]]\nname = \"queries\"\n\
+    source = \"demo\"\nsql = \"select :n as n\"\nparams.n = { type = \"integer\", default = 0 }\n[[consumer]]\nname = \"queries\"\n\
     group = \"my_group\"\ntype = \"execute_query\"\nrun = \"query\"\nconcurrency = 4\n";
 
 #[tokio::test]
@@ -61,6 +61,46 @@ async fn over_nats_nothing_is_lost_or_run_twice_when_registrars_are_killed() {
     survives_kills(&Between::Nats(Nats::start_jetstream(""))).await;
 }
 
+/// The project in `tests/django`, unchanged: its view asks once, and the sockets of every gateway have the answer.
+#[tokio::test]
+async fn the_view_of_the_project_runs_its_query_once_and_every_gateway_tells() {
+    for gateways in [1, 2, 4] {
+        is_told_everywhere(&Between::Redis(Redis::start(&[])), gateways).await;
+        is_told_everywhere(&Between::Pubsub(Redis::start(&[])), gateways).await;
+        is_told_everywhere(&Between::Nats(Nats::start_jetstream("")), gateways).await;
+    }
+}
+
+async fn is_told_everywhere(between: &Between, gateways: usize) {
+    let url = Postgres::shared().database();
+    let (mut running, mut readers) = (Vec::new(), Vec::new());
+    for n in 0..gateways {
+        running.push(start(between, &url, n).await);
+        readers.push(Socket::subscribed(&running[n], &["my_group"]).await);
+    }
+    between.is_heard(gateways).await;
+    view(between).await;
+    for reader in &mut readers {
+        let result = reader.skip_to("job.result").await;
+        assert_eq!((&result["result"]["rows"], &result["attempt"]), (&json!([[0]]), &json!(1)), "{result}");
+    }
+    assert_eq!(ended(&running[0], 1).await, 1, "with {gateways} gateways");
+}
+
+/// Asks the project's view for a report, through all of Django but the socket.
+async fn view(between: &Between) {
+    const ASK: &str = "import django; django.setup()\n\
+        from django.test import Client\n\
+        answer = Client(HTTP_HOST='localhost').get('/reports/7/')\n\
+        assert (answer.status_code, answer.json()) == (202, {'status': 'accepted'}), answer";
+    let tests = env!("CARGO_MANIFEST_DIR");
+    let mut python = Command::new(format!("{tests}/.venv/bin/python"));
+    let project = format!("{tests}/django");
+    python.args(["-c", ASK]).env("PYTHONPATH", project).env("DJANGO_SETTINGS_MODULE", "project.settings");
+    python.env("LAYER", between.project()).env("LAYER_HOSTS", between.address()).env("PYTHONDONTWRITEBYTECODE", "1");
+    run(python, "the project's view").await;
+}
+
 /// What is between Django and the gateways.
 enum Between {
     Redis(Redis),
@@ -81,6 +121,15 @@ impl Between {
     fn sender(&self) -> String {
         let layer = if matches!(self, Self::Pubsub(_)) { "pubsub+" } else { "" };
         format!("{layer}{}", self.address())
+    }
+
+    /// As the project calls it.
+    fn project(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "core",
+            Self::Pubsub(_) => "pubsub",
+            Self::Nats(_) => "nats",
+        }
     }
 
     fn layer(&self) -> String {
@@ -214,15 +263,19 @@ async fn metric(gateway: &Gateway, name: &str) -> usize {
 /// Sends so many messages, numbered from the first one.
 async fn send(between: &Between, first: usize, count: usize) {
     let tests = env!("CARGO_MANIFEST_DIR");
-    let python = format!("{tests}/.venv/bin/python");
-    let mut sender = Command::new(&python);
+    let mut sender = Command::new(format!("{tests}/.venv/bin/python"));
     sender.arg(format!("{tests}/python/sender.py")).args([between.sender().as_str(), "my_group", "n"]);
-    sender.args([first, count].map(|number| number.to_string())).stdin(Stdio::null());
-    let sent = spawn_blocking(move || sender.output());
-    let output = within_time(check_time(20), "a sender", sent).await.expect("it ends");
-    let output = output
-        .unwrap_or_else(|error| panic!("{python} cannot be started ({error}); `./tests/run --only tools` makes it"));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    sender.args([first, count].map(|number| number.to_string()));
+    run(sender, "a sender").await;
+}
+
+/// Runs a program of Python's to its good end.
+async fn run(mut python: Command, what: &str) {
+    python.stdin(Stdio::null());
+    let done = within_time(check_time(20), what, spawn_blocking(move || python.output())).await.expect("it ends");
+    let done =
+        done.unwrap_or_else(|error| panic!("{what} cannot be started ({error}); `./tests/run --only tools` makes it"));
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
 fn messages() -> usize {
