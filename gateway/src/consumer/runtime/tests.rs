@@ -184,7 +184,7 @@ async fn a_deadline_ends_a_job_that_waits_for_a_slot() {
 #[tokio::test]
 async fn a_deadline_ends_a_running_job() {
     let rig = Rig::start().await;
-    let id = rig.send(r#"{"type":"act","do":"hang","deadline_ms":50}"#).await;
+    let id = rig.send(r#"{"type":"act","do":"hang","deadline_ms":1000}"#).await;
     let record = rig.ended(id).await;
     assert_eq!((record.state, record.attempt), (JobState::Dead, 1));
     assert_eq!(record.error.expect("it failed").class, ErrorClass::Timeout);
