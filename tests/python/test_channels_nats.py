@@ -294,6 +294,21 @@ def test_what_cannot_be_understood_is_dropped_and_harms_nobody(nats, start):
     wait_for("nothing to be left", lambda: metric(gateway, "foreign_waiting") == 0)
 
 
+def test_what_no_group_is_called_is_dropped_also_when_it_was_sent_before_anybody_listened(nats, start):
+    start().kill()
+
+    async def story():
+        outside = await nats_client.connect(nats.url)
+        for payload in (b"\x81\xa4type\xa1x", b"", b"\xff"):
+            await outside.publish("channels.grp." + "g" * 120, payload)
+        await outside.close()
+
+    run(story())
+    gateway = start()
+    wait_for("all of it to be dropped", lambda: metric(gateway, "foreign_dropped_total") == 3)
+    wait_for("nothing to be left", lambda: metric(gateway, "foreign_waiting") == 0)
+
+
 async def receive(layer, channel: str, kind: str | None = None) -> dict:
     """The next message in a channel, or the next of a type."""
     async with asyncio.timeout(20):

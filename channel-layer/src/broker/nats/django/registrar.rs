@@ -161,8 +161,15 @@ impl Registrar {
         }
         let info = self.session.api.ask(&question, &json!({ "subjects_filter": ">" })).await?;
         for subject in info["state"]["subjects"].as_object().into_iter().flat_map(|subjects| subjects.keys()) {
-            if let Some(group) = self.session.names.foreign_group(subject) {
-                self.want(subject, group, last);
+            match self.session.names.foreign_group(subject) {
+                Some(group) => self.want(subject, group, last),
+                // Of what was stored before anybody listened, no note tells.
+                None => {
+                    let question = json!({ "filter": subject });
+                    let purge = format!("STREAM.PURGE.{}", self.session.names.foreign());
+                    let purged = self.session.api.ask(&purge, &question).await?;
+                    self.note_nameless(count(&purged["purged"]));
+                }
             }
         }
         Ok(())
@@ -190,12 +197,19 @@ impl Registrar {
         match self.session.names.foreign_group(subject) {
             Some(group) => self.want(subject, group, sequence),
             None => {
-                self.django.counters.dropped.add(1);
-                tracing::warn!("a message to what is no name of a group was dropped");
-                self.session.api.remove(&self.session.names.foreign(), sequence).await?;
+                let is_there = self.session.api.remove(&self.session.names.foreign(), sequence).await?;
+                self.note_nameless(u64::from(is_there));
             }
         }
         Ok(())
+    }
+
+    /// What could be taken by nobody is gone.
+    fn note_nameless(&self, messages: u64) {
+        if messages > 0 {
+            self.django.counters.dropped.add(messages);
+            tracing::warn!(messages, "messages to what is no name of a group were dropped");
+        }
     }
 
     fn want(&mut self, subject: &str, group: GroupName, up_to: u64) {
