@@ -3,9 +3,10 @@
 What a fenced block is stands behind its language:
 
     ```LANGUAGE NAME      the file NAME; the paragraph or the block above it names it, too
+    ```LANGUAGE +NAME     what is added at the end of it; ~NAME: what takes the place of the part that begins with the same line
     ```sh                 commands that end with 0
     ```sh stays           a program that goes on, in a terminal of its own
-    ```LANGUAGE prints    what the last commands printed; `…` is anything
+    ```LANGUAGE prints    what the last commands printed; `…` is anything in a line, and a line of it any number of lines
     ```LANGUAGE appears   lines that come, in time, in some terminal that stays; each in its own line, with `…` as above
     ```LANGUAGE shown     read by nobody
 
@@ -139,8 +140,7 @@ class Walk:
         text = self.page.read_text()
         first = heading(text, beginning) if beginning else 0
         last = heading(text, until) if until else len(text)
-        found = steps(text[:last])
-        for step in found:
+        for step in steps(text[:last]):
             if step.line > text.count("\n", 0, first):
                 self.take(step)
 
@@ -150,13 +150,14 @@ class Walk:
             "stop": lambda said: self.terminal(said).stop(), "kill": lambda said: self.terminal(said).kill(),
             "open": self.open, "shows": self.shows, "until": self.until,
         }  # fmt: skip
-        body = self.choose(self.here(step.body))
+        body = self.here(self.choose(step.body))
         try:
             if step.kind in actions:
                 actions[step.kind](body)
             else:
-                assert f"`{step.kind}`" in step.above, f"the lines above do not name `{step.kind}`"
-                self.write(step.kind, body)
+                name = step.kind.lstrip("+~")
+                assert f"`{name}`" in step.above, f"the lines above do not name `{name}`"
+                self.write(step.kind.removesuffix(name), self.cwd / name, body)
         except Exception as error:
             error.add_note(f"at {self.page.name}, line {step.line}")
             raise
@@ -166,9 +167,15 @@ class Walk:
             text = re.sub(rf"\b{documented}\b", real, text)
         return text
 
-    def write(self, name: str, body: str) -> None:
-        path = self.cwd / name
+    def write(self, how: str, path: Path, body: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if how == "+":
+            body = path.read_text() + body
+        elif how == "~":
+            sections, title = path.read_text().split("\n\n"), body.split("\n")[0]
+            (at,) = (at for at, section in enumerate(sections) if section.startswith(title))
+            sections[at] = body.rstrip()
+            body = "\n\n".join(sections)
         path.write_text(body)
 
     def run(self, commands: str) -> None:
@@ -227,7 +234,9 @@ class Walk:
         return next(each for each in reversed(running) if each.command.startswith(command))
 
     def prints(self, expected: str) -> None:
-        assert pattern(expected).fullmatch(squeezed(self.printed)), f"printed:\n{self.printed}\nexpected:\n{expected}"
+        lines = [squeezed(line) for line in self.printed.strip().splitlines()]
+        wanted = "".join(r"(?:.*\n)*" if line == "…" else pattern(line).pattern + r"\n" for line in expected.strip().splitlines())
+        assert re.fullmatch(wanted, "\n".join(lines) + "\n"), f"printed:\n{self.printed}\nexpected:\n{expected}"
 
     def appears(self, expected: str) -> None:
         for line in expected.strip().splitlines():
