@@ -59,7 +59,11 @@ use problem::Problem;
 /// # Panics
 /// When the caller's router has a route of ours, or a fallback.
 pub fn router(app: App, more: Router) -> Router {
-    let (router, api) = described().split_for_parts();
+    let described = match app.config.server.ops_listen {
+        Some(_) => described(),
+        None => described().merge(for_operators()),
+    };
+    let (router, api) = described.split_for_parts();
     let router = router
         .route_layer(from_fn_with_state(app.clone(), access::admit))
         .layer(Extension(Description::new(&api)))
@@ -67,14 +71,31 @@ pub fn router(app: App, more: Router) -> Router {
     finish(router.merge(more), app)
 }
 
-/// The routes that say how this process is, and no others.
-fn operations_router(app: App) -> Router {
-    let described = OpenApiRouter::default()
-        .routes(routes!(operations::live))
-        .routes(routes!(operations::ready))
-        .routes(routes!(operations::metrics));
+/// The routes of a process that has no clients: how it is, and what operators look at where `ops_listen` does not serve it.
+fn consumer_router(app: App) -> Router {
+    let described = match app.config.server.ops_listen {
+        Some(_) => of_process(),
+        None => of_process().merge(for_operators()),
+    };
     let router = Router::from(described).route_layer(from_fn_with_state(app.clone(), access::admit));
     finish(router.with_state(app.clone()), app)
+}
+
+/// The routes of `[server] ops_listen`.
+fn operators_router(app: App) -> Router {
+    let router = Router::from(of_process().merge(for_operators()));
+    let router = router.route_layer(from_fn_with_state(app.clone(), access::admit_operator));
+    finish(router.with_state(app.clone()), app)
+}
+
+/// What says how this process is: to everybody, on every address.
+fn of_process() -> OpenApiRouter<App> {
+    OpenApiRouter::default().routes(routes!(operations::live)).routes(routes!(operations::ready))
+}
+
+/// What operators look at: on `[server] ops_listen` if that is set, else beside everything else.
+fn for_operators() -> OpenApiRouter<App> {
+    OpenApiRouter::default().routes(routes!(operations::metrics))
 }
 
 fn finish(router: Router, app: App) -> Router {
@@ -110,11 +131,9 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(connections::list))
         .routes(routes!(connections::one, connections::disconnect))
         .routes(routes!(events::stream))
-        .routes(routes!(operations::live))
-        .routes(routes!(operations::ready))
-        .routes(routes!(operations::metrics))
         .routes(routes!(openapi::json))
         .routes(routes!(openapi::docs))
+        .merge(of_process())
 }
 
 async fn no_route(uri: Uri) -> Problem {

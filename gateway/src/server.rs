@@ -1,12 +1,13 @@
 //! Starts the gateway, serves until it is told to stop, and drains.
 //!
-//! Reading order: this file (start and stop), `accept` (connections in), `admission` (how many), `descriptors` (room for
+//! Reading order: this file (start and stop), `accept` (connections in), `admission` (how many), `doors` (at which addresses), `descriptors` (room for
 //! them), `shard` (the threads that own them), `front` (a connection from its first byte), `first` and `tls` (what it
 //! speaks), `guarded`, `watch` and `paced` (what HTTP may not do, and until when). Signals and exit codes are the binary's.
 
 mod accept;
 mod admission;
 mod descriptors;
+mod doors;
 mod first;
 mod front;
 mod guarded;
@@ -33,9 +34,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::accept::Door;
 pub(crate) use self::accept::Peer;
-pub(crate) use self::admission::{Admission, Place};
+#[cfg(test)]
+pub(crate) use self::admission::Admission;
+pub(crate) use self::admission::Place;
+use self::doors::{Addresses, Doors};
 pub(crate) use self::guarded::Guarded;
 pub use self::layer::LayerStartError;
 use self::layer::{Foreign, Layer, Run};
@@ -177,8 +180,8 @@ impl Groupcast {
         layer::name_node(&mut config);
         let config = Arc::new(config);
         let tls = config.server.tls.as_ref().map(Tls::load).transpose()?;
-        let (door, address) = open_door(&config)?;
-        descriptors::prepare(config.limits.connections, &door);
+        let (doors, addresses) = Doors::open(&config)?;
+        descriptors::prepare(doors.connections_max(&config.limits), &doors.clients);
         let jobs = open_jobs(&config).await?;
         let sources = Arc::new(Sources::open(&config.source, Path::new(".")).map_err(StartError::consumers)?);
         // A source may come back; /readyz says when it has.
@@ -224,14 +227,15 @@ impl Groupcast {
         let app = App::new(Parts { config, auth, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
         let api = match app.config.server.role {
             Role::All | Role::Gateway => Api::new(app.clone(), routes.merge(sockets(&app, echo_at))),
-            Role::Consumer => Api::of_operations(app.clone()),
+            Role::Consumer => Api::of_consumer(app.clone()),
         };
-        let served = Served { api, tls: tls.clone(), lag: lag.clone(), inline: consumers.inline() };
+        let operators = Api::of_operators(app.clone());
+        let served = Served { api, operators, tls: tls.clone(), lag: lag.clone(), inline: consumers.inline() };
         let stop = Stop::default();
         let mut shards = Vec::new();
         for (number, inbox) in inboxes.into_iter().enumerate() {
-            let door = door.try_clone().map_err(StartError::Thread)?;
-            shards.push(ShardThread::start(number, inbox, door, served.clone(), app.clone(), stop.clone())?);
+            let doors = doors.try_clone().map_err(StartError::Thread)?;
+            shards.push(ShardThread::start(number, inbox, doors, served.clone(), app.clone(), stop.clone())?);
         }
         let tasks = TaskTracker::new();
         if let Some(cluster) = cluster {
@@ -257,14 +261,15 @@ impl Groupcast {
         tasks.spawn(announce(app.layer.clone(), stop.accepting.clone()));
         tasks.spawn(measure(lag, stop.now.clone()));
         tasks.spawn(schedules.run(stop.accepting.clone()));
-        tracing::info!(%address, shards = shards.len(), "listening");
-        Ok(Running { address, scheme, reload, app, consumers, shards, tasks, stop })
+        let Addresses { clients: address, operators } = addresses;
+        tracing::info!(%address, ?operators, shards = shards.len(), "listening");
+        Ok(Running { addresses, scheme, reload, app, consumers, shards, tasks, stop })
     }
 }
 
 /// A gateway that serves.
 pub struct Running {
-    address: SocketAddr,
+    addresses: Addresses,
     scheme: &'static str,
     /// Notified when the certificate is to be read again.
     reload: Arc<Notify>,
@@ -291,12 +296,17 @@ pub(crate) struct Stop {
 impl Running {
     /// Where it listens; the port that was found, when the configuration says 0.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses.clients
+    }
+
+    /// Where operators are served, if apart from clients, as a URL.
+    pub fn operators_url(&self) -> Option<String> {
+        self.addresses.operators.map(|address| format!("{}://{address}", self.scheme))
     }
 
     /// The same as a URL: `http://127.0.0.1:8000`, or with `https`.
     pub fn url(&self) -> String {
-        format!("{}://{}", self.scheme, self.address)
+        format!("{}://{}", self.scheme, self.address())
     }
 
     /// Reads certificate and key again at once, as it happens by itself soon after the files change.
@@ -350,16 +360,6 @@ fn sockets(app: &App, echo_at: Option<String>) -> Router {
         sockets = sockets.route(&path, any(websocket::upgrade_to_echo));
     }
     sockets.with_state(app.clone())
-}
-
-fn open_door(config: &Config) -> Result<(Door, SocketAddr), StartError> {
-    let address = config.server.listen;
-    let listen = || {
-        let door = Door::open(address, Admission::new(&config.limits), config.limits.write_timeout.0)?;
-        let address = door.address()?;
-        Ok((door, address))
-    };
-    listen().map_err(|source| StartError::Listen { address, source })
 }
 
 /// Without consumers nothing is ever stored, and without any that is to survive nothing is written: a gateway that only

@@ -29,6 +29,7 @@ mod live_load;
 mod main_job;
 mod nodes;
 mod nodes_nats;
+mod operators;
 mod overload;
 mod postgres;
 mod presence;

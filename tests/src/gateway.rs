@@ -133,6 +133,16 @@ impl Gateway {
         client(self.address, self.certificate.as_deref())
     }
 
+    /// A client of the address for operators, which it prints after the other one.
+    pub async fn operators(&self) -> Http {
+        let said = || async {
+            let printed = self.printed();
+            let line = printed.lines().find(|line| line.starts_with("operators are served on "))?;
+            Some(client(address_in(line)?, self.certificate.as_deref()))
+        };
+        eventually("the address for operators is printed", said).await
+    }
+
     /// Ends it with no chance to say goodbye (`kill -9`).
     pub async fn kill(mut self) -> Arc<Home> {
         self.process.signal(Signal::KILL);
@@ -359,7 +369,11 @@ fn keep(
             printed.lock().expect("no reader panics").push(line);
             // Who waits for it finds the line printed.
             if let (Some(found), Some(address)) = (&found, address) {
-                found.send_if_modified(|known| known.replace(address).is_none());
+                found.send_if_modified(|known| {
+                    let is_first = known.is_none();
+                    known.get_or_insert(address);
+                    is_first
+                });
             }
         }
     })

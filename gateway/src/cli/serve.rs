@@ -89,6 +89,9 @@ pub fn serve(args: ServeArgs, environment: Vec<(String, String)>) -> Result<(), 
         let signals = Signals::new()?;
         let running = start(Groupcast::new(config)).await?;
         output::line(&format!("groupcast listens on {}", running.url()))?;
+        if let Some(url) = running.operators_url() {
+            output::line(&format!("operators are served on {url}"))?;
+        }
         until_stopped(running, signals).await
     })
 }

@@ -65,10 +65,17 @@ fn check_types_without_auth(config: &Config, found: &mut Vec<Found>) {
 
 fn check_server(config: &Config, found: &mut Vec<Found>) {
     let server = &config.server;
-    if config.auth.is_none() && !server.listen.ip().to_canonical().is_loopback() {
-        let why = "is reachable from other machines, and without [auth] everybody could read and send everything";
-        let message = format!("`{}` {why}; add [auth], or listen on 127.0.0.1 or [::1]", server.listen);
-        found.push(("server.listen".to_owned(), message));
+    for (key, address) in [("listen", Some(server.listen)), ("ops_listen", server.ops_listen)] {
+        let Some(address) = address.filter(|address| !address.ip().to_canonical().is_loopback()) else { continue };
+        if config.auth.is_none() {
+            let why = "is reachable from other machines, and without [auth] everybody could read and send everything";
+            let message = format!("`{address}` {why}; add [auth], or listen on 127.0.0.1 or [::1]");
+            found.push((format!("server.{key}"), message));
+        }
+    }
+    if server.ops_listen == Some(server.listen) && server.listen.port() != 0 {
+        let why = "is the address of `listen`, which serves clients; give it another port, or leave it out";
+        found.push(("server.ops_listen".to_owned(), why.to_owned()));
     }
     if let Err(error) = NodeId::parse(&server.node) {
         found.push(("server.node".to_owned(), error.to_string()));

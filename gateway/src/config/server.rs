@@ -12,6 +12,10 @@ pub struct ServerConfig {
     /// Where HTTP and WebSocket are served. Default `127.0.0.1:8000`; only a loopback address without `[auth]`.
     #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
+    /// Where operators are served, apart from clients: `/metrics`, `/healthz` and `/readyz`. Whoever reaches this
+    /// address may read `/metrics`. Default none: `listen` serves them, to services that may do everything.
+    #[serde(deserialize_with = "some_address", skip_serializing_if = "Option::is_none")]
+    pub ops_listen: Option<SocketAddr>,
     /// The folder of jobs and results, relative to the working directory. Default `groupcast-data`.
     pub data_dir: PathBuf,
     /// Origins that browsers may come from, as in `https://example.org`. Default none: the same origin only.
@@ -46,6 +50,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            ops_listen: None,
             data_dir: "groupcast-data".into(),
             origins: Vec::new(),
             role: Role::All,
@@ -82,4 +87,8 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
 
 fn address<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Error> {
     parse_address(&String::deserialize(d)?).map_err(serde::de::Error::custom)
+}
+
+fn some_address<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
+    address(d).map(Some)
 }

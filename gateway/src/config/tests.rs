@@ -166,8 +166,13 @@ fn what_is_not_toml_is_told_with_its_place() {
 }
 
 #[test]
-fn what_this_build_lacks_is_refused_by_name() {
-    refused("[server]\nops_listen = \"127.0.0.1:9000\"", &[("server.ops_listen", "`ops-listener`")]);
+fn operators_have_an_address_of_their_own_and_on_loopback_without_auth() {
+    let config = load("[server]\nops_listen = \"localhost:9000\"", &[], vec![]).expect("a loopback address");
+    assert_eq!(config.server.ops_listen, Some("127.0.0.1:9000".parse().expect("an address")));
+    refused("[server]\nops_listen = \"0.0.0.0:9000\"", &[("server.ops_listen", "without [auth]")]);
+    refused("[server]\nops_listen = \"9000\"", &[("server.ops_listen", "is not an address")]);
+    let same = "[server]\nlisten = \"127.0.0.1:9000\"\nops_listen = \"127.0.0.1:9000\"";
+    refused(same, &[("server.ops_listen", "another port")]);
 }
 
 #[test]

@@ -20,7 +20,6 @@ const VALUES: &[(&str, &str, &str, &str, &str)] = &[
 
 /// Keys that only make sense with a feature: section, keys, feature.
 const KEYS: &[(&str, &[&str], &str)] = &[
-    ("server", &["ops_listen"], "ops-listener"),
     #[cfg(not(feature = "postgres"))]
     ("jobs", &["url", "url_env", "url_file", "schema"], "postgres"),
     #[cfg(not(feature = "postgres"))]
@@ -30,7 +29,7 @@ const KEYS: &[(&str, &[&str], &str)] = &[
 /// Tells what this build lacks, and takes it out of the table.
 pub(super) fn refuse(table: &mut Table, origins: &Origins) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for section in ["server", "layer", "jobs", "source"] {
+    for section in ["layer", "jobs", "source"] {
         let Some(value) = table.get_mut(section) else { continue };
         for (key, entry) in entries(section, value) {
             refuse_entry(section, &key, entry, origins, &mut problems);

@@ -17,6 +17,10 @@ use crate::clock;
 /// For everybody: whether the gateway lives, and how it is used.
 const OPEN: &[&str] = &["/healthz", "/readyz", "/openapi.json", "/docs"];
 
+/// For everybody who reaches `[server] ops_listen`: whoever chose that address chose who that is. No metric has the name of
+/// a group, a channel or a user.
+const OPEN_TO_OPERATORS: &[&str] = &["/healthz", "/readyz", "/metrics"];
+
 /// Routes whose handlers ask whether a name is granted. Every other one is for services that may do everything: one that
 /// is added and not named here is closed to others.
 const BY_NAME: &[&str] = &[
@@ -43,6 +47,19 @@ pub(super) async fn admit(State(app): State<App>, route: MatchedPath, mut reques
         }
         Err(problem) => problem.into_response(),
     }
+}
+
+/// The same on `[server] ops_listen`, where every other route is for services that may do everything.
+pub(super) async fn admit_operator(
+    State(app): State<App>,
+    route: MatchedPath,
+    request: Request,
+    next: Next,
+) -> Response {
+    if OPEN_TO_OPERATORS.contains(&route.as_str()) {
+        return next.run(request).await;
+    }
+    admit(State(app), route, request, next).await
 }
 
 fn admitted(app: &App, route: &str, headers: &HeaderMap) -> Result<Caller, Problem> {

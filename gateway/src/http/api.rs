@@ -42,9 +42,14 @@ impl Api {
         Self { router: super::router(app.clone(), more), app, sends: Some(sends) }
     }
 
-    /// What says how a process is that only runs jobs: `/healthz`, `/readyz`, `/metrics`.
-    pub(crate) fn of_operations(app: App) -> Self {
-        Self { router: super::operations_router(app.clone()), app, sends: None }
+    /// What says how a process is that only runs jobs: `/healthz`, `/readyz`, and what is for operators.
+    pub(crate) fn of_consumer(app: App) -> Self {
+        Self { router: super::consumer_router(app.clone()), app, sends: None }
+    }
+
+    /// What `[server] ops_listen` serves.
+    pub(crate) fn of_operators(app: App) -> Self {
+        Self { router: super::operators_router(app.clone()), app, sends: None }
     }
 
     /// Answers a request that came from this peer.

@@ -53,7 +53,8 @@ pub(super) struct Front {
     pub(super) local: Rc<Local>,
     pub(super) api: Rc<Api>,
     pub(super) tls: Option<Tls>,
-    pub(super) upgrades: RouteMeter,
+    /// Counts WebSockets; `None` where there are none.
+    pub(super) upgrades: Option<RouteMeter>,
     pub(super) way_in: mpsc::Sender<Arrival>,
     pub(super) stop: Stop,
     /// Where first bytes are read to, by one connection at a time.
@@ -119,11 +120,11 @@ impl Front {
     /// The usual way to a WebSocket, by the checks of the usual way to anything.
     fn handshake(&self, request: &Request<()>, address: SocketAddr, place: &Place) -> Option<websocket::Opening> {
         let started = Instant::now();
-        let app = &self.local.app;
+        let (app, upgrades) = (&self.local.app, self.upgrades.as_ref()?);
         crate::http::head::permit(request, &app.config).ok()?;
         let accepted = websocket::accept(app, request, address, place).ok()?;
         let status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
-        self.upgrades.count(status, started.elapsed());
+        upgrades.count(status, started.elapsed());
         Some(accepted.into_opening())
     }
 

@@ -16,9 +16,11 @@ use groupcast_protocol::Refusal;
 use http::{Method, StatusCode};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::accept::{Accepted, Door};
+use super::doors::Doors;
 use super::front::Front;
 use super::tls::Tls;
 use super::{StartError, Stop, spread};
@@ -48,6 +50,8 @@ pub(crate) enum Arrival {
 #[derive(Clone)]
 pub(crate) struct Served {
     pub(super) api: Api,
+    /// What is answered on `[server] ops_listen`.
+    pub(super) operators: Api,
     pub(super) tls: Option<Tls>,
     pub(super) lag: LoopLag,
     /// Work that computes and shall do it here, for measurements only.
@@ -98,7 +102,7 @@ impl ShardThread {
     pub(crate) fn start(
         number: usize,
         inbox: ShardInbox,
-        door: Door,
+        doors: Doors,
         served: Served,
         app: App,
         stop: Stop,
@@ -108,7 +112,7 @@ impl ShardThread {
         let run = move || {
             let (shard, events) = inbox.open();
             let local = Rc::new(Local::new(app, shard));
-            LocalSet::new().block_on(&runtime, run(number, local, events, door, served, stop));
+            LocalSet::new().block_on(&runtime, run(number, local, events, doors, served, stop));
             drop(alive);
         };
         let thread = std::thread::Builder::new().name("groupcast-shard".to_owned()).spawn(run);
@@ -129,12 +133,12 @@ impl ShardThread {
     }
 }
 
-async fn run(number: usize, local: Rc<Local>, events: mpsc::Receiver<Event>, door: Door, served: Served, stop: Stop) {
+async fn run(number: usize, local: Rc<Local>, events: mpsc::Receiver<Event>, doors: Doors, served: Served, stop: Stop) {
     let (way_in, arrivals) = mpsc::channel(ARRIVALS_MAX);
     let wheel = tokio::task::spawn_local(websocket::turn(local.clone()));
     let sweeper = tokio::task::spawn_local(sweep_on(local.clone(), events));
     tokio::task::spawn_local(take_arrivals(local.clone(), arrivals));
-    let Served { api, tls, lag, inline } = served;
+    let Served { api, operators, tls, lag, inline } = served;
     let lag = tokio::task::spawn_local(async move { lag.measure(format!("shard-{number}")).await });
     if let Some(inline) = inline {
         local.spawn({
@@ -147,11 +151,26 @@ async fn run(number: usize, local: Rc<Local>, events: mpsc::Receiver<Event>, doo
             }
         });
     }
-    let (scratch, tasks) = (Front::scratch(), local.tasks.clone());
+    let front = |api, upgrades| {
+        Rc::new(Front {
+            local: local.clone(),
+            api: Rc::new(api),
+            tls: tls.clone(),
+            upgrades,
+            way_in: way_in.clone(),
+            stop: stop.clone(),
+            scratch: Front::scratch(),
+            tasks: local.tasks.clone(),
+        })
+    };
     let upgrades = local.app.metrics.route(Method::GET, websocket::PATH, StatusCode::SWITCHING_PROTOCOLS.as_u16());
-    let (api, local_too, stop_too) = (Rc::new(api), local.clone(), stop.clone());
-    let front = Front { local: local_too, api, tls, upgrades, way_in, stop: stop_too, scratch, tasks };
-    tokio::task::spawn_local(take_connections(Rc::new(front), door));
+    tokio::task::spawn_local(take_connections(front(api, Some(upgrades)), doors.clients, stop.accepting.clone()));
+    if let Some(door) = doors.operators {
+        // Whoever looks may still see how a drain goes.
+        tokio::task::spawn_local(take_connections(front(operators, None), door, stop.serving.clone()));
+    }
+    // The way in ends with the last front.
+    drop(way_in);
     stop.taking.cancelled().await;
     local.shard.borrow().tell_closing();
     stop.serving.cancelled().await;
@@ -168,12 +187,11 @@ async fn run(number: usize, local: Rc<Local>, events: mpsc::Receiver<Event>, doo
 }
 
 /// Serves each connection that this thread accepts, until no more are taken.
-async fn take_connections(front: Rc<Front>, door: Door) {
-    let accepting = front.stop.accepting.clone();
+async fn take_connections(front: Rc<Front>, door: Door, until: CancellationToken) {
     let serve = |accepted: Accepted| {
         front.tasks.spawn_local(front.clone().serve(accepted));
     };
-    if let Some(error) = accepting.run_until_cancelled(door.accept(serve)).await {
+    if let Some(error) = until.run_until_cancelled(door.accept(serve)).await {
         tracing::error!(%error, "a shard cannot accept connections");
     }
 }
