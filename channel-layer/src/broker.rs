@@ -23,18 +23,20 @@
 //!   [`BrokerError::Unwritable`] say that it was not.
 //! * **No deadlock.** Calls make progress while nobody takes events from the inbox.
 //! * **Distrust.** What comes from a broker may come from anybody who can reach it: what cannot be understood, or is larger
-//!   than the limit, is counted and dropped.
+//!   than the limit, is dropped and counted by its reason ([`dropped`]).
 //!
 //! `broker::contract` (feature `contract-tests`) is the list of tests that every broker passes.
 
 #[cfg(any(test, feature = "contract-tests"))]
 pub mod contract;
+pub mod dropped;
 pub mod foreign;
 pub mod memory;
 #[cfg(feature = "nats")]
 pub mod nats;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod seldom;
 
 use std::fmt;
 use std::future::Future;
@@ -46,6 +48,7 @@ use groupcast_protocol::{ChannelName, Envelope, GroupName, Message, NodeId, Posi
 use tokio::sync::mpsc;
 
 use crate::config::HistoryRule;
+use dropped::Dropped;
 
 /// A call to a broker that is under way.
 pub type BrokerCall<'a, T> = Pin<Box<dyn Future<Output = Result<T, BrokerError>> + Send + 'a>>;
@@ -99,6 +102,9 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     fn has_foreign_channels(&self) -> bool {
         false
     }
+
+    /// Counts what was dropped of what came from the broker, by the broker and by the layer above it.
+    fn dropped(&self) -> &Dropped;
 
     /// What it counts beside what the layer does: a name, what it says, and the value.
     fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {

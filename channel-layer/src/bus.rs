@@ -22,6 +22,7 @@ use groupcast_protocol::{ChannelName, GroupName, Message, NodeId};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::broker::dropped::Reason;
 use crate::broker::{Broker, BrokerError, BrokerInbox, ChannelBound, Level, Publication};
 use crate::config::LayerConfig;
 use crate::error::LayerError;
@@ -146,6 +147,18 @@ impl ChannelLayer {
     /// What the broker counts itself: a name, what it says, and the value.
     pub fn broker_counters(&self) -> Vec<(&'static str, &'static str, u64)> {
         self.bus.as_ref().map(|bus| bus.broker.counters()).unwrap_or_default()
+    }
+
+    /// What was dropped of what came from the broker: the reason, and how many.
+    pub fn dropped(&self) -> Vec<(Reason, u64)> {
+        self.bus.as_ref().map(|bus| bus.broker.dropped().counts().collect()).unwrap_or_default()
+    }
+
+    /// Counts a note that the owner could not understand: nobody else knows whether it could.
+    pub fn drop_note(&self) {
+        if let Some(bus) = &self.bus {
+            bus.broker.dropped().note(Reason::Unreadable);
+        }
     }
 
     /// As [`ChannelLayer::broker_counters`], for what goes up and down.

@@ -253,6 +253,8 @@ async fn what_is_no_record_is_dropped() {
         .await;
     let inbox = groupcast_channel_layer::contract::channel("inbox");
     assert_eq!(node.broker.take(inbox).await.expect("it is there"), None);
+    let counts = node.broker.dropped().counts().collect::<Vec<_>>();
+    assert!(counts.iter().all(|(_, count)| *count > 0) && counts.len() == 3, "{counts:?}");
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ use std::time::Duration;
 use certificate::Certificate;
 use groupcast_channel_layer::HistoryRule;
 use groupcast_channel_layer::broker::contract::{self, Node};
+use groupcast_channel_layer::broker::dropped::Reason;
 use groupcast_channel_layer::broker::redis::{RedisBroker, RedisConfig, Topology};
 use groupcast_channel_layer::broker::{Ask, Broker, BrokerEvent, Level, Publication};
 use groupcast_channel_layer::contract::{group, message};
@@ -206,6 +207,8 @@ async fn what_is_no_message_is_dropped() {
     publish(&node, 7).await.expect("it is there");
     next(&mut node, |event| matches!(event, BrokerEvent::Message { envelope, .. } if envelope.message == message(7)))
         .await;
+    // For the mailbox's topic `x` and `gc1` are names.
+    assert_eq!(counts(&node), [(Reason::Unreadable, 17), (Reason::TooLarge, 2), (Reason::Stray, 0)]);
 }
 
 #[tokio::test]
@@ -267,6 +270,8 @@ async fn entries_of_others_are_not_in_a_history() {
     let kept = timeout(Duration::from_secs(10), node.broker.history(ask)).await.expect("it ends").expect("it is there");
     let expected = (2..=4).map(|n| (n as u64, message(n))).collect::<Vec<_>>();
     assert_eq!((kept.head.offset, kept.messages, kept.more), (5, expected, true));
+    let [.., (Reason::Stray, strays)] = counts(&node)[..] else { panic!("no counter of strays") };
+    assert!(strays > 0, "those that were in the way");
 }
 
 #[tokio::test]
@@ -327,6 +332,10 @@ fn clustered(cluster: &Cluster) -> RedisConfig {
 
 fn is_message(event: &BrokerEvent) -> bool {
     matches!(event, BrokerEvent::Message { .. })
+}
+
+fn counts(node: &Node) -> Vec<(Reason, u64)> {
+    node.broker.dropped().counts().collect()
 }
 
 fn is_up(event: &BrokerEvent) -> bool {

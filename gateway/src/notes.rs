@@ -104,7 +104,13 @@ impl Peers {
 }
 
 /// Acts on what other gateways tell, until none can come any more.
-pub(crate) async fn heed(mut notes: mpsc::Receiver<Bytes>, peers: Peers, cache: Arc<QueryCache>, live: Live) {
+pub(crate) async fn heed(
+    mut notes: mpsc::Receiver<Bytes>,
+    layer: ChannelLayer,
+    peers: Peers,
+    cache: Arc<QueryCache>,
+    live: Live,
+) {
     while let Some(note) = notes.recv().await {
         match serde_json::from_slice(&note) {
             Ok(Note::Invalidate { from, .. }) if from == *peers.me => {}
@@ -114,7 +120,10 @@ pub(crate) async fn heed(mut notes: mpsc::Receiver<Bytes>, peers: Peers, cache: 
             }
             Ok(Note::Claims { from, digest }) => peers.hear(from, &digest),
             // A newer gateway may say more than this one understands.
-            Err(error) => tracing::debug!(%error, "a note of another gateway was not understood"),
+            Err(error) => {
+                layer.drop_note();
+                tracing::debug!(%error, "a note of another gateway was not understood");
+            }
         }
     }
 }

@@ -244,7 +244,7 @@ impl Groupcast {
             let needed = if takes { app.dispatch.claimed_groups() } else { Vec::new() };
             let Run { task, notes } = cluster.run(app.layer.clone(), Foreign { intake, needed }, stop.now.clone());
             tasks.spawn(task);
-            tasks.spawn(notes::heed(notes, peers.clone(), app.cache.clone(), app.live.clone()));
+            tasks.spawn(notes::heed(notes, app.layer.clone(), peers.clone(), app.cache.clone(), app.live.clone()));
             tasks.spawn(peers.tell(app.layer.clone(), stop.accepting.clone()));
         }
         if let (Some(issuer), Some(config)) = (app.auth.issuer(), app.config.auth.clone()) {

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::WhereIs;
+use super::dropped::Dropped;
 use super::{
     Ask, Broker, BrokerCall, BrokerError, BrokerEvent, BrokerInbox, ChannelBound, INBOX, Kept, Level, Publication,
     Published,
@@ -29,6 +30,7 @@ pub struct Hub(Arc<Mutex<State>>);
 pub struct MemoryBroker {
     hub: Hub,
     node: NodeId,
+    dropped: Dropped,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +73,7 @@ impl Hub {
         let mut link = Link { events, followed: HashSet::new(), is_up: true, to_lose: 0, notes_to_lose: 0 };
         link.hand_over(BrokerEvent::Up);
         self.0.lock().nodes.insert(node.clone(), link);
-        (Arc::new(MemoryBroker { hub: self.clone(), node }), inbox)
+        (Arc::new(MemoryBroker { hub: self.clone(), node, dropped: Dropped::default() }), inbox)
     }
 
     /// Cuts a node off: its calls fail, nothing reaches it.
@@ -196,6 +198,10 @@ impl Broker for MemoryBroker {
                 }
             }
         })
+    }
+
+    fn dropped(&self) -> &Dropped {
+        &self.dropped
     }
 
     fn ready(&self) -> Result<(), String> {

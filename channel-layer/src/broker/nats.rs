@@ -49,6 +49,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::dropped::Dropped;
 use super::foreign::{self, Intake};
 use super::{
     Ask, Broker, BrokerCall, BrokerError, BrokerInbox, ChannelBound, INBOX, Kept, Level, Publication, Published,
@@ -69,6 +70,7 @@ pub struct NatsBroker {
     names: Names,
     timeout: Duration,
     work: mpsc::Sender<Work>,
+    dropped: Arc<Dropped>,
     /// There when Django's processes are in the same groups.
     django: Option<Arc<Django>>,
     /// The link's task, the publisher's and the registrar's.
@@ -89,13 +91,22 @@ impl NatsBroker {
         let (link, deadline) = (Link::new(), config.timeout);
         let django = config.django.clone().map(|django| Django::new(django, node.clone(), config.message_bytes));
         let django = django.map(Arc::new);
-        let keeper =
-            Keeper { signals, config, names: names.clone(), node: node.clone(), events, django: django.clone() };
+        let dropped = Arc::<Dropped>::default();
+        let keeper = Keeper {
+            signals,
+            config,
+            names: names.clone(),
+            node: node.clone(),
+            events,
+            django: django.clone(),
+            dropped: dropped.clone(),
+        };
         let (work, todo) = mpsc::channel(publisher::WORK);
         let mut tasks = JoinSet::new();
         tasks.spawn(link.clone().keep(servers, options, keeper));
         tasks.spawn(publisher::run(link.clone(), todo));
-        let broker = Self { link, names, timeout: deadline, work, django, tasks: tokio::sync::Mutex::new(tasks) };
+        let tasks = tokio::sync::Mutex::new(tasks);
+        let broker = Self { link, names, timeout: deadline, work, dropped, django, tasks };
         Ok((Arc::new(broker), inbox))
     }
 
@@ -200,6 +211,10 @@ impl Broker for NatsBroker {
 
     fn has_foreign_channels(&self) -> bool {
         self.django.is_some()
+    }
+
+    fn dropped(&self) -> &Dropped {
+        &self.dropped
     }
 
     fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {

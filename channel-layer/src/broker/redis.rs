@@ -43,10 +43,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use groupcast_protocol::{ChannelName, Envelope, GroupName, Message, NodeId, Position};
+use groupcast_protocol::{ChannelName, GroupName, Message, NodeId, Position};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::dropped::{Dropped, Reason};
 use super::foreign::{Intake, is_connection};
 use super::{
     Ask, Broker, BrokerCall, BrokerError, BrokerEvent, BrokerInbox, ChannelBound, INBOX, Kept, Level, Publication,
@@ -71,6 +72,7 @@ pub struct RedisBroker {
     /// There when Django's processes are in the same groups.
     foreign: Option<Arc<Foreign>>,
     events: mpsc::Sender<BrokerEvent>,
+    dropped: Arc<Dropped>,
     /// How much history groups keep, for what is published on behalf of others.
     rules: Vec<GroupRule>,
     epochs: AtomicU64,
@@ -92,7 +94,7 @@ impl RedisBroker {
         let speak = |foreign| Arc::new(Foreign::new(foreign, config.prefix.clone(), node.clone(), servers.len()));
         let foreign = config.foreign.clone().map(speak);
         let shared = Arc::new(Shared::new(&config, servers.len(), node, events.clone(), foreign.clone()));
-        let (known, mut tasks) = (Known::not_yet(), JoinSet::new());
+        let (known, dropped, mut tasks) = (Known::not_yet(), shared.dropped.clone(), JoinSet::new());
         match config.topology {
             Topology::Cluster => drop(tasks.spawn(Cluster { seeds: servers }.keep(known.clone(), shared))),
             Topology::Servers | Topology::Sentinels(_) => {
@@ -105,7 +107,7 @@ impl RedisBroker {
         let RedisConfig { message_bytes: max_bytes, groups: rules, run, .. } = config;
         let (token, epochs) = (format!("{node}-{run}"), AtomicU64::new(0));
         let tasks = tokio::sync::Mutex::new(tasks);
-        Ok((Arc::new(Self { known, names, max_bytes, foreign, events, rules, epochs, token, tasks }), inbox))
+        Ok((Arc::new(Self { known, names, max_bytes, foreign, events, dropped, rules, epochs, token, tasks }), inbox))
     }
 
     /// Takes in what Django's processes send, from here on. Nothing without a dialect.
@@ -128,6 +130,10 @@ impl RedisBroker {
         let seen = self.names.seen(id);
         let extra = scripts::Extra { seen: Some(&seen), told: Told::Nobody };
         Ok(scripts::publish(&link, &self.names, &publication, extra).await?.is_news)
+    }
+
+    fn sieve(&self) -> Sieve<'_> {
+        Sieve { max_bytes: self.max_bytes, dropped: &self.dropped }
     }
 
     async fn tell(&self, event: BrokerEvent) {
@@ -207,7 +213,7 @@ impl Broker for RedisBroker {
     fn history(&self, ask: Ask) -> BrokerCall<'_, Kept> {
         Box::pin(async move {
             let link = self.known.fleet()?.of(ask.group.as_str())?;
-            scripts::history(&link, &self.names, &ask, self.max_bytes).await
+            scripts::history(&link, &self.names, &ask, self.sieve()).await
         })
     }
 
@@ -239,7 +245,7 @@ impl Broker for RedisBroker {
     fn take(&self, channel: ChannelName) -> BrokerCall<'_, Option<Message>> {
         Box::pin(async move {
             let link = self.known.fleet()?.of(channel.as_str())?;
-            scripts::take(&link, &self.names, &channel, self.max_bytes).await
+            scripts::take(&link, &self.names, &channel, self.sieve()).await
         })
     }
 
@@ -252,6 +258,10 @@ impl Broker for RedisBroker {
 
     fn has_foreign_channels(&self) -> bool {
         self.foreign.is_some()
+    }
+
+    fn dropped(&self) -> &Dropped {
+        &self.dropped
     }
 
     fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
@@ -292,14 +302,30 @@ fn failure(error: &redis::RedisError) -> BrokerError {
     BrokerError::Unavailable { why }
 }
 
-/// The envelope behind the offset, as it is in a stream: ` META MESSAGE`.
-fn message_of(tail: &[u8], max: usize) -> Option<Message> {
-    let rest = tail.strip_prefix(b" ")?;
-    let at = rest.iter().position(|byte| *byte == b' ')?;
-    Message::parse_within(Bytes::copy_from_slice(&rest[at + 1..]), max).ok()
+/// Reads what lies in keys of ours, where others may have written.
+#[derive(Clone, Copy)]
+struct Sieve<'a> {
+    max_bytes: usize,
+    dropped: &'a Dropped,
 }
 
-/// What a server pushes for a group.
-fn envelope_of(payload: Vec<u8>, max: usize) -> Option<Envelope> {
-    Envelope::decode(&payload.into(), max).ok()
+impl Sieve<'_> {
+    /// The message of an envelope without what stands before and in its offset, as it is in a stream: ` META MESSAGE`.
+    fn message(self, tail: &[u8]) -> Option<Message> {
+        let rest = tail.strip_prefix(b" ");
+        let text = rest.and_then(|rest| Some(&rest[rest.iter().position(|byte| *byte == b' ')? + 1..]));
+        let read = text.and_then(|text| self.parse(Bytes::copy_from_slice(text)));
+        self.dropped.sift(read.ok_or(Reason::Stray))
+    }
+
+    /// The message of an entry of a channel: `DEADLINE_MS MESSAGE`.
+    fn entry(self, entry: &Bytes) -> Option<Message> {
+        let at = entry.iter().position(|byte| *byte == b' ');
+        let read = at.and_then(|at| self.parse(entry.slice(at + 1..)));
+        self.dropped.sift(read.ok_or(Reason::Stray))
+    }
+
+    fn parse(self, text: Bytes) -> Option<Message> {
+        Message::parse_within(text, self.max_bytes).ok()
+    }
 }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::Bus;
 use crate::broker::BrokerError;
+use crate::broker::dropped::Reason;
 use crate::config::LayerConfig;
 use crate::error::LayerError;
 use crate::layer::ChannelLayer;
@@ -129,7 +130,7 @@ impl<'a> Gossip<'a> {
             Heard::Note(note) => note,
         };
         let Some(note) = Note::parse(note) else {
-            return tracing::debug!("a note of another node on its members was not understood");
+            return self.bus.broker.dropped().note(Reason::Unreadable);
         };
         for act in self.peers.hear(note, Instant::now()) {
             self.act(act);

@@ -67,6 +67,7 @@ pub(super) async fn run(layer: &ChannelLayer, bus: &Bus, errands: mpsc::Sender<E
             _ = tick.tick() => true,
         };
         if ticked {
+            bus.broker.dropped().tell();
             reconciler.give_up().await;
             reconciler.unfollow().await;
             reconciler.renew().await;

@@ -51,6 +51,11 @@ impl Collector for LayerPart {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
 impl LayerPart {
     /// What a broker takes and brings; nothing without one.
     fn encode_broker(&self, out: &mut DescriptorEncoder) -> fmt::Result {
@@ -98,6 +103,12 @@ impl LayerPart {
             ("broker_losses", "Times that the link to the broker was lost", &broker.losses),
         ] {
             count(out, name, help, counter.value())?;
+        }
+        let help = "What came from the broker and was dropped, by reason";
+        let mut dropped = out.encode_descriptor("broker_frames_dropped", help, None, MetricType::Counter)?;
+        for (reason, count) in self.0.dropped() {
+            let labels = ReasonLabel { reason: reason.as_str() };
+            ConstCounter::new(count).encode(dropped.encode_family(&labels)?)?;
         }
         for (name, help, value) in self.0.broker_counters() {
             count(out, name, help, value)?;

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::api::{ApiError, Outcome, Stored};
 use super::names::Stream;
 use super::session::Session;
+use crate::broker::dropped::Reason;
 use crate::broker::{BrokerError, ChannelBound};
 
 /// Puts a message at the end of a channel. Says whether there was room.
@@ -77,10 +78,12 @@ fn payload(message: &Message, expiry: Duration) -> Bytes {
 
 /// The message; none when it has expired, or is no message.
 fn message_of(session: &Session, stored: &Stored) -> Option<Message> {
-    let at = stored.payload.iter().position(|byte| *byte == b' ')?;
-    let expiry: u64 = std::str::from_utf8(&stored.payload[..at]).ok()?.parse().ok()?;
-    if session.clock().age(stored.at) >= Duration::from_millis(expiry) {
-        return None;
-    }
-    Message::parse_within(stored.payload.slice(at + 1..), session.max_bytes).ok()
+    let (expiry, message) = session.dropped.sift(read(&stored.payload, session.max_bytes).ok_or(Reason::Stray))?;
+    (session.clock().age(stored.at) < expiry).then_some(message)
+}
+
+fn read(payload: &Bytes, max: usize) -> Option<(Duration, Message)> {
+    let at = payload.iter().position(|byte| *byte == b' ')?;
+    let expiry: u64 = std::str::from_utf8(&payload[..at]).ok()?.parse().ok()?;
+    Some((Duration::from_millis(expiry), Message::parse_within(payload.slice(at + 1..), max).ok()?))
 }

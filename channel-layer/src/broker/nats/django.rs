@@ -42,6 +42,7 @@ use tokio::time::timeout;
 
 use super::names::Stream;
 use super::session::Session;
+use crate::broker::seldom::Seldom;
 use crate::broker::{BrokerError, BrokerEvent};
 use crate::config::GroupRule;
 use crate::dialect::{Decoded, To, msgpack};
@@ -56,6 +57,8 @@ const CHANNEL: &str = "Channel";
 const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
 /// No stream can be called so: there is a period in it.
 const NO_STREAM: &str = "groupcast.none";
+/// How often the log says that messages are dropped.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// More than the headers of any message here have.
 const HEADERS_MAX: usize = 256;
 
@@ -81,6 +84,8 @@ pub(super) struct Django {
     counters: Counters,
     /// The number of the lease that this node holds.
     lease: Mutex<Option<u64>>,
+    /// For saying in the log that messages are dropped.
+    seldom: Seldom,
 }
 
 /// What is counted.
@@ -103,7 +108,8 @@ pub(super) struct Frame(Bytes);
 impl Django {
     pub(super) fn new(config: DjangoConfig, node: NodeId, max_bytes: usize) -> Self {
         let subjects = Subjects::new(&config.prefix);
-        Self { config, node, subjects, max_bytes, counters: Counters::default(), lease: Mutex::default() }
+        let (counters, lease, seldom) = (Counters::default(), Mutex::default(), Seldom::new(TELL_EVERY));
+        Self { config, node, subjects, max_bytes, counters, lease, seldom }
     }
 
     /// Writes a message for Django; asked before anybody has got it.
@@ -179,7 +185,7 @@ impl Django {
         match (channel, message) {
             (Some(channel), Some(message)) => Some(BrokerEvent::Direct { channel, message }),
             (None, Some(_)) => {
-                self.counters.dropped.add(1);
+                self.drop_messages(1, &"it names no channel");
                 None
             }
             (_, None) => None,
@@ -213,10 +219,19 @@ impl Django {
         match msgpack::decode(payload, self.max_bytes) {
             Ok(Decoded { message, .. }) => Some(message),
             Err(error) => {
-                self.counters.dropped.add(1);
-                tracing::warn!(%error, "what somebody published on a subject of Django's was dropped");
+                self.drop_messages(1, &error);
                 None
             }
+        }
+    }
+
+    /// Messages are of no use. Whoever may publish there can send any number of them: the counter has all, and the log one a
+    /// minute.
+    fn drop_messages(&self, messages: u64, why: &dyn std::fmt::Display) {
+        self.counters.dropped.add(messages);
+        if self.seldom.is_due() {
+            let dropped = self.counters.dropped.value();
+            tracing::warn!(%why, dropped, "what somebody publishes on subjects of Django's is dropped");
         }
     }
 

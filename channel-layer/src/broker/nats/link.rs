@@ -18,6 +18,7 @@ use super::django::Django;
 use super::names::Names;
 use super::session::Session;
 use super::{monitoring, streams};
+use crate::broker::dropped::Dropped;
 use crate::broker::{BrokerError, BrokerEvent, Level};
 
 /// How often the streams are looked at: somebody may delete them.
@@ -187,6 +188,7 @@ pub(super) struct Keeper {
     pub(super) node: NodeId,
     pub(super) events: mpsc::Sender<BrokerEvent>,
     pub(super) django: Option<Arc<Django>>,
+    pub(super) dropped: Arc<Dropped>,
 }
 
 impl Keeper {
@@ -231,7 +233,14 @@ impl Keeper {
         let lasts = waits_for_disk || server.cluster.is_some();
         let run = if lasts { LASTING } else { server.server_id.get(..RUN_LEN).unwrap_or(&server.server_id) };
         let level = if waits_for_disk && self.config.all_on_disk { Level::Fsync } else { Level::Broker };
-        let session = Session::new(number, api, self.names.clone(), (run.into(), level, clock), &self.config);
+        let session = Session::new(
+            number,
+            api,
+            self.names.clone(),
+            (run.into(), level, clock),
+            &self.config,
+            self.dropped.clone(),
+        );
         let session = Arc::new(session);
         session.listen(&self.node, &self.events, self.django.clone()).await.map_err(|error| error.to_string())?;
         Ok(session)

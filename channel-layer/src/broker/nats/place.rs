@@ -5,6 +5,8 @@ use super::names::Stream;
 use super::record::{Mark, Record};
 use super::session::Session;
 use super::time::ServerTime;
+use crate::broker::dropped::Reason;
+use bytes::Bytes;
 use groupcast_protocol::{GroupName, Message, Position};
 
 /// The newest record of a group.
@@ -43,11 +45,16 @@ impl Session {
         let (name, subject) = (self.names.stream(stream), self.names.stored(stream, group));
         let stored = self.api.newest(&name, &subject).await?;
         Ok(stored.map(|stored| {
-            let record = Record::decode(&stored.payload, self.max_bytes);
+            let record = self.record(&stored.payload);
             let foreign = record.as_ref().and_then(|record| record.foreign);
             let at = record.filter(|record| record.run == self.run).map(|record| record.at);
             Newest { sequence: stored.sequence, since: Some(stored.at), at, foreign }
         }))
+    }
+
+    /// What is stored as a record, if it is one.
+    pub(super) fn record(&self, payload: &Bytes) -> Option<Record> {
+        self.dropped.sift(Record::decode(payload, self.max_bytes).map_err(|_| Reason::Stray))
     }
 
     /// Stores what comes behind the newest record, unless somebody else has done so.

@@ -17,6 +17,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use groupcast_protocol::{Message, Position};
 
 use super::time::ServerTime;
+use crate::broker::dropped::Reason;
 
 const FORM: &str = "gcn1";
 
@@ -74,8 +75,24 @@ impl Record {
         record.freeze()
     }
 
-    /// Reads what came from outside; a message may have at most `max` bytes. `None` when it is not a record.
-    pub(super) fn decode(bytes: &Bytes, max: usize) -> Option<Self> {
+    /// Reads what came from outside; a message may have at most `max` bytes. An error when it is not a record.
+    pub(super) fn decode(bytes: &Bytes, max: usize) -> Result<Self, Reason> {
+        let (head, sizes, mut rest) = Self::head(bytes).ok_or(Reason::Unreadable)?;
+        let mut messages = Vec::new();
+        for size in sizes {
+            if size > rest.len() {
+                return Err(Reason::Unreadable);
+            }
+            messages.push(Message::parse_within(rest.split_to(size), max)?);
+        }
+        if !rest.is_empty() || head.at.offset < messages.len() as u64 {
+            return Err(Reason::Unreadable);
+        }
+        Ok(Self { messages, ..head })
+    }
+
+    /// All but the messages: how long each of them is, and where they begin.
+    fn head(bytes: &Bytes) -> Option<(Self, Vec<usize>, Bytes)> {
         let end = bytes.iter().position(|byte| *byte == b'\n')?;
         let mut words = std::str::from_utf8(&bytes[..end]).ok()?.split(' ');
         if words.next() != Some(FORM) {
@@ -87,17 +104,9 @@ impl Record {
             Some(mark) => Some(Mark::parse(mark)?),
             None => None,
         };
-        let mut rest = bytes.slice(end + 1..);
-        let mut messages = Vec::new();
-        for size in sizes.split(',').filter(|_| sizes != "-") {
-            let size: usize = size.parse().ok()?;
-            if size > rest.len() {
-                return None;
-            }
-            messages.push(Message::parse_within(rest.split_to(size), max).ok()?);
-        }
-        let is_whole = rest.is_empty() && words.next().is_none() && at.offset >= messages.len() as u64;
-        is_whole.then(|| Self { run: run.into(), at, messages, foreign })
+        let sizes: Result<Vec<usize>, _> = sizes.split(',').filter(|_| sizes != "-").map(str::parse).collect();
+        let head = Self { run: run.into(), at, messages: Vec::new(), foreign };
+        words.next().is_none().then_some((head, sizes.ok()?, bytes.slice(end + 1..)))
     }
 
     /// The messages with their offsets.
@@ -115,7 +124,7 @@ mod tests {
         Message::parse(Bytes::from_static(text.as_bytes())).expect("a valid message")
     }
 
-    fn decoded(text: &'static str) -> Option<Record> {
+    fn decoded(text: &'static str) -> Result<Record, Reason> {
         Record::decode(&Bytes::from_static(text.as_bytes()), 30)
     }
 
@@ -126,15 +135,15 @@ mod tests {
         let mut record = Record { run: "r".into(), at, messages, foreign: None };
         let bytes = record.encode();
         assert_eq!(&bytes[..], b"gcn1 r x7 41 12,14\n{\"type\":\"a\"}{\"type\":\n\"bc\"}");
-        assert_eq!(Record::decode(&bytes, 30), Some(record.clone()));
+        assert_eq!(Record::decode(&bytes, 30), Ok(record.clone()));
         record.foreign = Some(mark(7, 8));
         let bytes = record.encode();
         assert_eq!(&bytes[..], b"gcn1 r x7 41 12,14 7@8\n{\"type\":\"a\"}{\"type\":\n\"bc\"}");
-        assert_eq!(Record::decode(&bytes, 30), Some(record.clone()));
+        assert_eq!(Record::decode(&bytes, 30), Ok(record.clone()));
         assert_eq!(record.numbered().map(|(offset, _)| offset).collect::<Vec<_>>(), [40, 41]);
         let at = "x7:0".parse().expect("valid");
         let only = Record { run: "-".into(), at, messages: Vec::new(), foreign: None };
-        assert_eq!(Record::decode(&only.encode(), 30), Some(only));
+        assert_eq!(Record::decode(&only.encode(), 30), Ok(only));
     }
 
     #[test]
@@ -155,7 +164,7 @@ mod tests {
 
     #[test]
     fn what_is_no_record_is_refused() {
-        assert!(decoded("gcn1 r x7 1 12\n{\"type\":\"a\"}").is_some());
+        assert!(decoded("gcn1 r x7 1 12\n{\"type\":\"a\"}").is_ok());
         for text in [
             "",
             "gcn1",
@@ -170,9 +179,10 @@ mod tests {
             "gcn1 r x7 1 12 7\n{\"type\":\"a\"}",
             "gcn1 r x7 1 12 7@x\n{\"type\":\"a\"}",
             "gcn1 r x7 1 12 7@8 x\n{\"type\":\"a\"}",
-            "gcn1 r x7 1 40\n{\"type\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}",
         ] {
-            assert_eq!(decoded(text), None, "{text}");
+            assert_eq!(decoded(text), Err(Reason::Unreadable), "{text}");
         }
+        let large = "gcn1 r x7 1 42\n{\"type\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}";
+        assert_eq!(decoded(large), Err(Reason::TooLarge));
     }
 }

@@ -18,6 +18,7 @@ use super::django::Django;
 use super::names::{Names, Stream};
 use super::record::Record;
 use super::time::ServerClock;
+use crate::broker::dropped::{Dropped, Reason};
 use crate::broker::{BrokerError, BrokerEvent, Level};
 
 /// What is known as long as the link holds.
@@ -30,6 +31,7 @@ pub(super) struct Session {
     pub(super) run: Box<str>,
     pub(super) level: Level,
     pub(super) max_bytes: usize,
+    pub(super) dropped: Arc<Dropped>,
     /// How long the group with the longest history keeps it.
     pub(super) history_age: Duration,
     clock: Mutex<ServerClock>,
@@ -58,11 +60,12 @@ impl Session {
         names: Names,
         (run, level, clock): (Box<str>, Level, ServerClock),
         config: &NatsConfig,
+        dropped: Arc<Dropped>,
     ) -> Self {
         let (max_bytes, history_age) = (config.message_bytes, config.history.age);
         let (clock, listening) = (Mutex::new(clock), Mutex::default());
         let is_over = watch::Sender::new(false);
-        Self { number, api, names, run, level, max_bytes, history_age, clock, listening, is_over }
+        Self { number, api, names, run, level, max_bytes, dropped, history_age, clock, listening, is_over }
     }
 
     /// Does something that ends with the session: what was asked over a connection that is lost is never answered, and the
@@ -95,10 +98,10 @@ impl Session {
         django: Option<Arc<Django>>,
     ) -> Result<(), BrokerError> {
         self.listening.lock().events = Some(events.clone());
-        let (client, max) = (self.api.client.clone(), self.max_bytes);
+        let (client, max, dropped) = (self.api.client.clone(), self.max_bytes, self.dropped.clone());
         let direct: Read = Box::new(move |arrived| {
             acknowledge(&client, arrived.reply);
-            direct_of(&arrived.payload, max).into_iter().collect()
+            dropped.sift(direct_of(&arrived.payload, max)).into_iter().collect()
         });
         let note: Read = Box::new(|arrived| vec![BrokerEvent::Note(arrived.payload)]);
         let own = [(self.names.node(node), direct), (self.names.notes(), note)];
@@ -198,12 +201,9 @@ impl Session {
     }
 
     fn reader(&self, group: GroupName) -> Read {
-        let max = self.max_bytes;
+        let (max, dropped) = (self.max_bytes, self.dropped.clone());
         Box::new(move |arrived| {
-            let Some(record) = Record::decode(&arrived.payload, max) else {
-                tracing::debug!(%group, "something that is no record of ours was dropped");
-                return Vec::new();
-            };
+            let Some(record) = dropped.sift(Record::decode(&arrived.payload, max)) else { return Vec::new() };
             let epoch = record.at.epoch.clone();
             let event = |(offset, message)| BrokerEvent::Message {
                 group: group.clone(),
@@ -264,9 +264,10 @@ pub(super) fn direct(channel: &ChannelName, message: &Message) -> Bytes {
     payload.freeze()
 }
 
-fn direct_of(payload: &Bytes, max: usize) -> Option<BrokerEvent> {
-    let at = payload.iter().position(|byte| *byte == b' ')?;
-    let channel = ChannelName::parse(std::str::from_utf8(&payload[..at]).ok()?).ok()?;
-    let message = Message::parse_within(payload.slice(at + 1..), max).ok()?;
-    Some(BrokerEvent::Direct { channel, message })
+fn direct_of(payload: &Bytes, max: usize) -> Result<BrokerEvent, Reason> {
+    let at = payload.iter().position(|byte| *byte == b' ').ok_or(Reason::Unreadable)?;
+    let name = std::str::from_utf8(&payload[..at]).map_err(|_| Reason::Unreadable)?;
+    let channel = ChannelName::parse(name).map_err(|_| Reason::Unreadable)?;
+    let message = Message::parse_within(payload.slice(at + 1..), max)?;
+    Ok(BrokerEvent::Direct { channel, message })
 }

@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use groupcast_protocol::{ChannelName, Message};
+use groupcast_protocol::{ChannelName, Envelope, Message};
 use parking_lot::Mutex;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
 use super::backlog::Backlog;
-use super::envelope_of;
 use super::foreign::Foreign;
 use super::names::{Names, Topic};
+use super::shared::Shared;
 use crate::broker::BrokerEvent;
+use crate::broker::dropped::{Dropped, Reason};
 
 /// Takes what one connection is pushed.
 pub(super) struct Arrivals {
@@ -21,6 +22,7 @@ pub(super) struct Arrivals {
     max_bytes: usize,
     backlog: Arc<Backlog>,
     broken: Arc<Broken>,
+    dropped: Arc<Dropped>,
     /// Django's dialect, and the server's number.
     foreign: Option<(Arc<Foreign>, usize)>,
 }
@@ -71,13 +73,11 @@ impl Broken {
 }
 
 impl Arrivals {
-    pub(super) fn new(names: Names, max_bytes: usize, backlog: Arc<Backlog>, broken: Arc<Broken>) -> Self {
-        Self { names, max_bytes, backlog, broken, foreign: None }
-    }
-
-    /// Gives a dialect what is its own.
-    pub(super) fn speaking(self, foreign: Option<Arc<Foreign>>, server: usize) -> Self {
-        Self { foreign: foreign.map(|foreign| (foreign, server)), ..self }
+    /// Of a connection to a server, by its number.
+    pub(super) fn new(shared: &Shared, server: usize, backlog: Arc<Backlog>, broken: Arc<Broken>) -> Self {
+        let foreign = shared.foreign.clone().map(|foreign| (foreign, server));
+        let (names, dropped) = (shared.names.clone(), shared.dropped.clone());
+        Self { names, max_bytes: shared.message_bytes, backlog, broken, dropped, foreign }
     }
 
     /// Takes a push. Where there is no room the connection is given up, as Redis gives up a client that does not read: what
@@ -125,33 +125,30 @@ impl Arrivals {
             let (foreign, server) = self.foreign.as_ref()?;
             return foreign.arrived(*server, &topic, payload);
         };
-        let event = self.ours(ours, payload);
-        if event.is_none() {
-            tracing::debug!("something that is no message of ours was dropped");
-        }
-        event
+        self.dropped.sift(self.ours(ours, payload.into()))
     }
 
-    fn ours(&self, topic: Topic, payload: Vec<u8>) -> Option<BrokerEvent> {
+    fn ours(&self, topic: Topic, payload: Bytes) -> Result<BrokerEvent, Reason> {
         match topic {
             Topic::Group(group) => {
-                let envelope = envelope_of(payload, self.max_bytes)?;
-                Some(BrokerEvent::Message { group, envelope })
+                let envelope = Envelope::decode(&payload, self.max_bytes)?;
+                Ok(BrokerEvent::Message { group, envelope })
             }
-            Topic::Node => self.direct(payload.into()),
-            Topic::Mail => Some(BrokerEvent::Mail { channel: name(&payload)? }),
-            Topic::Notes => Some(BrokerEvent::Note(payload.into())),
+            Topic::Node => self.direct(&payload),
+            Topic::Mail => Ok(BrokerEvent::Mail { channel: name(&payload)? }),
+            Topic::Notes => Ok(BrokerEvent::Note(payload)),
         }
     }
 
-    fn direct(&self, payload: Bytes) -> Option<BrokerEvent> {
-        let at = payload.iter().position(|byte| *byte == b' ')?;
+    fn direct(&self, payload: &Bytes) -> Result<BrokerEvent, Reason> {
+        let at = payload.iter().position(|byte| *byte == b' ').ok_or(Reason::Unreadable)?;
         let channel = name(&payload[..at])?;
-        let message = Message::parse_within(payload.slice(at + 1..), self.max_bytes).ok()?;
-        Some(BrokerEvent::Direct { channel, message })
+        let message = Message::parse_within(payload.slice(at + 1..), self.max_bytes)?;
+        Ok(BrokerEvent::Direct { channel, message })
     }
 }
 
-fn name(text: &[u8]) -> Option<ChannelName> {
-    ChannelName::parse(std::str::from_utf8(text).ok()?).ok()
+fn name(text: &[u8]) -> Result<ChannelName, Reason> {
+    let text = std::str::from_utf8(text).map_err(|_| Reason::Unreadable)?;
+    ChannelName::parse(text).map_err(|_| Reason::Unreadable)
 }

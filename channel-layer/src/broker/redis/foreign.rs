@@ -23,7 +23,7 @@ mod registrar;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use groupcast_protocol::{ChannelName, GroupName, Message, NodeId};
 use parking_lot::Mutex;
@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 use super::fleet::Fleet;
 use super::shard;
 use super::up::Up;
+use crate::broker::seldom::Seldom;
 use crate::broker::{BrokerError, BrokerEvent};
 use crate::dialect::{Codec, CodecError, To};
 use crate::stats::Counter;
@@ -77,8 +78,8 @@ pub(super) struct Foreign {
     own: String,
     node: NodeId,
     counters: Counters,
-    /// When the log has last said that frames are dropped.
-    told: Mutex<Option<Instant>>,
+    /// For saying in the log that frames are dropped.
+    seldom: Seldom,
     /// One for each server.
     wakes: Vec<Wake>,
     /// There when that is the dialect.
@@ -139,7 +140,7 @@ impl Foreign {
     pub(super) fn new(config: ForeignConfig, own: String, node: NodeId, servers: usize) -> Self {
         let wakes = (0..servers).map(|_| Wake::default()).collect();
         let pubsub = (config.dialect == Dialect::Pubsub).then(|| Pubsub::new(servers));
-        Self { config, own, node, counters: Counters::default(), told: Mutex::default(), wakes, pubsub }
+        Self { config, own, node, counters: Counters::default(), seldom: Seldom::new(TELL_EVERY), wakes, pubsub }
     }
 
     /// Something has come to a server.
@@ -244,12 +245,9 @@ impl Foreign {
     /// one a minute.
     fn drop_frame(&self, error: &CodecError) {
         self.counters.dropped.add(1);
-        let mut told = self.told.lock();
-        if told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+        if !self.seldom.is_due() {
             return;
         }
-        *told = Some(Instant::now());
-        drop(told);
         let dropped = self.counters.dropped.value();
         tracing::warn!(%error, dropped, "frames in Redis are dropped; are `serializer`, keys and `random_prefix_length` those of Django?");
     }

@@ -119,8 +119,7 @@ impl Link {
         if let Some(foreign) = &shared.foreign {
             foreign.begin(self.at);
         }
-        let arrivals = Arrivals::new(shared.names.clone(), shared.message_bytes, backlog.clone(), broken.clone())
-            .speaking(shared.foreign.clone(), self.at);
+        let arrivals = Arrivals::new(shared, self.at, backlog.clone(), broken.clone());
         let plain = settings(within);
         let pushed = settings(within).set_push_sender(move |push| arrivals.take(push));
         let mut commands = open(&client, &plain).await?;

@@ -10,7 +10,8 @@ use redis::Script;
 use super::foreign::Told;
 use super::names::Names;
 use super::up::Up;
-use super::{failure, message_of};
+use super::{Sieve, failure};
+use crate::broker::dropped::Reason;
 use crate::broker::{Ask, BrokerError, ChannelBound, Kept, LIFE, Publication, WhereIs};
 
 /// A group's epoch and newest offset, begun where this server does not go on: it is another one than began the epoch, knows
@@ -84,11 +85,12 @@ local oldest = t[1] * 1000 + math.floor(t[2] / 1000) - ARGV[7]
 local function id(offset) return string.format('%.0f-0', offset) end
 if redis.call('TYPE', KEYS[2]).ok ~= 'stream' then redis.call('DEL', KEYS[2]) end
 -- What somebody else has added is taken out.
+local strays = 0
 local function is_ours(entry)
   local fields = entry[2]
   local ours = #fields == 4 and fields[1] == 't' and tonumber(fields[2]) and fields[3] == 'm'
   ours = ours and string.match(entry[1], '^%d+%-0$') and tonumber(string.match(entry[1], '^%d+')) <= n
-  if not ours then redis.call('XDEL', KEYS[2], entry[1]) end
+  if not ours then strays = strays + redis.call('XDEL', KEYS[2], entry[1]) end
   return ours
 end
 local function first(from)
@@ -111,7 +113,7 @@ end
 while true do
   local entries, all = redis.call('XRANGE', KEYS[2], id(low), '+', 'COUNT', ARGV[5]), true
   for _, entry in ipairs(entries) do all = is_ours(entry) and all end
-  if all then return {epoch, string.format('%.0f', n), entries} end
+  if all then return {epoch, string.format('%.0f', n), entries, strays} end
 end
 ",
     )
@@ -241,19 +243,20 @@ pub(super) async fn heads(
 /// An id, and names and values of its fields in turn.
 type Entry = (String, Vec<Vec<u8>>);
 
-pub(super) async fn history(up: &Up, names: &Names, ask: &Ask, max: usize) -> Result<Kept, BrokerError> {
+pub(super) async fn history(up: &Up, names: &Names, ask: &Ask, sieve: Sieve<'_>) -> Result<Kept, BrokerError> {
     let Ask { group, rule, after, limit, fresh_epoch } = ask;
     let mut call = HISTORY.prepare_invoke();
     call.key(names.head(group)).key(names.stream(group));
     call.arg(&**fresh_epoch).arg(&*up.run_id).arg(life(rule.age));
     call.arg(after.saturating_add(1)).arg(limit + 1).arg(rule.messages).arg(millis(rule.age));
-    let (epoch, head, entries): (String, String, Vec<Entry>) = up.invoke(&call).await?;
+    let (epoch, head, entries, strays): (String, String, Vec<Entry>, u64) = up.invoke(&call).await?;
+    sieve.dropped.note_many(Reason::Stray, strays);
     let head = position(epoch, &head)?;
     let more = entries.len() > *limit;
     let read = |(id, fields): &Entry| {
         let offset: u64 = id.strip_suffix("-0")?.parse().ok()?;
         let tail = fields.chunks_exact(2).find(|pair| pair[0] == b"m").map(|pair| &pair[1])?;
-        Some((offset, message_of(tail, max)?))
+        Some((offset, sieve.message(tail)?))
     };
     let messages = entries.iter().take(*limit).filter_map(read).collect();
     Ok(Kept { head, messages, more })
@@ -277,16 +280,15 @@ pub(super) async fn take(
     up: &Up,
     names: &Names,
     channel: &ChannelName,
-    max: usize,
+    sieve: Sieve<'_>,
 ) -> Result<Option<Message>, BrokerError> {
     loop {
         let mut call = TAKE.prepare_invoke();
         call.key(names.channel(channel)).key(names.waiting(channel));
         let taken: Option<Vec<u8>> = up.invoke(&call).await?;
         let Some(entry) = taken.map(Bytes::from) else { return Ok(None) };
-        let text = entry.iter().position(|byte| *byte == b' ').map(|at| entry.slice(at + 1..));
         // What is no message is not ours; the next one may be.
-        if let Some(message) = text.and_then(|text| Message::parse_within(text, max).ok()) {
+        if let Some(message) = sieve.entry(&entry) {
             return Ok(Some(message));
         }
     }

@@ -11,6 +11,7 @@ use super::config::RedisConfig;
 use super::foreign::Foreign;
 use super::names::Names;
 use crate::broker::BrokerEvent;
+use crate::broker::dropped::Dropped;
 
 /// What the links of one broker share.
 pub(super) struct Shared {
@@ -19,6 +20,7 @@ pub(super) struct Shared {
     pub(super) message_bytes: usize,
     pub(super) timeout: Duration,
     pub(super) events: mpsc::Sender<BrokerEvent>,
+    pub(super) dropped: Arc<Dropped>,
     /// There when Django's processes are in the same groups.
     pub(super) foreign: Option<Arc<Foreign>>,
     /// How many links have to be there before the broker is.
@@ -40,6 +42,7 @@ impl Shared {
             message_bytes: config.message_bytes,
             timeout: config.timeout,
             events,
+            dropped: Arc::default(),
             foreign,
             links,
             up: AtomicUsize::new(0),

@@ -207,8 +207,7 @@ impl Registrar {
     /// What could be taken by nobody is gone.
     fn note_nameless(&self, messages: u64) {
         if messages > 0 {
-            self.django.counters.dropped.add(messages);
-            tracing::warn!(messages, "messages to what is no name of a group were dropped");
+            self.django.drop_messages(messages, &"a subject is no name of a group");
         }
     }
 
