@@ -14,6 +14,7 @@ use crate::dispatch::Dispatch;
 use crate::health::Health;
 use crate::idempotency::Idempotency;
 use crate::jobs::{JobRecord, Jobs, JobsError};
+use crate::limits::Limits;
 use crate::live::Live;
 use crate::metrics::Metrics;
 
@@ -27,6 +28,8 @@ pub struct Parts {
     pub config: Arc<Config>,
     /// Who may do what.
     pub auth: Auth,
+    /// How much somebody may do.
+    pub limits: Limits,
     /// Groups and channels.
     pub layer: ChannelLayer,
     /// Stored work.
@@ -62,7 +65,7 @@ impl App {
     /// `group_send`, once for each idempotency key of a caller if there is one. HTTP and WebSocket share the keys.
     ///
     /// # Errors
-    /// Those of [`Dispatch::group_send`], and `idempotency_conflict`.
+    /// Those of [`Dispatch::group_send`], `rate_limited` of the group, and `idempotency_conflict`.
     pub async fn group_send(
         &self,
         by: &By,
@@ -70,6 +73,7 @@ impl App {
         message: Message,
         key: Option<&str>,
     ) -> Result<Accepted, Refusal> {
+        self.limits.charge_group(&by.caller, by.client, group)?;
         let Some(key) = key else { return self.dispatch.group_send(by, group, message, None).await };
         let scope = format!("{}group {group}", by.caller.scope());
         let (dispatch, body, by, group) = (self.dispatch.clone(), message.raw().clone(), by.clone(), group.clone());

@@ -11,6 +11,7 @@ pub mod consumer;
 pub mod hidden;
 pub mod layer;
 pub mod limits;
+pub mod network;
 pub mod problem;
 pub mod query;
 pub mod rate;
@@ -44,6 +45,7 @@ pub use layer::{
     CapacityConfig, Dialect, GroupConfig, HistoryConfig, LayerConfig, LayerDurability, LayerKind, SerializerKind,
 };
 pub use limits::LimitsConfig;
+pub use network::Network;
 pub use problem::{Origins, Problem, Problems};
 pub use query::{ParamConfig, ParamKind, QueryConfig, SourceConfig, SourceKind};
 pub use rate::Rate;

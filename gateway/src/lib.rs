@@ -1,8 +1,8 @@
 //! The gateway: HTTP and WebSocket in front, consumers behind, the channel layer between them.
 //!
 //! A program that embeds it starts with [`Groupcast`]: a configuration, consumers and routes of its own, `start`, `stop`.
-//! Reading order: [`server`] (how the parts are put together), [`app`] (what handlers reach), [`auth`] (who may do what), [`dispatch`] (where a
-//! message goes), [`http`] and `websocket` (the front doors), [`jobs`] and [`consumer`] (deferred work), [`live`] (queries that are followed), [`config`].
+//! Reading order: [`server`] (how the parts are put together), [`app`] (what handlers reach), [`auth`] (who may do what), [`limits`] (how much), [`dispatch`]
+//! (where a message goes), [`http`] and `websocket` (the front doors), [`jobs`] and [`consumer`] (deferred work), [`live`] (queries that are followed), [`config`].
 
 mod address;
 pub mod app;
@@ -22,6 +22,7 @@ pub mod idempotency;
 pub mod jobs;
 pub mod kill_point;
 pub mod lag;
+pub mod limits;
 pub mod live;
 pub mod metrics;
 mod notes;

@@ -3,6 +3,7 @@
 //! One registry for each gateway, so that tests can run many in a process. What the layer and the jobs count
 //! themselves is read at the scrape.
 
+mod limits;
 mod parts;
 
 use std::fmt;
@@ -20,7 +21,9 @@ use crate::clock;
 use crate::consumer::{Calls, CpuPool, Sources};
 use crate::jobs::Jobs;
 use crate::lag::LoopLag;
+use crate::limits::Limits;
 use crate::live::Live;
+use limits::LimitsPart;
 use parts::{JobsPart, LayerPart, LivePart, PoolsPart};
 
 /// The media type of the text.
@@ -98,6 +101,13 @@ impl Metrics {
     #[must_use]
     pub(crate) fn with_calls(mut self, calls: &Calls) -> Self {
         calls.register(&mut self.registry);
+        self
+    }
+
+    /// Shows who was over a limit.
+    #[must_use]
+    pub(crate) fn with_limits(mut self, limits: Limits) -> Self {
+        self.registry.register_collector(Box::new(LimitsPart(limits)));
         self
     }
 

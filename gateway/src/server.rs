@@ -57,6 +57,7 @@ use crate::http::Api;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
 use crate::lag::LoopLag;
+use crate::limits::Limits;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::notes::{self, Peers};
@@ -180,7 +181,8 @@ impl Groupcast {
         layer::name_node(&mut config);
         let config = Arc::new(config);
         let tls = config.server.tls.as_ref().map(Tls::load).transpose()?;
-        let (doors, addresses) = Doors::open(&config)?;
+        let limits = Limits::new(&config.limits);
+        let (doors, addresses) = Doors::open(&config, limits.clone())?;
         descriptors::prepare(doors.connections_max(&config.limits), &doors.clients);
         let jobs = open_jobs(&config).await?;
         let sources = Arc::new(Sources::open(&config.source, Path::new(".")).map_err(StartError::consumers)?);
@@ -192,8 +194,8 @@ impl Groupcast {
         let claims = Claims::new(&config.consumer, queries.clone()).map_err(StartError::consumers)?;
         let Layer { layer, inboxes, cluster } = layer::open(&config)?;
         let dispatch = Dispatch::new(layer.clone(), Arc::new(claims), jobs.clone());
-        let limits = &config.limits;
-        let cache = Arc::new(QueryCache::new(queries.clone(), limits.cache_bytes.0, limits.cache_results));
+        let (cache_bytes, cache_results) = (config.limits.cache_bytes.0, config.limits.cache_results);
+        let cache = Arc::new(QueryCache::new(queries.clone(), cache_bytes, cache_results));
         let live = Live::new(&config, queries.clone(), sources.clone(), layer.clone());
         let lag = LoopLag::new(config.jobs.lag_budget.0);
         let setup = Setup {
@@ -210,7 +212,7 @@ impl Groupcast {
         };
         let consumers = Consumers::start(setup).map_err(StartError::consumers)?;
         let metrics = Metrics::new(layer.clone(), jobs.clone(), live.clone());
-        let metrics = metrics.with_calls(consumers.calls());
+        let metrics = metrics.with_calls(consumers.calls()).with_limits(limits.clone());
         let metrics = Arc::new(metrics.with_pools(Arc::clone(consumers.cpu()), Arc::clone(&sources), &lag));
         let peers = Peers::new(&config.server.node, &dispatch.claims_digest());
         let health = health(&layer, &jobs, &sources).with_check("claims", agree(&peers));
@@ -224,7 +226,8 @@ impl Groupcast {
         let schedules = Schedules::new(schedules, dispatch.clone(), jobs.clone(), clock::now_ms());
         let schedules =
             schedules.map_err(|error| StartError::consumers(vec![Problem::new("schedule", error.to_string())]))?;
-        let app = App::new(Parts { config, auth, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
+        let app =
+            App::new(Parts { config, auth, limits, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
         let api = match app.config.server.role {
             Role::All | Role::Gateway => Api::new(app.clone(), routes.merge(sockets(&app, echo_at))),
             Role::Consumer => Api::of_consumer(app.clone()),
@@ -250,7 +253,7 @@ impl Groupcast {
         if let (Some(issuer), Some(config)) = (app.auth.issuer(), app.config.auth.clone()) {
             tasks.spawn(jwks::follow(config, issuer, stop.accepting.clone()));
         }
-        tasks.spawn(sweep(app.layer.clone(), stop.accepting.clone()));
+        tasks.spawn(sweep(app.clone(), stop.accepting.clone()));
         let (live, stop_live) = (app.live.clone(), stop.accepting.clone());
         tasks.spawn(async move { live.run(stop_live).await });
         let reload = Arc::new(Notify::new());
@@ -425,10 +428,11 @@ fn spread(connections: usize) -> Duration {
     Duration::from_millis(2 * connections as u64).min(SPREAD_MAX)
 }
 
-async fn sweep(layer: ChannelLayer, stop: CancellationToken) {
+async fn sweep(app: App, stop: CancellationToken) {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     while stop.run_until_cancelled(interval.tick()).await.is_some() {
-        layer.sweep();
+        app.layer.sweep();
+        app.limits.sweep();
     }
 }
 

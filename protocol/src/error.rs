@@ -3,6 +3,7 @@
 //! The log says more; the mapping from our own errors to these codes is made once, in the gateway.
 
 use std::fmt;
+use std::time::Duration;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $retriable:literal;)*) => {
@@ -110,12 +111,26 @@ pub struct Refusal {
     pub code: ErrorCode,
     /// What, why and what to do, for a person; no secrets, no internals.
     pub message: String,
+    /// When the same request may succeed, if that is known; after [`ErrorCode::RateLimited`] it is.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
     /// A refusal with a sentence of its own.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), retry_after: None }
+    }
+
+    /// Says when the same request may succeed.
+    #[must_use]
+    pub fn again_in(self, time: Duration) -> Self {
+        Self { retry_after: Some(time), ..self }
+    }
+
+    /// The same in whole milliseconds, rounded up: who waits so long does not come too early.
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        let ms = |time: Duration| u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        self.retry_after.map(ms)
     }
 
     /// The group carries a live query, and requests may not name it.

@@ -126,6 +126,8 @@ pub struct Session {
     control_frames_left: Allowance,
     outputs: VecDeque<Output>,
     timer: Timer,
+    /// Commands beyond [`Limits::commands`] that nobody has counted.
+    refused: u32,
     state: State,
 }
 
@@ -151,6 +153,7 @@ impl Session {
             commands_left: Allowance::full(now),
             control_frames_left: Allowance::full(now),
             outputs: VecDeque::from([Output::Send(welcome)]),
+            refused: 0,
             state: State::Open,
         }
     }
@@ -180,9 +183,11 @@ impl Session {
         self.timer.heard(now);
         let allowed = self.commands_left.take(&self.limits.commands, now);
         match ClientFrame::decode(text, self.limits.message_bytes_max) {
-            Ok(ClientFrame { id, .. }) if !allowed => self.refuse(id, self.too_many_commands()),
-            Ok(ClientFrame { id, request: Request::Ping }) => self.send(&ServerFrame::Pong { id }),
-            Ok(ClientFrame { id, request: Request::Command(command) }) => self.on_command(id, command),
+            Ok(ClientFrame { id, request }) => match (allowed, request) {
+                (Err(wait), _) => self.refuse_command(id, wait),
+                (Ok(()), Request::Ping) => self.send(&ServerFrame::Pong { id }),
+                (Ok(()), Request::Command(command)) => self.on_command(id, command),
+            },
             Err(refused) => self.refuse(refused.id, refused.refusal),
         }
         self.advance();
@@ -197,7 +202,7 @@ impl Session {
     /// connection: they cost work and say nothing.
     pub fn on_control(&mut self, now: Instant) {
         self.timer.heard(now);
-        if !self.control_frames_left.take(&self.limits.control_frames, now) {
+        if self.control_frames_left.take(&self.limits.control_frames, now).is_err() {
             self.close(CloseCode::Policy, "too many pings, pongs or empty frames");
         }
     }
@@ -328,6 +333,11 @@ impl Session {
         self.state == State::Closed
     }
 
+    /// How many commands were refused because there were too many, since this was last asked.
+    pub fn take_refused(&mut self) -> u32 {
+        std::mem::take(&mut self.refused)
+    }
+
     /// Who the client is, if known.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
@@ -369,10 +379,11 @@ impl Session {
         self.commands.push_answered(ServerFrame::Error { id, refusal }.encode());
     }
 
-    fn too_many_commands(&self) -> Refusal {
+    fn refuse_command(&mut self, id: Option<RequestId>, wait: Duration) {
         let Rate { per_second, .. } = self.limits.commands;
         let message = format!("more than {per_second} commands a second; this one was not done, send it again later");
-        Refusal::new(ErrorCode::RateLimited, message)
+        self.refused = self.refused.saturating_add(1);
+        self.refuse(id, Refusal::new(ErrorCode::RateLimited, message).again_in(wait));
     }
 
     /// What the session itself knows about a command that is about to start.

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 /// None of these may ever be printed.
 const SECRET: &str = "canary-secret-0123456789abcdef0123456789";
-const KEY: &str = "canary-key-0123456789abcdef0123456789abc";
+pub(crate) const KEY: &str = "canary-key-0123456789abcdef0123456789abc";
 
-const AUTH: &str = r#"
+pub(crate) const AUTH: &str = r#"
 [auth]
 jwt_secret_file = "jwt.secret"
 api_keys_file = "api.keys"
@@ -252,7 +252,7 @@ async fn guarded(config: &str) -> Gateway {
     guarded_with(config, AUTH).await
 }
 
-async fn guarded_with(config: &str, auth: &str) -> Gateway {
+pub(crate) async fn guarded_with(config: &str, auth: &str) -> Gateway {
     let home = Home::new(&format!("{config}{auth}"));
     home.write("jwt.secret", &format!("{SECRET}\n"));
     home.write("api.keys", KEY);
@@ -260,14 +260,14 @@ async fn guarded_with(config: &str, auth: &str) -> Gateway {
 }
 
 /// A token that is good for the length of a test.
-fn user(name: &str, grants: &Value) -> String {
+pub(crate) fn user(name: &str, grants: &Value) -> String {
     let mut claims = grants.clone();
     claims["sub"] = json!(name);
     claims["exp"] = json!(seconds_from_now(600));
     token(SECRET, &claims)
 }
 
-async fn asked(http: &Http, method: &str, path: &str, credential: Option<&str>, body: &str) -> Reply {
+pub(crate) async fn asked(http: &Http, method: &str, path: &str, credential: Option<&str>, body: &str) -> Reply {
     let bearer = credential.map(|credential| format!("Bearer {credential}"));
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));

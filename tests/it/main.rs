@@ -24,6 +24,7 @@ mod house;
 mod http;
 mod http2;
 mod isolation;
+mod limits;
 mod live;
 mod live_load;
 mod main_job;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::rights::Rights;
 use crate::jobs::{Asker, ReplyTo};
+use crate::limits::Client;
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -23,19 +24,21 @@ pub enum Caller {
     User(Arc<User>),
 }
 
-/// Who asks, and by which connection of his own, if by one that has a channel.
+/// Who asks, from where, and by which connection of his own, if by one that has a channel.
 #[derive(Debug, Clone)]
 pub struct By {
     /// Who.
     pub caller: Caller,
     /// The channel of the connection.
     pub channel: Option<ChannelName>,
+    /// From where, as the limits count it.
+    pub client: Client,
 }
 
 impl By {
     /// The gateway itself, and programs that embed it.
     pub fn gateway() -> Self {
-        Self { caller: Caller::Everybody, channel: None }
+        Self { caller: Caller::Everybody, channel: None, client: Client::NOWHERE }
     }
 }
 

@@ -123,6 +123,7 @@ fn check_limits(limits: &LimitsConfig, found: &mut Vec<Found>) {
     least("publish_bytes", limits.publish_bytes.0, limits.message_bytes.0);
     least("connections", limits.connections, 1);
     least("connections_per_address", limits.connections_per_address, 1);
+    least("connections_per_user", limits.connections_per_user, 1);
     least("live_queries", limits.live_queries, 1);
     least("subscriptions_per_connection", limits.subscriptions_per_connection, 1);
     least("commands_in_flight", limits.commands_in_flight, 1);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::network::Network;
+use super::rate::Rate;
 use super::units::{Size, Time};
 
 /// `[limits]`.
@@ -20,6 +22,23 @@ pub struct LimitsConfig {
     ///
     /// As many as `connections`: behind a proxy, and on loopback, everybody has the same address.
     pub connections_per_address: usize,
+    /// Connections of one user (of a token's `sub`) at once; more are refused with 429. Default 100.
+    pub connections_per_user: usize,
+    /// New connections of one address; more are refused with 429. Of this and every `…_rate`, what comes in two seconds may come at
+    /// once. Default `100/s`.
+    pub connection_rate: Rate,
+    /// Requests and commands of one address, unless a service makes them; more get `rate_limited`. Default `1000/s`.
+    pub address_rate: Rate,
+    /// Requests and commands of one user, by whatever connections; more get `rate_limited`. Default `200/s`.
+    pub user_rate: Rate,
+    /// Requests and commands of one service, by its API keys; more get `rate_limited`. Default `100000/s`, the most that can be said.
+    pub key_rate: Rate,
+    /// Messages of clients to one group, whoever sends them; more get `rate_limited`. What services send is not counted. Default
+    /// `1000/s`.
+    pub group_rate: Rate,
+    /// Whose addresses `connection_rate` and `address_rate` pass over, and, where they show no credential, `group_rate`. Default
+    /// this machine: programs beside the gateway, and proxies on it that are not in `trusted_proxies`.
+    pub exempt_addresses: Vec<Network>,
     /// Live queries at once, each with its parameters counted once however many subscribe; more are refused with
     /// `overloaded`. Default 1000.
     pub live_queries: usize,
@@ -80,11 +99,19 @@ pub struct LimitsConfig {
 impl Default for LimitsConfig {
     fn default() -> Self {
         let seconds = |s| Time(Duration::from_secs(s));
+        let rate = |text: &str| text.parse().expect("it is a rate");
         Self {
             message_bytes: Size(64 << 10),
             publish_bytes: Size(1 << 20),
             connections: 10_000,
             connections_per_address: 10_000,
+            connections_per_user: 100,
+            connection_rate: rate("100/s"),
+            address_rate: rate("1000/s"),
+            user_rate: rate("200/s"),
+            key_rate: rate("100000/s"),
+            group_rate: rate("1000/s"),
+            exempt_addresses: ["127.0.0.0/8", "::1/128"].map(|text| text.parse().expect("it is a network")).to_vec(),
             live_queries: 1000,
             subscriptions_per_connection: 100,
             commands_in_flight: 64,

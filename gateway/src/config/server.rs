@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::network::Network;
+
 /// `[server]`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -20,6 +22,9 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// Origins that browsers may come from, as in `https://example.org`. Default none: the same origin only.
     pub origins: Vec<String>,
+    /// Networks of the proxies in front, as in `10.0.0.0/8`: what they say in `X-Forwarded-For` is believed, and whom they bring
+    /// is counted and shown by his own address. Default none.
+    pub trusted_proxies: Vec<Network>,
     /// What this process does. Default `all`.
     pub role: Role,
     /// The name of this process in channel names, as in `specific.gw1!c12`. Default `gw1`.
@@ -53,6 +58,7 @@ impl Default for ServerConfig {
             ops_listen: None,
             data_dir: "groupcast-data".into(),
             origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             role: Role::All,
             node: "gw1".to_owned(),
             shards: 0,

@@ -13,6 +13,8 @@ use super::problem::Problem;
 use crate::app::App;
 use crate::auth::{By, Caller};
 use crate::clock;
+use crate::limits::Client;
+use crate::server::Peer;
 
 /// For everybody: whether the gateway lives, and how it is used.
 const OPEN: &[&str] = &["/healthz", "/readyz", "/openapi.json", "/docs"];
@@ -40,9 +42,10 @@ const BY_NAME: &[&str] = &[
 
 /// Lets pass who may ask, and tells the handler who it is.
 pub(super) async fn admit(State(app): State<App>, route: MatchedPath, mut request: Request, next: Next) -> Response {
-    match admitted(&app, route.as_str(), request.headers()) {
+    let client = request.extensions().get::<Peer>().map_or(Client::NOWHERE, |peer| peer.whom(request.headers()).1);
+    match admitted(&app, route.as_str(), request.headers(), client) {
         Ok(caller) => {
-            request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(By { caller, channel: None, client });
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
@@ -62,16 +65,28 @@ pub(super) async fn admit_operator(
     admit(State(app), route, request, next).await
 }
 
-fn admitted(app: &App, route: &str, headers: &HeaderMap) -> Result<Caller, Problem> {
+fn admitted(app: &App, route: &str, headers: &HeaderMap, client: Client) -> Result<Caller, Problem> {
     if OPEN.contains(&route) {
         return Ok(Caller::Anonymous(std::sync::Arc::default()));
     }
-    let caller = identify(app, headers)?;
+    let caller = charged(app, identify(app, headers), client)?;
     caller.check_known()?;
     if !BY_NAME.contains(&route) {
         caller.check_operate()?;
     }
     Ok(caller)
+}
+
+/// Counts what somebody asks, whoever he is found to be: guesses of credentials count for their address.
+///
+/// # Errors
+/// `rate_limited`; otherwise why it is not known who asks.
+pub(crate) fn charged(app: &App, caller: Result<Caller, Problem>, client: Client) -> Result<Caller, Problem> {
+    match &caller {
+        Ok(caller) => app.limits.charge(caller, client)?,
+        Err(_) => app.limits.charge_unknown(client)?,
+    }
+    caller
 }
 
 /// Who asks by these headers.
@@ -113,8 +128,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         // Closed rather than open, should a route ever be put together without [`admit`].
         let lost = || Problem::new(ErrorCode::Internal, "nobody has asked who the caller is; report this");
-        let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(lost)?;
-        Ok(Self(By { caller, channel: None }))
+        parts.extensions.get::<By>().cloned().map(Self).ok_or_else(lost)
     }
 }
 

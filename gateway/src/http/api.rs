@@ -60,7 +60,7 @@ impl Api {
         if let (Some(sends), Some(group)) = (&self.sends, group_of_send(&request)) {
             let group = GroupName::parse(group);
             let started = Instant::now();
-            let answer = AssertUnwindSafe(self.send(group.map_err(Refusal::from), request)).catch_unwind().await;
+            let answer = AssertUnwindSafe(self.send(group.map_err(Refusal::from), request, peer)).catch_unwind().await;
             let response = match answer {
                 Ok(answer) => answer.into_response(),
                 Err(panic) => PanicToProblem(self.app.clone()).response_for_panic(panic),
@@ -73,13 +73,20 @@ impl Api {
         self.router.clone().call(request.map(Body::new)).await
     }
 
-    async fn send<B>(&self, group: Result<GroupName, Refusal>, mut request: Request<B>) -> Result<Response, Problem>
+    async fn send<B>(
+        &self,
+        group: Result<GroupName, Refusal>,
+        mut request: Request<B>,
+        peer: &Peer,
+    ) -> Result<Response, Problem>
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
         head::admit(&mut request, &self.app.config)?;
         let (parts, body) = request.into_parts();
-        let by = By { caller: access::identify(&self.app, &parts.headers)?, channel: None };
+        let client = peer.whom(&parts.headers).1;
+        let caller = access::charged(&self.app, access::identify(&self.app, &parts.headers), client)?;
+        let by = By { caller, channel: None, client };
         by.caller.check_known()?;
         let group = group?;
         let RequestKey(key) = RequestKey::of(&parts.headers)?;

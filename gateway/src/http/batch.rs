@@ -116,7 +116,7 @@ pub(super) async fn send(
     let mut results: Vec<Option<BatchResult>> = Vec::with_capacity(items.len());
     let mut work = Vec::new();
     for (at, item) in items.into_iter().enumerate() {
-        let done = match check(item) {
+        let done = match check(item).and_then(|sending| charged(&app, &by, at, sending)) {
             Err(refusal) => Some(refused(refusal)),
             Ok(sending) if is_work(&app, &sending) => {
                 let (app, by) = (app.clone(), by.clone());
@@ -146,6 +146,14 @@ fn check(item: BatchItem<'_>) -> Result<Sending, Refusal> {
     let message = Message::parse(Bytes::copy_from_slice(item.message.get().as_bytes()))?;
     let key = item.idempotency_key.map(|key| Key::parse(&key)).transpose()?;
     Ok(Sending { target, message, key })
+}
+
+/// Each message counts like a request; the first is the request.
+fn charged(app: &App, by: &By, at: usize, sending: Sending) -> Result<Sending, Refusal> {
+    if at > 0 {
+        app.limits.charge(&by.caller, by.client)?;
+    }
+    Ok(sending)
 }
 
 fn is_work(app: &App, sending: &Sending) -> bool {

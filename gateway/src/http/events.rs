@@ -63,7 +63,7 @@ const CHANNEL: HeaderName = HeaderName::from_static("groupcast-channel");
         (status = 406, description = "`not_acceptable`: `Accept` without `text/event-stream`"),
         (status = 413, description = "`too_large`: the parameters of a query"),
         (status = 422, description = "`invalid_name`: no group, or not the name of one; `unknown_query`, `bad_params`"),
-        (status = 429, description = "`rate_limited`: too many connections from one address"),
+        (status = 429, description = "`rate_limited`: too many connections from one address or of one user, or too many requests"),
         (status = 503, description = "`overloaded` or `unavailable`, with `Retry-After`"),
     )
 )]
@@ -90,11 +90,13 @@ pub(super) async fn stream(
     let Some(Extension(peer)) = peer else {
         return Err(unavailable("this router serves no connections of its own; start the gateway as a whole"));
     };
-    let place = peer.place.of_stream(version)?;
+    let (address, client) = peer.whom(&headers);
+    let seat = app.limits.seat(&by.caller)?;
+    let place = peer.place.of_stream(version, client)?;
     let open = open(&app, &groups).await?;
     let (answer, opened) = oneshot::channel();
-    let peer_name = peer.address.ip().to_string();
-    let opening = Opening { groups, open, questions, caller: by.caller, peer: peer_name, place, answer };
+    let peer_name = address.to_string();
+    let opening = Opening { groups, open, questions, caller: by.caller, peer: peer_name, place, seat, answer };
     if peer.shard.try_send(Arrival::Events(opening)).is_err() {
         let detail = "too many connections are being opened; connect again in a moment";
         return Err(Problem::new(ErrorCode::Overloaded, detail));

@@ -12,9 +12,9 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
-/// Seconds that a client is told to wait after `rate_limited`, `overloaded` and the like: such states pass quickly,
+/// Seconds that a client is told to wait after `overloaded` and the like, where nobody knows better: such states pass quickly,
 /// and more would make clients slower than they have to be.
-const RETRY_AFTER_SECONDS: u16 = 1;
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -115,7 +115,9 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let mut headers = Vec::new();
         if matches!(status_and_title(refusal.code).0.as_u16(), 429 | 503 | 507) {
-            headers.push((RETRY_AFTER, RETRY_AFTER_SECONDS.into()));
+            // Whole seconds are all that HTTP can say.
+            let told = refusal.retry_after_ms().map(|ms| ms.div_ceil(1000).max(1));
+            headers.push((RETRY_AFTER, told.unwrap_or(RETRY_AFTER_SECONDS).into()));
         }
         // RFC 9110, section 11.6.1: whoever is told 401 is told by what he may come in.
         if refusal.code == ErrorCode::Unauthenticated {

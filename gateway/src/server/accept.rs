@@ -4,19 +4,21 @@
 //! `SO_REUSEPORT`, so a second gateway on the same address is refused.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use groupcast_protocol::ErrorCode;
+use groupcast_protocol::Refusal;
+use http::HeaderMap;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use super::admission::{Admission, Place, Refused};
+use super::admission::{Admission, Place};
 use super::shard::Arrival;
 use super::watch::{Busy, Watch};
 use crate::http::problem::Problem;
+use crate::limits::{Client, Limited};
 
 /// Connections that the kernel has completed and that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -42,6 +44,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Who asks: the other end, or whom a proxy of ours says that it brings.
+    pub(crate) fn whom(&self, headers: &HeaderMap) -> (IpAddr, Client) {
+        self.place.whom(self.address.ip(), headers)
+    }
+
     /// Keeps the connection from being idle.
     pub(crate) fn busy(&self) -> Busy {
         self.watch.busy()
@@ -49,7 +56,6 @@ impl Peer {
 }
 
 /// Where connections come in.
-#[derive(Debug)]
 pub(crate) struct Door {
     listener: std::net::TcpListener,
     admission: Admission,
@@ -105,7 +111,7 @@ impl Door {
                         starved = false;
                         match self.admission.enter(address.ip()) {
                             Ok(place) => serve(Accepted { stream, address, place }),
-                            Err(refused) => refuse(stream, refused),
+                            Err(limited) => refuse(stream, limited),
                         }
                     }
                     Err(error) if is_of_one_connection(&error) => {}
@@ -136,36 +142,24 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Says why and hangs up, without waiting: whoever floods us gets no more attention than that.
-fn refuse(stream: TcpStream, refused: Refused) {
+fn refuse(stream: TcpStream, limited: Limited) {
     if let Ok(mut stream) = stream.into_std() {
         // An empty socket buffer takes this at once; if not, the client learns it by the hang-up.
-        let _ = stream.write_all(&Problem::from(refused).into_http1());
-    }
-}
-
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Full => {
-                Self::new(ErrorCode::Overloaded, "as many connections as are allowed are open; try again later")
-            }
-            Refused::FullForAddress => {
-                let why = "as many connections as are allowed from one address are open; close one, or try again later";
-                Self::new(ErrorCode::RateLimited, why)
-            }
-        }
+        let _ = stream.write_all(&Problem::from(Refusal::from(limited)).into_http1());
     }
 }
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::config::LimitsConfig;
+    use crate::config::Config;
+    use crate::limits::Limits;
 
     #[tokio::test]
     async fn the_kernel_notices_who_has_vanished_but_later_than_we_do() {
         for (write_timeout, expected) in [(8, 45), (40, 80)] {
-            let admission = Admission::new(&LimitsConfig::default());
+            let config = Config::default();
+            let admission = Admission::new(&config, Limits::new(&config.limits));
             let address = SocketAddr::from(([127, 0, 0, 1], 0));
             let door = Door::open(address, admission, Duration::from_secs(write_timeout)).expect("a free port");
             let _client = std::net::TcpStream::connect(door.address().expect("it listens")).expect("it listens");

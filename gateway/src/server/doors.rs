@@ -7,13 +7,13 @@ use super::StartError;
 use super::accept::Door;
 use super::admission::Admission;
 use crate::config::{Config, LimitsConfig};
+use crate::limits::Limits;
 
 /// Connections of operators, in all and from one address: a few scrapers and browsers. Their places are their own, so that
 /// whoever fills the gateway with clients does not hide what happens.
 const OPERATORS_MAX: usize = 64;
 
 /// Where connections come in.
-#[derive(Debug)]
 pub(crate) struct Doors {
     pub(super) clients: Door,
     pub(super) operators: Option<Door>,
@@ -31,15 +31,14 @@ impl Doors {
     ///
     /// # Errors
     /// When one cannot be listened on.
-    pub(super) fn open(config: &Config) -> Result<(Self, Addresses), StartError> {
-        let limits = &config.limits;
-        let (clients, at) = open(config.server.listen, limits)?;
+    pub(super) fn open(config: &Config, limits: Limits) -> Result<(Self, Addresses), StartError> {
+        let (clients, at) = open(config.server.listen, config, limits)?;
         let mut doors = Self { clients, operators: None };
         let mut addresses = Addresses { clients: at, operators: None };
         if let Some(address) = config.server.ops_listen {
-            let limits =
-                LimitsConfig { connections: OPERATORS_MAX, connections_per_address: OPERATORS_MAX, ..limits.clone() };
-            let (door, at) = open(address, &limits)?;
+            let (connections, connections_per_address) = (OPERATORS_MAX, OPERATORS_MAX);
+            let limits = LimitsConfig { connections, connections_per_address, ..config.limits.clone() };
+            let (door, at) = open(address, config, Limits::new(&limits))?;
             (doors.operators, addresses.operators) = (Some(door), Some(at));
         }
         Ok((doors, addresses))
@@ -57,9 +56,9 @@ impl Doors {
     }
 }
 
-fn open(address: SocketAddr, limits: &LimitsConfig) -> Result<(Door, SocketAddr), StartError> {
+fn open(address: SocketAddr, config: &Config, limits: Limits) -> Result<(Door, SocketAddr), StartError> {
     let listen = || {
-        let door = Door::open(address, Admission::new(limits), limits.write_timeout.0)?;
+        let door = Door::open(address, Admission::new(config, limits.clone()), config.limits.write_timeout.0)?;
         let address = door.address()?;
         Ok((door, address))
     };

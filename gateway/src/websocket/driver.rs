@@ -112,7 +112,7 @@ enum State {
 impl Connection {
     fn open(local: Rc<Local>, stream: Stream, already_read: &[u8], opening: Opening) -> Result<Self, LayerError> {
         let socket = Rc::new(Socket::new(stream));
-        let access = Access::new(opening.caller);
+        let access = Access::new(opening.caller, opening.seat);
         let user = access.user().map(str::to_owned);
         let origin = Origin { peer: opening.peer, user: user.clone(), connected_at: clock::now_ms() };
         let format = if opening.deflate { Format::Deflated } else { Format::WebSocket };
@@ -237,6 +237,7 @@ impl Connection {
             self.read();
         }
         self.act_all();
+        self.count_refused();
         self.note_unfinished();
         let mut shard = self.local.shard.borrow_mut();
         shard.hold(self.slot, self.commands.as_mut().is_some_and(|commands| commands.hold(&self.session)));
@@ -274,19 +275,10 @@ impl Connection {
             Output::Send(text) => self.push(websocket::text(&text)),
             Output::Forward(frame) => self.push(frame),
             Output::Ping => self.push(websocket::ping(b"")),
-            Output::Execute(ticket, Command::Subscribe { group, after }) => {
-                self.begin_subscription(ticket, group, after);
-            }
-            Output::Execute(ticket, Command::SubscribeQuery { query, params }) => {
-                self.subscribe_query(ticket, &query, &params);
-            }
-            Output::Execute(ticket, Command::Unsubscribe { group }) => {
-                self.local.shard.borrow_mut().unsubscribe(self.slot, &group);
-                self.access.left(&group);
-                self.session.complete(ticket, Ok(Answer::Unsubscribed));
-            }
-            Output::Execute(ticket, Command::Authenticate { token }) => self.authenticate(ticket, &token),
-            Output::Execute(ticket, command) => self.start(ticket, command),
+            Output::Execute(ticket, command) => match self.charge() {
+                Ok(()) => self.execute(ticket, command),
+                Err(refusal) => self.session.complete(ticket, Err(refusal)),
+            },
             Output::Close(code, reason) => {
                 self.close_code = code.as_u16();
                 self.local.shard.borrow_mut().end(self.slot);
@@ -296,6 +288,24 @@ impl Connection {
                 self.push(websocket::close(code, &reason));
                 self.state = State::Closing(Instant::now() + CLOSE_TIMEOUT);
             }
+        }
+    }
+
+    fn execute(&mut self, ticket: Ticket, command: Command) {
+        match command {
+            Command::Subscribe { group, after } => self.begin_subscription(ticket, group, after),
+            Command::SubscribeQuery { query, params } => self.subscribe_query(ticket, &query, &params),
+            Command::Unsubscribe { group } => {
+                self.local.shard.borrow_mut().unsubscribe(self.slot, &group);
+                self.access.left(&group);
+                self.session.complete(ticket, Ok(Answer::Unsubscribed));
+            }
+            Command::Authenticate { token } => self.authenticate(ticket, &token),
+            command @ (Command::GroupSend { .. }
+            | Command::Query { .. }
+            | Command::Cancel { .. }
+            | Command::Members { .. }
+            | Command::History { .. }) => self.start(ticket, command),
         }
     }
 

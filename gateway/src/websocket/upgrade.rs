@@ -30,6 +30,7 @@ use crate::clock;
 use crate::config::Role;
 use crate::http::access;
 use crate::http::problem::Problem;
+use crate::limits::Seat;
 use crate::server::shard::{Arrival, Local};
 use crate::server::{Busy, Guarded, Peer, Place};
 use crate::stream::Stream;
@@ -58,6 +59,8 @@ pub(crate) struct Opening {
     pub(crate) peer: String,
     /// Its place among the connections that there may be.
     pub(crate) place: Place,
+    /// Its place among those of its user.
+    pub(crate) seat: Option<Seat>,
     /// The answer to the handshake, written in one with `welcome`; empty when hyper has written it.
     pub(crate) head: Bytes,
     /// Whether messages may be compressed.
@@ -104,8 +107,9 @@ pub(crate) async fn take_over(local: Rc<Local>, upgrade: Upgrade) {
 /// `GET /ws`, and `CONNECT` over HTTP/2.
 ///
 /// # Errors
-/// 400 for a malformed handshake, 401 for a token that is not valid, 403 for a foreign origin or a group that is not granted, 422 for a bad `?group=`, 426 without an upgrade, 503 when
-/// the gateway drains or has no room.
+/// 400 for a malformed handshake, 401 for a token that is not valid, 403 for a foreign origin or a group that is not
+/// granted, 422 for a bad `?group=`, 426 without an upgrade, 429 beyond what the client may do, 503 when the gateway drains or has
+/// no room.
 pub(crate) async fn upgrade(
     State(app): State<App>,
     Extension(peer): Extension<Peer>,
@@ -175,7 +179,8 @@ pub(crate) fn accept<B>(
         }
         Offer::Ours { token } => (true, token),
     };
-    let caller = identify(app, headers, token)?;
+    let (address, client) = place.whom(address.ip(), headers);
+    let caller = access::charged(app, identify(app, headers, token), client)?;
     caller.check_lasts(clock::now_ms())?;
     let groups = groups(request.uri(), app.config.limits.subscriptions_per_connection)?;
     groups.iter().try_for_each(|(group, _)| caller.check_subscribe(group))?;
@@ -184,10 +189,11 @@ pub(crate) fn accept<B>(
     }
     let extensions = if app.config.server.compression { extensions(headers) } else { None };
     let opening = Opening {
-        caller,
         groups,
-        peer: address.ip().to_string(),
-        place: place.of_stream(request.version())?,
+        peer: address.to_string(),
+        seat: app.limits.seat(&caller)?,
+        place: place.of_stream(request.version(), client)?,
+        caller,
         head: Bytes::new(),
         deflate: extensions.is_some(),
         echo: false,

@@ -146,7 +146,7 @@ pub enum ServerFrame {
         /// When to come back.
         retry_after_ms: u64,
     },
-    /// `{"type":"error","id":3,"code":"forbidden","message":"…","retriable":false}`
+    /// `{"type":"error","id":3,"code":"rate_limited","message":"…","retriable":true,"retry_after_ms":120?}`
     Error {
         /// The command's, if it could be read.
         id: Option<RequestId>,

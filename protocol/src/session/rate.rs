@@ -23,15 +23,17 @@ impl Allowance {
         Self { full_at: now }
     }
 
-    /// Takes one, if one is left.
-    pub(super) fn take(&mut self, rate: &Rate, now: Instant) -> bool {
+    /// Takes one, if one is left; otherwise says when one will be.
+    pub(super) fn take(&mut self, rate: &Rate, now: Instant) -> Result<(), Duration> {
         let interval = Duration::from_secs(1) / rate.per_second.max(1);
         let full_at = self.full_at.max(now) + interval;
-        let allowed = full_at.duration_since(now) <= interval * rate.burst.max(1);
-        if allowed {
-            self.full_at = full_at;
+        match full_at.duration_since(now).checked_sub(interval * rate.burst.max(1)) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            Some(_) | None => {
+                self.full_at = full_at;
+                Ok(())
+            }
         }
-        allowed
     }
 }
 
@@ -45,7 +47,7 @@ mod tests {
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
         let mut left = Allowance::full(start);
-        let mut taken = |ms| (0..10).take_while(|_| left.take(&rate, at(ms))).count();
+        let mut taken = |ms| (0..10).take_while(|_| left.take(&rate, at(ms)).is_ok()).count();
         assert_eq!(taken(0), 3);
         assert_eq!(taken(99), 0);
         assert_eq!(taken(100), 1);
@@ -58,8 +60,9 @@ mod tests {
         let rate = Rate { per_second: 10, burst: 1 };
         let start = Instant::now();
         let mut left = Allowance::full(start);
-        assert!(left.take(&rate, start));
-        assert!((0..1000).all(|_| !left.take(&rate, start)));
-        assert!(left.take(&rate, start + Duration::from_millis(100)));
+        assert_eq!(left.take(&rate, start), Ok(()));
+        let interval = Duration::from_millis(100);
+        assert!((0..1000).all(|_| left.take(&rate, start) == Err(interval)));
+        assert_eq!(left.take(&rate, start + interval), Ok(()));
     }
 }

@@ -67,6 +67,7 @@ PLAIN = {
     "Size": "size",
     "Time": "duration",
     "Rate": "rate",
+    "Network": "network",
     "Hidden": "secret text",
     "Secret": "secret text",
     "toml::Value": "any value",

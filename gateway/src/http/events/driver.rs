@@ -21,6 +21,7 @@ use super::pipe::{self, Reader, Writer};
 use crate::auth::Caller;
 use crate::clock;
 use crate::dispatch;
+use crate::limits::Seat;
 use crate::live::Question;
 use crate::server::Place;
 use crate::server::shard::Local;
@@ -48,6 +49,8 @@ pub(crate) struct Opening {
     pub(super) peer: String,
     /// Its place among the connections that there may be.
     pub(super) place: Place,
+    /// Its place among those of its user.
+    pub(super) seat: Option<Seat>,
     /// Who waits to answer the request.
     pub(super) answer: oneshot::Sender<Result<Opened, Refusal>>,
 }
@@ -79,9 +82,9 @@ pub(crate) async fn drive(local: Rc<Local>, opening: Opening) {
     let until = opening.caller.expires_ms().and_then(|expires_ms| {
         Instant::now().checked_add(Duration::from_millis(expires_ms.saturating_sub(clock::now_ms())))
     });
-    let place = opening.place;
+    let places = (opening.place, opening.seat);
     let stream =
-        Stream { local, outlet, format, slot, state, beat, until, told: false, stalled_since: None, _place: place };
+        Stream { local, outlet, format, slot, state, beat, until, told: false, stalled_since: None, _places: places };
     if let Err(refusal) = stream.begin(&opening.groups, &opening.questions) {
         stream.local.shard.borrow_mut().disconnect(slot);
         return drop(opening.answer.send(Err(refusal)));
@@ -108,7 +111,7 @@ struct Stream {
     /// Since when bytes wait in the pipe and none are read.
     stalled_since: Option<Instant>,
     /// Held until the stream is over.
-    _place: Place,
+    _places: (Place, Option<Seat>),
 }
 
 /// `Open => Draining => Ending => Over`; each step may be left out.

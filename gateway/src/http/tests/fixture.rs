@@ -21,6 +21,7 @@ use crate::health::Health;
 use crate::http::router;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
+use crate::limits::Limits;
 use crate::live::Live;
 use crate::metrics::Metrics;
 
@@ -87,7 +88,9 @@ impl Api {
         };
         let health = Health::default().with_check("jobs", Arc::new(check));
         let idempotency = Idempotency::default();
-        let app = App::new(Parts { config, auth, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
+        let limits = Limits::new(&config.limits);
+        let app =
+            App::new(Parts { config, auth, limits, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
         Self { router: router(app.clone(), more), app, _inboxes: inboxes }
     }
 

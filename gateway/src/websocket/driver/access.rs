@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::auth::{By, Caller};
 use crate::clock;
 use crate::jobs::Asker;
+use crate::limits::{Limit, Limits, Seat};
 use crate::live::Question;
 
 /// Who can do nothing before he authenticates has this time to do so.
@@ -26,6 +27,8 @@ pub(super) struct Access(Option<Box<Known>>);
 
 struct Known {
     caller: Caller,
+    /// Its place among those of its user.
+    seat: Option<Seat>,
     /// Closes at this time, unless another token is shown before.
     until: Option<Instant>,
     /// Groups it is in because a service has put it there: no token of its own grants them, and none takes them.
@@ -42,12 +45,12 @@ struct Followed {
 }
 
 impl Access {
-    pub(super) fn new(caller: Caller) -> Self {
+    pub(super) fn new(caller: Caller, seat: Option<Seat>) -> Self {
         if matches!(caller, Caller::Everybody) {
             return Self(None);
         }
         let until = until(&caller);
-        Self(Some(Box::new(Known { caller, until, added: Vec::new(), followed: Vec::new() })))
+        Self(Some(Box::new(Known { caller, seat, until, added: Vec::new(), followed: Vec::new() })))
     }
 
     pub(super) fn user(&self) -> Option<&str> {
@@ -91,9 +94,12 @@ impl Access {
     }
 
     /// Goes on as another caller, in the groups that it keeps.
-    fn become_(&mut self, caller: Caller) -> Result<(), Refusal> {
+    fn become_(&mut self, caller: Caller, limits: &Limits) -> Result<(), Refusal> {
         let Some(known) = &mut self.0 else { return Ok(()) };
         known.caller.check_becomes(&caller)?;
+        if known.seat.is_none() {
+            known.seat = limits.seat(&caller)?;
+        }
         known.until = until(&caller);
         known.caller = caller;
         Ok(())
@@ -122,7 +128,24 @@ fn until(caller: &Caller) -> Option<Instant> {
 
 impl Connection {
     pub(super) fn by(&self) -> By {
-        By { caller: self.access.caller(), channel: Some(self.channel.clone()) }
+        By { caller: self.access.caller(), channel: Some(self.channel.clone()), client: self.place.client() }
+    }
+
+    /// Counts a command.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub(super) fn charge(&self) -> Result<(), Refusal> {
+        let caller = self.access.0.as_ref().map_or(&Caller::Everybody, |known| &known.caller);
+        self.local.app.limits.charge(caller, self.place.client())
+    }
+
+    /// Shows operators what the session has refused.
+    pub(super) fn count_refused(&mut self) {
+        let refused = self.session.take_refused();
+        if refused > 0 {
+            self.local.app.limits.refused().add(Limit::CommandsPerSecond, refused.into());
+        }
     }
 
     /// Takes another token: from here on the connection is its bearer, and in no group that the token does not grant.
@@ -132,7 +155,7 @@ impl Connection {
     }
 
     fn become_(&mut self, caller: Caller) -> Result<Answer, Refusal> {
-        self.access.become_(caller)?;
+        self.access.become_(caller, &self.local.app.limits)?;
         let lost = self.session.subscriptions().filter(|group| !self.access.keeps(group)).cloned().collect::<Vec<_>>();
         for group in lost {
             self.local.shard.borrow_mut().unsubscribe(self.slot, &group);

@@ -16,6 +16,7 @@ use crate::dispatch::Dispatch;
 use crate::health::Health;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
+use crate::limits::Limits;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::server::Admission;
@@ -44,7 +45,8 @@ async fn a_panic_costs_its_own_connection_and_leaves_nothing_behind() {
 
 async fn panic_and_look() {
     let config = Arc::new(Config::default());
-    let admission = Admission::new(&config.limits);
+    let limits = Limits::new(&config.limits);
+    let admission = Admission::new(&config, limits.clone());
     let jobs = Jobs::in_memory(&config.jobs);
     let queries = Arc::new(Queries::new(&config.source, &config.query).expect("no queries are good queries"));
     let claims = Arc::new(Claims::new(&config.consumer, queries.clone()).expect("no consumers are good consumers"));
@@ -59,6 +61,7 @@ async fn panic_and_look() {
     let app = App::new(Parts {
         config,
         auth: Auth::default(),
+        limits,
         layer,
         jobs,
         dispatch,
@@ -78,6 +81,7 @@ async fn panic_and_look() {
         groups: vec![(GroupName::parse("g").expect("a good name"), None)],
         peer: "127.0.0.1".to_owned(),
         place,
+        seat: None,
         head: Bytes::new(),
         deflate: false,
         echo: false,

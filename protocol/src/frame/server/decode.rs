@@ -1,6 +1,7 @@
 //! JSON text to server frames, for clients of ours.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -134,7 +135,11 @@ fn members(fields: &Fields<'_>) -> Result<Vec<ChannelName>, FrameError> {
 
 fn refusal(fields: &Fields<'_>) -> Result<Refusal, FrameError> {
     let code = one_of(fields, "code", ErrorCode::ALL, ErrorCode::as_str)?;
-    Ok(Refusal::new(code, fields.string("message")?))
+    let refusal = Refusal::new(code, fields.string("message")?);
+    Ok(match fields.optional_whole("retry_after_ms")? {
+        Some(ms) => refusal.again_in(Duration::from_millis(ms)),
+        None => refusal,
+    })
 }
 
 /// The fields of `accepted` lie beside `type` and `id`, which serde passes over.

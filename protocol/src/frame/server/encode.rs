@@ -130,11 +130,14 @@ fn history(object: Object, page: &HistoryPage) -> Bytes {
 }
 
 fn error(id: &Option<RequestId>, refusal: &Refusal) -> Bytes {
-    answer("error", id)
+    let object = answer("error", id)
         .field("code", &refusal.code)
         .field("message", &refusal.message)
-        .field("retriable", &refusal.code.is_retriable())
-        .finish()
+        .field("retriable", &refusal.code.is_retriable());
+    match refusal.retry_after_ms() {
+        Some(ms) => object.field("retry_after_ms", &ms).finish(),
+        None => object.finish(),
+    }
 }
 
 fn joined(parts: &[&[u8]]) -> Bytes {

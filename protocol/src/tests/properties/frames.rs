@@ -1,5 +1,7 @@
 //! Arbitrary frames, valid ones.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -66,6 +68,10 @@ pub(super) fn server_frame() -> impl Strategy<Value = ServerFrame> {
         any::<u64>().prop_map(|retry_after_ms| ServerFrame::Closing { retry_after_ms }),
         (request_id(), prop::sample::select(ErrorCode::ALL), any::<String>())
             .prop_map(|(id, code, text)| ServerFrame::Error { id, refusal: Refusal::new(code, text) }),
+        (request_id(), any::<String>(), 0..=u64::from(u32::MAX)).prop_map(|(id, text, ms)| {
+            let refusal = Refusal::new(ErrorCode::RateLimited, text).again_in(Duration::from_millis(ms));
+            ServerFrame::Error { id, refusal }
+        }),
     ]
 }
 
