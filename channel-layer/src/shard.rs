@@ -120,6 +120,8 @@ pub enum Signal {
     Removed(GroupName),
     /// The connection has to be closed with 1008.
     Kicked,
+    /// Keys or rules have changed: ask whether the connection may go on.
+    Rights,
     /// The process is about to end: tell the client.
     Closing,
     /// Close with 1012 at some moment within this time.
@@ -282,6 +284,11 @@ impl Shard {
         if let Some(cursor) = self.cursor_of(slot.0, |name| name == group) {
             self.drop_cursor(cursor);
         }
+    }
+
+    /// Signals [`Signal::Rights`] to every connection.
+    pub fn tell_rights(&self) {
+        self.connections.iter().for_each(|(_, connection)| connection.sink.signal(Signal::Rights));
     }
 
     /// Signals [`Signal::Closing`] to every connection.

@@ -3,7 +3,8 @@
 //! Nothing here waits, reads a clock or touches a socket; front doors find the credential and ask. All of them ask the same
 //! functions, so that what HTTP refuses no WebSocket grants. Reading order: [`caller`] (the decisions), [`rights`] (what is
 //! granted), `keys` and `token` (how a credential becomes a caller),
-//! [`public_key`] and [`issuer`] (what tokens are signed against).
+//! [`public_key`] and [`issuer`] (what tokens are signed against), `proof` and `revoked` (whether a credential that was good
+//! still is).
 //!
 //! # Contract
 //!
@@ -19,7 +20,9 @@ pub mod caller;
 pub mod issuer;
 mod keys;
 pub mod mint;
+mod proof;
 pub mod public_key;
+mod revoked;
 pub mod rights;
 #[cfg(test)]
 mod tests;
@@ -30,10 +33,15 @@ use std::sync::Arc;
 
 use groupcast_protocol::{ErrorCode, Refusal};
 
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
 pub use self::caller::{By, Caller};
 use self::issuer::Issuer;
 use self::keys::ApiKeys;
 pub use self::keys::digest_of_key;
+pub use self::proof::{Mark, Proof};
+use self::revoked::Revoked;
 pub use self::rights::GroupTypes;
 pub use self::rights::Rights;
 use self::token::Verifier;
@@ -41,12 +49,21 @@ use crate::config::{AuthConfig, GroupConfig};
 
 /// What `[auth]` says, ready to decide. A cheap handle.
 #[derive(Clone, Default)]
-pub struct Auth(Option<Arc<Authority>>);
+pub struct Auth(Option<Arc<Shared>>);
 
+struct Shared {
+    /// Replaced as a whole: whoever decides sees one configuration, not parts of two.
+    authority: RwLock<Arc<Authority>>,
+    /// Rung when a credential may have become worth less.
+    changes: watch::Sender<()>,
+}
+
+/// What one configuration says.
 struct Authority {
-    keys: ApiKeys,
-    tokens: Option<Verifier>,
+    keys: Arc<ApiKeys>,
+    tokens: Option<Arc<Verifier>>,
     anonymous: Arc<Rights>,
+    revoked: Arc<Revoked>,
 }
 
 /// Why `[auth]` cannot be used. It never shows a secret.
@@ -74,15 +91,77 @@ impl Auth {
     /// As [`Auth::new`].
     pub fn with_groups(config: Option<&AuthConfig>, groups: &[GroupConfig]) -> Result<Self, AuthError> {
         let Some(config) = config else { return Ok(Self(None)) };
-        let types = GroupTypes::new(groups).map_err(|error| AuthError { key: "anonymous", why: error.to_string() })?;
-        let types = Arc::new(types);
-        let keys = ApiKeys::read(config)?;
-        let tokens = Verifier::new(config, &types)?;
-        let said = &config.anonymous;
-        let anonymous = Rights::parse(&said.subscribe, &said.send, &said.query);
-        let anonymous = anonymous.map_err(|error| AuthError { key: "anonymous", why: error.to_string() })?;
-        let anonymous = Rights { types_of_groups: types, ..anonymous };
-        Ok(Self(Some(Arc::new(Authority { keys, tokens, anonymous: Arc::new(anonymous) }))))
+        let authority = RwLock::new(Arc::new(Authority::new(config, groups, None)?));
+        Ok(Self(Some(Arc::new(Shared { authority, changes: watch::Sender::new(()) }))))
+    }
+
+    /// Takes another configuration for all that is decided from here on; open connections are asked again
+    /// ([`Auth::check_still`]). Who reads the keys of an issuer, or
+    /// the list of what is revoked, goes on doing so. Nothing happens without `[auth]`.
+    ///
+    /// # Errors
+    /// As [`Auth::new`]; all stays as it was then.
+    pub fn replace(&self, config: &AuthConfig, groups: &[GroupConfig]) -> Result<(), AuthError> {
+        let Some(shared) = &self.0 else { return Ok(()) };
+        let issuer = self.issuer();
+        let new = Authority::new(config, groups, issuer.as_ref())?;
+        {
+            let mut authority = shared.authority.write();
+            *authority = Arc::new(new.with_revoked(Arc::clone(&authority.revoked)));
+        }
+        self.tell_changed();
+        Ok(())
+    }
+
+    /// Takes a list of tokens and users that are revoked (`[auth] revoked_file`).
+    ///
+    /// # Errors
+    /// With the line that makes no sense; the list that was there stays then.
+    pub fn revoke(&self, list: &str) -> Result<(), String> {
+        let Some(shared) = &self.0 else { return Ok(()) };
+        let revoked = Arc::new(Revoked::parse(list)?);
+        {
+            let mut authority = shared.authority.write();
+            *authority = Arc::new(authority.with_revoked(revoked));
+        }
+        self.tell_changed();
+        Ok(())
+    }
+
+    /// Says that keys or rules are others, to whoever waits by [`Auth::changes`].
+    pub fn tell_changed(&self) {
+        if let Some(shared) = &self.0 {
+            shared.changes.send_replace(());
+        }
+    }
+
+    /// Rings when open connections have to be asked again. `None`: without `[auth]` nothing changes.
+    pub fn changes(&self) -> Option<watch::Receiver<()>> {
+        self.0.as_ref().map(|shared| shared.changes.subscribe())
+    }
+
+    /// Whether the credential by which somebody was let in is good still. Its time is not looked at.
+    ///
+    /// # Errors
+    /// `unauthenticated`, with what to tell him.
+    pub fn check_still(&self, caller: &Caller) -> Result<(), Refusal> {
+        let Some(authority) = self.authority() else { return Ok(()) };
+        let stands = match caller {
+            Caller::Everybody => true,
+            Caller::Anonymous(rights) => *rights == authority.anonymous,
+            Caller::Service(service) => authority.keys.stands_by(service),
+            Caller::User(user) => {
+                let tokens = authority.tokens.as_ref();
+                let proof = user.proof.as_ref();
+                let is_proved = proof.is_none_or(|proof| tokens.is_some_and(|tokens| tokens.stands_by(proof)));
+                is_proved && !authority.revoked.names(user)
+            }
+        };
+        if stands {
+            Ok(())
+        } else {
+            Err(unauthenticated("the credential is no longer valid; connect again with a new one"))
+        }
     }
 
     /// Whether there is an `[auth]` section.
@@ -92,7 +171,11 @@ impl Auth {
 
     /// The issuer whose published keys somebody has to read.
     pub fn issuer(&self) -> Option<Arc<Issuer>> {
-        self.0.as_ref()?.tokens.as_ref()?.issuer().cloned()
+        self.authority()?.tokens.as_ref()?.issuer().cloned()
+    }
+
+    fn authority(&self) -> Option<Arc<Authority>> {
+        self.0.as_ref().map(|shared| shared.authority.read().clone())
     }
 
     /// Who shows this credential at this time, in milliseconds since 1970.
@@ -101,7 +184,7 @@ impl Auth {
     /// `unauthenticated` for a credential that is not valid, `unavailable` for one that will be known in a moment. Without
     /// one the caller is anonymous, whatever that may do.
     pub fn identify(&self, credential: Option<&str>, now_ms: u64) -> Result<Caller, Refusal> {
-        let Some(authority) = &self.0 else { return Ok(Caller::Everybody) };
+        let Some(authority) = self.authority() else { return Ok(Caller::Everybody) };
         let Some(credential) = credential else { return Ok(Caller::Anonymous(authority.anonymous.clone())) };
         if let Some(service) = authority.keys.find(credential) {
             return Ok(Caller::Service(service));
@@ -109,7 +192,36 @@ impl Auth {
         let Some(tokens) = &authority.tokens else {
             return Err(unauthenticated("the API key is not known here; check it"));
         };
-        tokens.verify(credential, now_ms).map(Caller::User)
+        let user = tokens.verify(credential, now_ms)?;
+        if authority.revoked.names(&user) {
+            return Err(unauthenticated("the token has been revoked; get a new one"));
+        }
+        Ok(Caller::User(user))
+    }
+}
+
+impl Authority {
+    /// What a configuration says. The keys of an issuer whose set is read elsewhere stay those of `issuer`.
+    fn new(config: &AuthConfig, groups: &[GroupConfig], issuer: Option<&Arc<Issuer>>) -> Result<Self, AuthError> {
+        let types = GroupTypes::new(groups).map_err(|error| AuthError { key: "anonymous", why: error.to_string() })?;
+        let types = Arc::new(types);
+        let keys = Arc::new(ApiKeys::read(config)?);
+        let mut tokens = Verifier::new(config, &types)?;
+        if let (Some(tokens), Some(issuer)) = (&mut tokens, issuer) {
+            tokens.go_on_with(issuer);
+        }
+        let said = &config.anonymous;
+        let anonymous = Rights::parse(&said.subscribe, &said.send, &said.query);
+        let anonymous = anonymous.map_err(|error| AuthError { key: "anonymous", why: error.to_string() })?;
+        let anonymous = Arc::new(Rights { types_of_groups: types, ..anonymous });
+        let revoked = Revoked::parse(config.revoked.as_deref().unwrap_or_default());
+        let revoked = Arc::new(revoked.map_err(|why| AuthError { key: "revoked_file", why })?);
+        Ok(Self { keys, tokens: tokens.map(Arc::new), anonymous, revoked })
+    }
+
+    fn with_revoked(&self, revoked: Arc<Revoked>) -> Self {
+        let Self { keys, tokens, anonymous, revoked: _ } = self;
+        Self { keys: keys.clone(), tokens: tokens.clone(), anonymous: anonymous.clone(), revoked }
     }
 }
 

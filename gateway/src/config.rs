@@ -152,6 +152,7 @@ impl Config {
             auth.jwt_public_key =
                 read("jwt_public_key_file", &auth.jwt_public_key_file)?.or(auth.jwt_public_key.take());
             auth.jwks = read("jwks_file", &auth.jwks_file)?.or(auth.jwks.take());
+            auth.revoked = read("revoked_file", &auth.revoked_file)?.or(auth.revoked.take());
             auth.api_keys = auth.api_keys_places().read(sources)?.or(auth.api_keys.take());
         }
         for (name, source) in &mut self.source {
@@ -171,7 +172,7 @@ impl Config {
             consumer.ca = consumer.ca.take().map(|path| folder.join(path));
         }
         if let Some(auth) = &mut self.auth {
-            for path in [&mut auth.jwt_public_key_file, &mut auth.jwks_file] {
+            for path in [&mut auth.jwt_public_key_file, &mut auth.jwks_file, &mut auth.revoked_file] {
                 *path = path.take().map(|path| folder.join(path));
             }
         }

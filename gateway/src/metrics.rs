@@ -8,12 +8,14 @@ mod parts;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use groupcast_channel_layer::ChannelLayer;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -42,6 +44,8 @@ pub struct Metrics {
     pub websockets_opened: Counter,
     /// WebSockets that ended, by the code they were closed with; 1006 for those that broke.
     pub websockets_closed: Family<CloseLabels, Counter>,
+    config_reloads: Family<OutcomeLabel, Counter>,
+    config_reloaded: Gauge<f64, AtomicU64>,
     /// Panics, each of which cost a request or a connection: each is a defect.
     pub panics: Counter,
 }
@@ -56,6 +60,11 @@ struct HttpLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
     route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 /// The label of [`Metrics::websockets_closed`].
@@ -86,6 +95,8 @@ impl Metrics {
             http_seconds: Family::new_with_constructor(seconds),
             websockets_opened: Counter::default(),
             websockets_closed: Family::default(),
+            config_reloads: Family::default(),
+            config_reloaded: Gauge::default(),
             panics: Counter::default(),
             registry: Registry::default(),
         };
@@ -93,6 +104,15 @@ impl Metrics {
         registry.register("http_request_seconds", "Time to the head of the answer", metrics.http_seconds.clone());
         registry.register("websockets_opened", "WebSockets opened", metrics.websockets_opened.clone());
         registry.register("websockets_closed", "WebSockets ended, by close code", metrics.websockets_closed.clone());
+        let help = "Times that the configuration was read again, by what came of it";
+        registry.register("config_reloads", help, metrics.config_reloads.clone());
+        let help = "When the configuration was taken last, in seconds since 1970";
+        registry.register("config_reloaded_timestamp_seconds", help, metrics.config_reloaded.clone());
+        // There from the start: an alert sees the first one.
+        for outcome in ["refused", "taken"] {
+            metrics.config_reloads.get_or_create_owned(&OutcomeLabel { outcome });
+        }
+        metrics.config_reloaded.set(seconds_of(clock::now_ms()));
         registry.register("panics", "Panics, each of which cost a request or a connection", metrics.panics.clone());
         Self { registry, ..metrics }
     }
@@ -136,6 +156,15 @@ impl Metrics {
         RouteMeter { metrics: self.clone(), method, route, usual, answered, seconds }
     }
 
+    /// Counts a reading of the configuration: when it was taken, in milliseconds since 1970; `None`: it was refused.
+    pub(crate) fn config_reloaded(&self, taken_ms: Option<u64>) {
+        let outcome = if taken_ms.is_some() { "taken" } else { "refused" };
+        self.config_reloads.get_or_create(&OutcomeLabel { outcome }).inc();
+        if let Some(at) = taken_ms {
+            self.config_reloaded.set(seconds_of(at));
+        }
+    }
+
     /// All of it as OpenMetrics text.
     ///
     /// # Errors
@@ -175,6 +204,11 @@ impl RouteMeter {
         self.answered.inc();
         self.seconds.observe(took.as_secs_f64());
     }
+}
+
+fn seconds_of(ms: u64) -> f64 {
+    // Exact for the next hundred thousand years.
+    ms as f64 / 1000.0
 }
 
 /// A client may invent methods without end; each would be a label.

@@ -2,7 +2,8 @@
 //!
 //! Reading order: this file (start and stop), `accept` (connections in), `admission` (how many), `doors` (at which addresses), `descriptors` (room for
 //! them), `shard` (the threads that own them), `front` (a connection from its first byte), `first` and `tls` (what it
-//! speaks), `guarded`, `watch` and `paced` (what HTTP may not do, and until when). Signals and exit codes are the binary's.
+//! speaks), `guarded`, `watch` and `paced` (what HTTP may not do, and until when), `ready` (what is asked for readiness), `reload`, `jwks`
+//! and `revoked` (what changes while it runs). Signals and exit codes are the binary's.
 
 mod accept;
 mod admission;
@@ -14,6 +15,9 @@ mod guarded;
 mod jwks;
 mod layer;
 mod paced;
+mod ready;
+mod reload;
+mod revoked;
 pub(crate) mod shard;
 pub(crate) mod tls;
 mod watch;
@@ -42,17 +46,16 @@ use self::doors::{Addresses, Doors};
 pub(crate) use self::guarded::Guarded;
 pub use self::layer::LayerStartError;
 use self::layer::{Foreign, Layer, Run};
+pub use self::reload::Loader;
 use self::shard::{Served, ShardThread};
 use self::tls::{Tls, TlsError};
 pub(crate) use self::watch::Busy;
 use crate::app::{App, Parts};
-use crate::auth::issuer::Issuer;
 use crate::auth::{Auth, AuthError};
 use crate::clock;
 use crate::config::{CatchUp, Config, Durability, Problems, Role, StoreKind};
 use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, QueryCache, Setup, Sources};
 use crate::dispatch::Dispatch;
-use crate::health::{Check, Health};
 use crate::http::Api;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
@@ -86,6 +89,7 @@ pub struct Groupcast {
     consumers: HashMap<String, Arc<dyn Consumer>>,
     routes: Router,
     echo_at: Option<String>,
+    loader: Option<Loader>,
 }
 
 /// Why a gateway did not start.
@@ -145,7 +149,7 @@ pub enum Drained {
 impl Groupcast {
     /// A gateway with this configuration.
     pub fn new(config: Config) -> Self {
-        Self { config, consumers: HashMap::new(), routes: Router::new(), echo_at: None }
+        Self { config, consumers: HashMap::new(), routes: Router::new(), echo_at: None, loader: None }
     }
 
     /// Registers the code of a `[[consumer]]` with `run = "embedded"`.
@@ -162,6 +166,13 @@ impl Groupcast {
         self
     }
 
+    /// Says how the configuration is read again when [`Running::reload`] asks for it.
+    #[must_use]
+    pub fn reload_by(mut self, loader: Loader) -> Self {
+        self.loader = Some(loader);
+        self
+    }
+
     /// Opens WebSockets at `path` that send back what they get: for test suites of the WebSocket protocol.
     #[doc(hidden)]
     #[must_use]
@@ -175,7 +186,7 @@ impl Groupcast {
     /// # Errors
     /// Nothing is left running when it fails.
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { mut config, consumers, routes, echo_at } = self;
+        let Self { mut config, consumers, routes, echo_at, loader } = self;
         config.check()?;
         let auth = Auth::with_groups(config.auth.as_ref(), &config.group)?;
         layer::name_node(&mut config);
@@ -215,11 +226,7 @@ impl Groupcast {
         let metrics = metrics.with_calls(consumers.calls()).with_limits(limits.clone());
         let metrics = Arc::new(metrics.with_pools(Arc::clone(consumers.cpu()), Arc::clone(&sources), &lag));
         let peers = Peers::new(&config.server.node, &dispatch.claims_digest());
-        let health = health(&layer, &jobs, &sources).with_check("claims", agree(&peers));
-        let health = match auth.issuer() {
-            Some(issuer) => health.with_check("issuer", Arc::new(move || Box::pin(std::future::ready(known(&issuer))))),
-            None => health,
-        };
+        let health = ready::health(&layer, &jobs, &sources, &peers, auth.issuer());
         let idempotency = Idempotency::default();
         // One that only runs jobs has no sockets to send to.
         let schedules = if config.server.role == Role::Consumer { &[][..] } else { &config.schedule };
@@ -251,15 +258,21 @@ impl Groupcast {
             tasks.spawn(peers.tell(app.layer.clone(), stop.accepting.clone()));
         }
         if let (Some(issuer), Some(config)) = (app.auth.issuer(), app.config.auth.clone()) {
-            tasks.spawn(jwks::follow(config, issuer, stop.accepting.clone()));
+            tasks.spawn(jwks::follow(config, app.auth.clone(), issuer, stop.accepting.clone()));
+        }
+        if let Some(path) = app.config.auth.as_ref().and_then(|auth| auth.revoked_file.clone()) {
+            tasks.spawn(revoked::follow(path, app.auth.clone(), stop.accepting.clone()));
         }
         tasks.spawn(sweep(app.clone(), stop.accepting.clone()));
         let (live, stop_live) = (app.live.clone(), stop.accepting.clone());
         tasks.spawn(async move { live.run(stop_live).await });
-        let reload = Arc::new(Notify::new());
+        let reload = Reload::default();
+        if let Some(loader) = loader {
+            tasks.spawn(reload::follow(app.clone(), loader, reload.config.clone(), stop.accepting.clone()));
+        }
         let scheme = if tls.is_some() { "https" } else { "http" };
         if let Some(tls) = tls {
-            tasks.spawn(tls.follow(reload.clone(), stop.accepting.clone()));
+            tasks.spawn(tls.follow(reload.certificate.clone(), stop.accepting.clone()));
         }
         tasks.spawn(announce(app.layer.clone(), stop.accepting.clone()));
         tasks.spawn(measure(lag, stop.now.clone()));
@@ -274,13 +287,19 @@ impl Groupcast {
 pub struct Running {
     addresses: Addresses,
     scheme: &'static str,
-    /// Notified when the certificate is to be read again.
-    reload: Arc<Notify>,
+    reload: Reload,
     app: App,
     consumers: Consumers,
     shards: Vec<ShardThread>,
     tasks: TaskTracker,
     stop: Stop,
+}
+
+/// Who is notified when something is to be read again.
+#[derive(Debug, Clone, Default)]
+struct Reload {
+    config: Arc<Notify>,
+    certificate: Arc<Notify>,
 }
 
 /// Which parts have been told to end, in the order in which they are.
@@ -312,9 +331,11 @@ impl Running {
         format!("{}://{}", self.scheme, self.address())
     }
 
-    /// Reads certificate and key again at once, as it happens by itself soon after the files change.
-    pub fn reload_certificate(&self) {
-        self.reload.notify_one();
+    /// Has the configuration read again, if it was said how ([`Groupcast::reload_by`]), and the certificate, as it happens
+    /// by itself soon after its files change. The log tells what came of it.
+    pub fn reload(&self) {
+        self.reload.config.notify_one();
+        self.reload.certificate.notify_one();
     }
 
     /// The layer, for an embedding program that sends and receives itself.
@@ -379,42 +400,6 @@ async fn open_jobs(config: &Config) -> Result<Jobs, StartError> {
         StoreKind::Postgres => Jobs::connect(&config.jobs, &config.server, durability).await,
     };
     opened.map_err(StartError::Jobs)
-}
-
-/// Whether all gateways take the same messages for work.
-fn agree(peers: &Peers) -> Check {
-    let peers = peers.clone();
-    Arc::new(move || Box::pin(std::future::ready(peers.agree())))
-}
-
-/// Whether the keys are there that tokens are signed by.
-fn known(issuer: &Issuer) -> Result<(), String> {
-    let why = "its keys have not been read yet (`jwks_url`, `jwks_file`); the log knows why";
-    if issuer.is_known() { Ok(()) } else { Err(why.to_owned()) }
-}
-
-fn health(layer: &ChannelLayer, jobs: &Jobs, sources: &Arc<Sources>) -> Health {
-    let (layer, jobs, sources) = (layer.clone(), jobs.clone(), sources.clone());
-    Health::default()
-        .with_check("layer", Arc::new(move || Box::pin(std::future::ready(layer.ready()))))
-        .with_check(
-            "jobs",
-            Arc::new(move || {
-                Box::pin({
-                    let jobs = jobs.clone();
-                    async move { jobs.ready().await }
-                })
-            }),
-        )
-        .with_check(
-            "sources",
-            Arc::new(move || {
-                Box::pin({
-                    let sources = sources.clone();
-                    async move { sources.ready().await }
-                })
-            }),
-        )
 }
 
 async fn shards_ended(shards: &[ShardThread]) {

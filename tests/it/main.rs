@@ -40,6 +40,7 @@ mod protocol;
 mod proxy;
 mod queries;
 mod recovery;
+mod reload;
 mod reports;
 mod results;
 mod schedules;

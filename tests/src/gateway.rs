@@ -155,6 +155,11 @@ impl Gateway {
         self.process.signal(Signal::TERM);
     }
 
+    /// Has it read its configuration again.
+    pub fn hang_up(&self) {
+        self.process.signal(Signal::HUP);
+    }
+
     /// Stops it where it is, as a machine does that is out of memory.
     pub fn pause(&self) {
         self.process.signal(Signal::STOP);

@@ -7,6 +7,7 @@ use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Refusal};
 
 use serde_json::Value;
 
+use super::proof::{Mark, Proof};
 use super::rights::Rights;
 use crate::jobs::{Asker, ReplyTo};
 use crate::limits::Client;
@@ -49,6 +50,8 @@ pub struct Service {
     pub name: String,
     /// What it may do; `None`: everything.
     pub scopes: Option<Rights>,
+    /// Which key it is.
+    pub key: Mark,
 }
 
 /// Who a token names.
@@ -62,6 +65,8 @@ pub struct User {
     pub claims: BTreeMap<String, Value>,
     /// The claim `exp`, in milliseconds since 1970.
     pub expires_ms: u64,
+    /// What his token was good by; `None` for who came by something else.
+    pub proof: Option<Proof>,
 }
 
 impl Caller {

@@ -57,6 +57,11 @@ impl Issuer {
         self.bell.notified().await;
     }
 
+    /// Has the keys read again soon.
+    pub fn ring(&self) {
+        self.bell.notify_one();
+    }
+
     /// Says that they have been read again, for better or worse.
     pub fn answered(&self) {
         self.is_asked.store(false, Ordering::SeqCst);

@@ -8,6 +8,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::AuthError;
 use super::caller::Service;
+use super::proof::Mark;
 use super::rights::{Rights, Types};
 use crate::config::{ApiKeyConfig, AuthConfig};
 
@@ -56,16 +57,22 @@ impl ApiKeys {
         }
         found.cloned()
     }
+
+    /// Whether that key is known here still, and may do the same.
+    pub(super) fn stands_by(&self, service: &Service) -> bool {
+        self.0.iter().any(|(_, known)| **known == *service)
+    }
 }
 
 /// Keys that are separated by commas: of one service that may do everything.
 fn nameless(text: &str) -> Result<Vec<(Digested, Arc<Service>)>, AuthError> {
     let refused = |why: String| AuthError { key: "api_keys_env", why };
-    let service = Arc::new(Service { name: NAMELESS.to_owned(), scopes: None });
     let mut keys = Vec::new();
     for (at, key) in text.split(',').map(str::trim).enumerate().filter(|(_, key)| !key.is_empty()) {
         check(key).map_err(|why| refused(format!("key {} {why}", at + 1)))?;
-        keys.push((digest(key), Arc::clone(&service)));
+        let digest = digest(key);
+        let service = Service { name: NAMELESS.to_owned(), scopes: None, key: Mark::of(&[&digest]) };
+        keys.push((digest, Arc::new(service)));
     }
     if keys.is_empty() {
         let why = "names a variable without a key in it; set it to one or more, separated by commas";
@@ -97,7 +104,7 @@ fn named(entry: &ApiKeyConfig) -> Result<(Digested, Arc<Service>), AuthError> {
     }
     let rights = Rights { types: scopes.types.as_deref().map(Types::new), ..rights };
     let scopes = (!scopes.admin).then_some(rights);
-    Ok((digest, Arc::new(Service { name: name.clone(), scopes })))
+    Ok((digest, Arc::new(Service { name: name.clone(), scopes, key: Mark::of(&[&digest]) })))
 }
 
 fn check(key: &str) -> Result<(), String> {

@@ -8,6 +8,8 @@ use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 
+use super::proof::Mark;
+
 /// Keys of one set: each is a candidate for a token that names none.
 const KEYS_MAX: usize = 100;
 
@@ -18,6 +20,8 @@ pub(super) struct PublicKey {
     pub(super) kid: Option<String>,
     pub(super) algorithm: Algorithm,
     pub(super) key: DecodingKey,
+    /// Which key it is, for who was let in by it.
+    pub(super) mark: Mark,
 }
 
 /// Bytes that are no key, or no set of keys.
@@ -97,7 +101,7 @@ pub(super) fn from_pem(text: &str) -> Result<PublicKey, PublicKeyError> {
     } else {
         return Err(PublicKeyError::Kind);
     };
-    Ok(PublicKey { kid: None, algorithm, key })
+    Ok(PublicKey { kid: None, algorithm, key, mark: Mark::of(&[&info]) })
 }
 
 /// Reads a set of keys. Those that are for something else are passed over, as the standard wants it (RFC 7517, section 5).
@@ -121,6 +125,8 @@ fn usable(jwk: Jwk) -> Option<PublicKey> {
     if !(signs && verifies) {
         return None;
     }
+    let parts = [&jwk.n, &jwk.e, &jwk.x, &jwk.y].map(|part| part.as_deref().unwrap_or_default().as_bytes());
+    let mark = Mark::of(&parts);
     let (algorithm, names, key) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
         ("RSA", None) => (Algorithm::RS256, &["RS256"][..], DecodingKey::from_rsa_components(&jwk.n?, &jwk.e?)),
         ("EC", Some("P-256")) => (Algorithm::ES256, &["ES256"][..], DecodingKey::from_ec_components(&jwk.x?, &jwk.y?)),
@@ -131,5 +137,5 @@ fn usable(jwk: Jwk) -> Option<PublicKey> {
         _ => return None,
     };
     let is_meant = jwk.alg.as_deref().is_none_or(|alg| names.contains(&alg));
-    is_meant.then_some(PublicKey { kid: jwk.kid, algorithm, key: key.ok()? })
+    is_meant.then_some(PublicKey { kid: jwk.kid, algorithm, key: key.ok()?, mark })
 }

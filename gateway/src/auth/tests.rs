@@ -1,3 +1,4 @@
+mod changes;
 mod issuers;
 mod services;
 mod tenants;

@@ -14,6 +14,7 @@ use self::claims::Claims;
 use super::caller::User;
 use super::issuer::Issuer;
 use super::keys::{MAKE_ONE, SECRET_CHARS_MIN};
+use super::proof::{Mark, Proof};
 use super::public_key::{self, PublicKey};
 use super::rights::GroupTypes;
 use super::{AuthError, unauthenticated};
@@ -29,6 +30,8 @@ pub(super) struct Verifier {
     /// Keys that somebody else publishes.
     issuer: Option<Arc<Issuer>>,
     rules: Rules,
+    /// Which rules these are, for who was let in by them.
+    mark: Mark,
 }
 
 /// What claims have to be beside what they grant.
@@ -54,7 +57,8 @@ impl Verifier {
     pub(super) fn new(config: &AuthConfig, types_of_groups: &Arc<GroupTypes>) -> Result<Option<Self>, AuthError> {
         let mut keys = Vec::new();
         if let Some(secret) = &config.jwt_secret {
-            keys.push(PublicKey { kid: None, algorithm: Algorithm::HS256, key: secret_key(secret)? });
+            let (key, mark) = (secret_key(secret)?, Mark::of(&[secret.expose().as_bytes()]));
+            keys.push(PublicKey { kid: None, algorithm: Algorithm::HS256, key, mark });
         }
         if let Some(pem) = &config.jwt_public_key {
             let told =
@@ -77,7 +81,18 @@ impl Verifier {
             tenancy: config.tenant_claim.clone().map(|claim| Tenancy { claim, prefix: config.tenant_prefix.clone() }),
             types_of_groups: Arc::clone(types_of_groups),
         };
-        Ok(Some(Self { keys, issuer, rules }))
+        Ok(Some(Self { keys, issuer, rules, mark: mark_of_rules(config, types_of_groups) }))
+    }
+
+    /// Goes on with the issuer of another one, whose keys somebody reads.
+    pub(super) fn go_on_with(&mut self, issuer: &Arc<Issuer>) {
+        self.issuer = self.issuer.take().map(|_| Arc::clone(issuer));
+    }
+
+    /// Whether a token that was good by this would be good still.
+    pub(super) fn stands_by(&self, proof: &Proof) -> bool {
+        let published = self.issuer.as_ref().map(|issuer| issuer.keys()).unwrap_or_default();
+        proof.rules == self.mark && self.keys.iter().chain(published.iter()).any(|key| key.mark == proof.key)
     }
 
     pub(super) fn issuer(&self) -> Option<&Arc<Issuer>> {
@@ -97,13 +112,16 @@ impl Verifier {
         if head.crit.is_some() {
             return Err(unauthenticated("the token has `crit` extensions, and none are understood here"));
         }
-        let claims = self.signed(token, &head, now_ms)?;
-        claims.into_user(&self.rules, now_ms).map(Arc::new)
+        let (claims, key) = self.signed(token, &head, now_ms)?;
+        let (token, issued_ms) = claims.identity();
+        let mut user = claims.into_user(&self.rules, now_ms)?;
+        user.proof = Some(Proof { key, rules: self.mark, token, issued_ms });
+        Ok(Arc::new(user))
     }
 
     /// The claims, if a key of that algorithm has signed them. Which keys are tried is the configuration's and the issuer's
     /// choice; the head of a token only leads to one of them.
-    fn signed(&self, token: &str, head: &Header, now_ms: u64) -> Result<Claims, Refusal> {
+    fn signed(&self, token: &str, head: &Header, now_ms: u64) -> Result<(Claims, Mark), Refusal> {
         let published = self.issuer.as_ref().map(|issuer| issuer.keys()).unwrap_or_default();
         let is_meant = |key: &&PublicKey| {
             key.algorithm == head.alg && (key.kid.is_none() || head.kid.is_none() || key.kid == head.kid)
@@ -111,7 +129,7 @@ impl Verifier {
         let mut refused = None;
         for key in self.keys.iter().chain(published.iter()).filter(is_meant) {
             match jsonwebtoken::decode::<Claims>(token, &key.key, &signature_alone(key.algorithm)) {
-                Ok(decoded) => return Ok(decoded.claims),
+                Ok(decoded) => return Ok((decoded.claims, key.mark)),
                 // A wrong key may be followed by the right one; claims that cannot be read are those of the right one.
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => refused = Some(error),
                 Err(error) => return Err(told(&error)),
@@ -140,6 +158,12 @@ fn secret_key(secret: &Hidden) -> Result<DecodingKey, AuthError> {
         return Err(AuthError { key: "jwt_secret_env", why });
     }
     Ok(DecodingKey::from_secret(secret.as_bytes()))
+}
+
+/// Whoever was let in by other rules has to show his token again.
+fn mark_of_rules(config: &AuthConfig, types: &GroupTypes) -> Mark {
+    let AuthConfig { issuer, audience, leeway, tenant_claim, tenant_prefix, .. } = config;
+    Mark::of(&[format!("{issuer:?} {audience:?} {leeway:?} {tenant_claim:?} {tenant_prefix:?} {types:?}").as_bytes()])
 }
 
 /// What a claim means is decided here, by a time that is given.

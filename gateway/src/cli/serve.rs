@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -24,8 +25,8 @@ Examples:
   GROUPCAST_LIMITS__CONNECTIONS=500 groupcast serve --listen 127.0.0.1:9000
 
 Flags win over the environment (GROUPCAST_SECTION__KEY), that over the file, that over the defaults.
-`groupcast check --print` lists every setting. Ctrl-C and SIGTERM drain; SIGHUP reads the certificate again, which
-also happens by itself soon after its file changes.")]
+`groupcast check --print` lists every setting. Ctrl-C and SIGTERM drain. SIGHUP reads the configuration again: [auth]
+and its files, rates of [limits], and the certificate; what waits for a restart is named in the log.")]
 pub struct ServeArgs {
     #[command(flatten)]
     file: ConfigFile,
@@ -78,8 +79,8 @@ impl ServeArgs {
 /// When the configuration is wrong, or the gateway cannot start.
 pub fn serve(args: ServeArgs, environment: Vec<(String, String)>) -> Result<(), CliError> {
     let point = environment.iter().find(|(name, _)| name == kill_point::VARIABLE).map(|(_, point)| point.clone());
-    let flags = args.flags();
-    let config = args.file.load(environment, flags)?.config;
+    let (flags, file) = (args.flags(), args.file);
+    let config = file.clone().load(environment.clone(), flags.clone())?.config;
     if let Some(point) = point {
         let armed = kill_point::arm(&point, config.jobs.store);
         armed.map_err(|why| CliError::Usage(format!("{}: {why}", kill_point::VARIABLE)))?;
@@ -87,7 +88,13 @@ pub fn serve(args: ServeArgs, environment: Vec<(String, String)>) -> Result<(), 
     start_log(&config.server.log)?;
     block_on(async {
         let signals = Signals::new()?;
-        let running = start(Groupcast::new(config)).await?;
+        let read = move || file.clone().load(environment.clone(), flags.clone());
+        let told = |error| match error {
+            CliError::Config(problems) => problems.to_string(),
+            other => other.to_string(),
+        };
+        let loader = Arc::new(move || read().map(|loaded| loaded.config).map_err(told));
+        let running = start(Groupcast::new(config).reload_by(loader)).await?;
         output::line(&format!("groupcast listens on {}", running.url()))?;
         if let Some(url) = running.operators_url() {
             output::line(&format!("operators are served on {url}"))?;
@@ -130,7 +137,7 @@ async fn start(gateway: Groupcast) -> Result<Running, CliError> {
 
 /// Serves until the first SIGTERM or Ctrl-C, then drains; the second one ends at once.
 async fn until_stopped(running: Running, mut signals: Signals) -> Result<(), CliError> {
-    signals.stop(|| running.reload_certificate()).await;
+    signals.stop(|| running.reload()).await;
     output::note("draining; once more to stop at once");
     let drained = tokio::select! {
         drained = running.stop() => drained,
@@ -145,7 +152,7 @@ async fn until_stopped(running: Running, mut signals: Signals) -> Result<(), Cli
     }
 }
 
-/// SIGTERM and Ctrl-C, and SIGHUP, by which certificates are read again. Listened for before the address is told: whoever reads it may send one at once.
+/// SIGTERM and Ctrl-C, and SIGHUP, by which the configuration is read again. Listened for before the address is told: whoever reads it may send one at once.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

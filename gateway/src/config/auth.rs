@@ -45,6 +45,10 @@ pub struct AuthConfig {
     /// `[[auth.api_key]]`: keys of services by name, each with what it may do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub api_key: Vec<ApiKeyConfig>,
+    /// A list of tokens and users that are revoked: lines of `token JTI`, `user SUB`, or `user SUB TIME` for tokens issued before
+    /// that time. It is looked at again every 2 s; whoever is named loses open sockets and streams, too. Relative to the
+    /// configuration's file. Default none.
+    pub revoked_file: Option<PathBuf>,
     /// What those may do who show no credential. Default nothing.
     pub anonymous: AnonymousConfig,
     /// The secret that was read; in code it is set here.
@@ -56,6 +60,9 @@ pub struct AuthConfig {
     /// The set of keys that was read.
     #[serde(skip)]
     pub jwks: Option<String>,
+    /// The list that was read.
+    #[serde(skip)]
+    pub revoked: Option<String>,
     /// The keys that were read; in code they are set here.
     #[serde(skip)]
     pub api_keys: Option<Hidden>,
@@ -90,10 +97,12 @@ impl Default for AuthConfig {
             api_keys_env: None,
             api_keys_file: None,
             api_key: Vec::new(),
+            revoked_file: None,
             anonymous: AnonymousConfig::default(),
             jwt_secret: None,
             jwt_public_key: None,
             jwks: None,
+            revoked: None,
             api_keys: None,
         }
     }

@@ -8,6 +8,7 @@ use reqwest::redirect::Policy;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Auth;
 use crate::auth::issuer::Issuer;
 use crate::config::AuthConfig;
 
@@ -25,16 +26,24 @@ enum Place {
 }
 
 /// Keeps the keys of an issuer up to date until stopped. What could not be read leaves those that were there.
-pub(super) async fn follow(config: AuthConfig, issuer: Arc<Issuer>, stop: CancellationToken) {
+pub(super) async fn follow(config: AuthConfig, auth: Auth, issuer: Arc<Issuer>, stop: CancellationToken) {
     let place = match (config.jwks_url, config.jwks_file) {
         (Some(url), _) => Place::Url(url),
         (None, Some(path)) => Place::File(path),
         (None, None) => return,
     };
-    let mut told = None;
+    let (mut told, mut known) = (None, Vec::new());
     loop {
         let Some(read) = stop.run_until_cancelled(read(&place)).await else { return };
-        let outcome = read.and_then(|set| issuer.publish(&set).map_err(|error| format!("it {error}")));
+        let publish = |set: Vec<u8>| {
+            let keys = issuer.publish(&set).map_err(|error| format!("it {error}"))?;
+            // Who was let in by a key that is not there any more has to go.
+            if std::mem::replace(&mut known, set.clone()) != set {
+                auth.tell_changed();
+            }
+            Ok(keys)
+        };
+        let outcome = read.and_then(publish);
         issuer.answered();
         let wait = match outcome {
             Ok(keys) => {

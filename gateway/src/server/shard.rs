@@ -138,6 +138,7 @@ async fn run(number: usize, local: Rc<Local>, events: mpsc::Receiver<Event>, doo
     let wheel = tokio::task::spawn_local(websocket::turn(local.clone()));
     let sweeper = tokio::task::spawn_local(sweep_on(local.clone(), events));
     tokio::task::spawn_local(take_arrivals(local.clone(), arrivals));
+    tokio::task::spawn_local(ask_again(local.clone()));
     let Served { api, operators, tls, lag, inline } = served;
     let lag = tokio::task::spawn_local(async move { lag.measure(format!("shard-{number}")).await });
     if let Some(inline) = inline {
@@ -184,6 +185,14 @@ async fn run(number: usize, local: Rc<Local>, events: mpsc::Receiver<Event>, doo
     sweeper.abort();
     wheel.abort();
     lag.abort();
+}
+
+/// Has every connection ask whether it may go on, whenever keys or rules have changed.
+async fn ask_again(local: Rc<Local>) {
+    let Some(mut changes) = local.app.auth.changes() else { return };
+    while changes.changed().await.is_ok() {
+        local.shard.borrow().tell_rights();
+    }
 }
 
 /// Serves each connection that this thread accepts, until no more are taken.

@@ -162,6 +162,7 @@ impl Connection {
         if self.local.app.health.is_draining() {
             self.drain(Duration::ZERO);
         }
+        self.ask_again();
         self.turn();
         while !self.is_over() {
             let more = self.unwritten || (self.more && self.wants_to_read());
@@ -376,6 +377,7 @@ impl Connection {
                     self.session.removed(&group);
                 }
                 Signal::Kicked => self.session.close(CloseCode::Policy, "disconnected by an operator"),
+                Signal::Rights => self.ask_again(),
                 Signal::Closing => self.tell_closing(),
                 Signal::Drain(spread) => self.drain(spread),
             }

@@ -50,6 +50,12 @@ enum Audience {
 }
 
 impl Claims {
+    /// What the token can be revoked by: `jti` and `iat`.
+    pub(super) fn identity(&self) -> (Option<Box<str>>, Option<u64>) {
+        let token = self.more.get("jti").and_then(Value::as_str).map(Into::into);
+        (token, self.more.get("iat").and_then(Value::as_f64).map(milliseconds))
+    }
+
     pub(super) fn into_user(self, rules: &Rules, now_ms: u64) -> Result<User, Refusal> {
         self.check_parties(rules)?;
         let name = self.sub;
@@ -75,7 +81,7 @@ impl Claims {
         let within = within.map(|(tenant, tenancy)| tenancy.prefix.replace(TENANT, tenant).into());
         let rights = Rights { within, types_of_groups: Arc::clone(&rules.types_of_groups), ..rights };
         let claims = bindable(&name, self.more);
-        Ok(User { name, rights, claims, expires_ms })
+        Ok(User { name, rights, claims, expires_ms, proof: None })
     }
 
     fn check_parties(&self, rules: &Rules) -> Result<(), Refusal> {

@@ -82,9 +82,10 @@ pub(crate) async fn drive(local: Rc<Local>, opening: Opening) {
     let until = opening.caller.expires_ms().and_then(|expires_ms| {
         Instant::now().checked_add(Duration::from_millis(expires_ms.saturating_sub(clock::now_ms())))
     });
-    let places = (opening.place, opening.seat);
-    let stream =
-        Stream { local, outlet, format, slot, state, beat, until, told: false, stalled_since: None, _places: places };
+    let (caller, places) = (opening.caller, (opening.place, opening.seat));
+    let (told, stalled_since) = (false, None);
+    let mut stream =
+        Stream { local, outlet, format, slot, state, beat, caller, until, told, stalled_since, _places: places };
     if let Err(refusal) = stream.begin(&opening.groups, &opening.questions) {
         stream.local.shard.borrow_mut().disconnect(slot);
         return drop(opening.answer.send(Err(refusal)));
@@ -93,6 +94,8 @@ pub(crate) async fn drive(local: Rc<Local>, opening: Opening) {
     drop(opening.open);
     // When nobody waits any more the body is dropped here, and the first turn finds its reader gone.
     drop(opening.answer.send(Ok(Opened { channel, body })));
+    // Keys may have changed while it was being made.
+    stream.ask_again();
     stream.run().await;
 }
 
@@ -104,6 +107,8 @@ struct Stream {
     state: State,
     /// When the next heartbeat is due.
     beat: Instant,
+    /// Who opened it.
+    caller: Caller,
     /// When the token ends that opened it.
     until: Option<Instant>,
     /// The client knows that the process is about to end.
@@ -209,6 +214,7 @@ impl Stream {
                 Signal::Blocked | Signal::Added(_) | Signal::Removed(_) => {}
                 Signal::Failed(_) => self.state = State::Over,
                 Signal::Kicked => self.end(),
+                Signal::Rights => self.ask_again(),
                 Signal::Closing => self.tell_closing(),
                 Signal::Drain(spread) => self.drain(spread),
             }
@@ -248,11 +254,21 @@ impl Stream {
         }
     }
 
-    /// The client of a stream cannot show another token on it; it is told why it ends.
     fn on_expiry(&mut self) {
         self.until = None;
+        self.end_unauthenticated("the token has expired; open another stream with a new one");
+    }
+
+    /// Ends when the credential is worth nothing any more, before its time.
+    fn ask_again(&mut self) {
+        if self.local.app.auth.check_still(&self.caller).is_err() {
+            self.end_unauthenticated("the credential is no longer valid; open another stream with a new one");
+        }
+    }
+
+    /// The client of a stream cannot show another token on it; it is told why it ends.
+    fn end_unauthenticated(&mut self, why: &str) {
         if !self.has_ended() {
-            let why = "the token has expired; open another stream with a new one";
             let refusal = Refusal::new(ErrorCode::Unauthenticated, why);
             let told = self.format.frame(&ServerFrame::Error { id: None, refusal }.encode());
             self.local.shard.borrow_mut().push(self.slot, told);

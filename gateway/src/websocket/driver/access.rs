@@ -167,6 +167,16 @@ impl Connection {
         Ok(Answer::Authenticated { user })
     }
 
+    /// Closes when the credential is worth nothing any more, before its time: a key that was taken away, a token that was
+    /// revoked. Asked when that may have happened, and first of all: it may have while the connection was being made.
+    pub(super) fn ask_again(&mut self) {
+        let Some(known) = &self.access.0 else { return };
+        if self.local.app.auth.check_still(&known.caller).is_err() {
+            let why = "the credential is no longer valid; connect again with a new one";
+            self.session.close(CloseCode::Unauthenticated, why);
+        }
+    }
+
     /// Closes when the token has ended, or none has come in time.
     pub(super) fn end_access(&mut self, now: Instant) {
         let Some(known) = &mut self.access.0 else { return };
