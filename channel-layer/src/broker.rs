@@ -23,7 +23,8 @@
 //!   [`BrokerError::Unwritable`] say that it was not.
 //! * **No deadlock.** Calls make progress while nobody takes events from the inbox.
 //! * **Distrust.** What comes from a broker may come from anybody who can reach it: what cannot be understood, or is larger
-//!   than the limit, is dropped and counted by its reason ([`dropped`]).
+//!   than the limit, is dropped and counted by its reason ([`dropped`]). What has a number that is not the next one is
+//!   believed only if [`Broker::heads`] says that so many were given.
 //!
 //! `broker::contract` (feature `contract-tests`) is the list of tests that every broker passes.
 

@@ -208,7 +208,7 @@ async fn what_is_no_message_is_dropped() {
     next(&mut node, |event| matches!(event, BrokerEvent::Message { envelope, .. } if envelope.message == message(7)))
         .await;
     // For the mailbox's topic `x` and `gc1` are names.
-    assert_eq!(counts(&node), [(Reason::Unreadable, 17), (Reason::TooLarge, 2), (Reason::Stray, 0)]);
+    assert_eq!([Reason::Unreadable, Reason::TooLarge, Reason::Stray].map(|reason| count(&node, reason)), [17, 2, 0]);
 }
 
 #[tokio::test]
@@ -270,8 +270,7 @@ async fn entries_of_others_are_not_in_a_history() {
     let kept = timeout(Duration::from_secs(10), node.broker.history(ask)).await.expect("it ends").expect("it is there");
     let expected = (2..=4).map(|n| (n as u64, message(n))).collect::<Vec<_>>();
     assert_eq!((kept.head.offset, kept.messages, kept.more), (5, expected, true));
-    let [.., (Reason::Stray, strays)] = counts(&node)[..] else { panic!("no counter of strays") };
-    assert!(strays > 0, "those that were in the way");
+    assert!(count(&node, Reason::Stray) > 0, "those that were in the way");
 }
 
 #[tokio::test]
@@ -334,8 +333,8 @@ fn is_message(event: &BrokerEvent) -> bool {
     matches!(event, BrokerEvent::Message { .. })
 }
 
-fn counts(node: &Node) -> Vec<(Reason, u64)> {
-    node.broker.dropped().counts().collect()
+fn count(node: &Node, reason: Reason) -> u64 {
+    node.broker.dropped().counts().find(|(of, _)| *of == reason).map_or(0, |(_, count)| count)
 }
 
 fn is_up(event: &BrokerEvent) -> bool {

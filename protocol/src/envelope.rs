@@ -10,6 +10,9 @@ use crate::message::{Message, MessageError};
 /// The most characters an epoch may have; ours have far fewer.
 pub const EPOCH_LEN_MAX: usize = 64;
 
+/// The largest offset that is taken from outside: JSON's readers, and brokers that count in floating point, know none beyond.
+pub const OFFSET_MAX: u64 = 1 << 53;
+
 /// What an envelope begins with: the name of its form, so that another form can be told from it.
 const FORM: &str = "gc1";
 
@@ -81,7 +84,7 @@ impl Envelope {
         let (Some(epoch), Some(offset), Some(_)) = (text(), text(), text()) else { return Err(EnvelopeError::Form) };
         let message = parts.next().ok_or(EnvelopeError::Form)?;
         let position: Position = format!("{epoch}:{offset}").parse()?;
-        if position.offset == 0 {
+        if position.offset == 0 || position.offset > OFFSET_MAX {
             return Err(EnvelopeError::Form);
         }
         Ok(Self { position, message: Message::parse_within(bytes.slice_ref(message), max)? })
@@ -173,7 +176,15 @@ mod tests {
     #[test]
     fn what_is_no_envelope_is_refused() {
         let decode = |text: &'static str| Envelope::decode(&Bytes::from_static(text.as_bytes()), 20);
-        for text in ["", "gc1", "gc1 x7 40", "gc1 x7 40 -", "gc2 x7 40 - {}", r#"gc1 x7 0 - {"type":"a"}"#] {
+        for text in [
+            "",
+            "gc1",
+            "gc1 x7 40",
+            "gc1 x7 40 -",
+            "gc2 x7 40 - {}",
+            r#"gc1 x7 0 - {"type":"a"}"#,
+            r#"gc1 x7 9007199254740993 - {"type":"a"}"#,
+        ] {
             assert!(matches!(decode(text), Err(EnvelopeError::Form)), "{text}");
         }
         for text in [r#"gc1  40 - {"type":"a"}"#, r#"gc1 x7 -4 - {"type":"a"}"#] {

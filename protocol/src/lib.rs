@@ -36,7 +36,7 @@ pub mod websocket;
 mod tests;
 
 pub use close::CloseCode;
-pub use envelope::{Envelope, EnvelopeError, Position};
+pub use envelope::{Envelope, EnvelopeError, OFFSET_MAX, Position};
 pub use error::{ErrorCode, Refusal};
 pub use format::Format;
 pub use id::{Id, JobId, MessageId};

@@ -4,7 +4,7 @@
 //! `GROUPCAST_FAULT_ROUNDS=100 GROUPCAST_CHECK_SECONDS=900` makes it a hundred faults.
 
 mod course;
-mod crowd;
+pub(crate) mod crowd;
 mod sentinel;
 
 use groupcast_tests::nats::{self, Nats};

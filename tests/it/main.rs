@@ -23,6 +23,7 @@ mod hostile;
 mod house;
 mod http;
 mod http2;
+mod intruder;
 mod isolation;
 mod limits;
 mod live;

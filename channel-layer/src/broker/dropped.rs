@@ -23,6 +23,8 @@ pub enum Reason {
     TooLarge,
     /// It lies where only nodes write, and no node has written it.
     Stray,
+    /// It is not the next message of its group, and the broker does not know its number, or too many such wait.
+    Misplaced,
 }
 
 /// Counts what one node has dropped since its start.
@@ -36,7 +38,7 @@ pub struct Dropped {
 
 impl Reason {
     /// All there are.
-    pub const ALL: [Self; 3] = [Self::Unreadable, Self::TooLarge, Self::Stray];
+    pub const ALL: [Self; 4] = [Self::Unreadable, Self::TooLarge, Self::Stray, Self::Misplaced];
 
     /// Its name in metrics.
     pub fn as_str(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Reason {
             Self::Unreadable => "unreadable",
             Self::TooLarge => "too_large",
             Self::Stray => "stray",
+            Self::Misplaced => "misplaced",
         }
     }
 }
@@ -126,10 +129,10 @@ mod tests {
         for (reason, count) in Reason::ALL.into_iter().zip(1..) {
             dropped.note_many(reason, count);
         }
-        assert_eq!(dropped.counts().map(|(_, count)| count).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(dropped.counts().map(|(_, count)| count).collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert_eq!(dropped.sift::<()>(Err(Reason::Unreadable)), None);
         assert_eq!(dropped.sift(Ok(7)), Some(7));
-        assert_eq!(dropped.counts().map(|(_, count)| count).collect::<Vec<_>>(), [2, 2, 3]);
+        assert_eq!(dropped.counts().map(|(_, count)| count).collect::<Vec<_>>(), [2, 2, 3, 4]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -115,6 +115,18 @@ impl Hub {
         state.channels.clear();
     }
 
+    /// Where a group is.
+    pub fn position(&self, group: &GroupName) -> Option<Position> {
+        self.0.lock().groups.get(group).map(Sequence::position)
+    }
+
+    /// Hands a node a message that the broker has not numbered, as anybody can do who may write to a real one.
+    pub fn forge(&self, node: &NodeId, group: GroupName, envelope: Envelope) {
+        if let Some(link) = self.0.lock().nodes.get_mut(node).filter(|link| link.is_up) {
+            link.hand_over(BrokerEvent::Message { group, envelope });
+        }
+    }
+
     /// The groups that a node follows.
     pub fn followed(&self, node: &NodeId) -> HashSet<GroupName> {
         self.0.lock().nodes.get(node).map(|link| link.followed.clone()).unwrap_or_default()

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::gossip::{self, Heard};
 use super::interest::Topic;
 use super::reconcile::Errand;
-use super::topic::{Arrival, Hole};
+use super::topic::{Arrival, Checked, Hole, Parking, Step};
 use super::{Bus, Carrier};
 use crate::broker::{BrokerEvent, Kept};
 use crate::layer::ChannelLayer;
@@ -23,6 +23,7 @@ struct Inbound<'a> {
     bus: &'a Bus,
     /// There when it is known who is in groups of other nodes.
     gossip: Option<mpsc::Sender<Heard>>,
+    parking: Parking<'a>,
 }
 
 /// Runs until the broker is closed.
@@ -33,7 +34,8 @@ pub(super) async fn run(
     (mut todo, gossip): (mpsc::Receiver<Errand>, Option<mpsc::Sender<Heard>>),
 ) {
     let Carrier { mut inbox, on_note } = carrier;
-    let inbound = Inbound { layer, bus, gossip };
+    let parking = Parking::new(bus.broker.dropped());
+    let inbound = Inbound { layer, bus, gossip, parking };
     let mut events = Vec::with_capacity(BATCH);
     loop {
         tokio::select! {
@@ -58,16 +60,17 @@ impl Inbound<'_> {
     async fn message(&self, group: &GroupName, envelope: Envelope) {
         let stats = &self.layer.registry.stats.broker;
         let Some(topic) = self.bus.interest.topic(group) else { return };
-        let Envelope { position, message } = envelope;
-        match topic.with(|place| place.arrive(&position)) {
-            Arrival::Next => self.deliver(&topic, &message).await,
-            Arrival::Behind(hole) => {
+        match topic.with(|place| place.arrive(envelope, &self.parking)) {
+            Arrival::Next(message) => self.deliver(&topic, &message).await,
+            Arrival::Behind(hole, message) => {
                 self.tell(&topic, hole, None).await;
                 self.deliver(&topic, &message).await;
             }
             Arrival::Old => return stats.doubles.add(1),
+            Arrival::Early => {}
             Arrival::Later => return,
             Arrival::Ask => return self.bus.interest.want(topic),
+            Arrival::Doubt => return self.bus.interest.doubt(topic),
         }
         stats.arrived.add(1);
     }
@@ -108,15 +111,34 @@ impl Inbound<'_> {
                 let _ = more.send(again);
             }
             Errand::Checked { topic, head, link, short } => {
-                let is_short = self.is_current(link) && topic.with(|place| place.check(&head));
-                if self.is_current(link) {
-                    topic.tell_open();
-                }
+                let is_short = self.is_current(link) && self.check(&topic, &head).await;
                 let _ = short.send(is_short);
             }
             Errand::GiveUp { topic, before, head } => {
-                if let Some(hole) = topic.with(|place| place.give_up(before.as_ref(), head)) {
-                    self.tell(&topic, hole, None).await;
+                let steps = topic.with(|place| place.give_up(before.as_ref(), &head));
+                self.go(&topic, steps).await;
+            }
+        }
+    }
+
+    /// Takes what a broker's answer says of a group without history; says whether something is missing.
+    async fn check(&self, topic: &Arc<Topic>, head: &Position) -> bool {
+        let Checked { steps, is_short, is_doubted } = topic.with(|place| place.check(head, &self.parking));
+        self.go(topic, steps).await;
+        topic.tell_open();
+        if is_doubted {
+            self.bus.interest.doubt(topic.clone());
+        }
+        is_short
+    }
+
+    async fn go(&self, topic: &Topic, steps: Vec<Step>) {
+        for step in steps {
+            match step {
+                Step::Hole(hole) => self.tell(topic, hole, None).await,
+                Step::Message(message) => {
+                    self.layer.registry.stats.broker.arrived.add(1);
+                    self.deliver(topic, &message).await;
                 }
             }
         }
@@ -155,7 +177,7 @@ impl Inbound<'_> {
         if head.offset >= next {
             self.tell(topic, Hole(Some(head.offset + 1 - next)), Some(head.offset)).await;
         }
-        let is_open = topic.with(|place| place.caught_up(head));
+        let is_open = topic.with(|place| place.caught_up(head, &self.parking));
         if is_open {
             topic.tell_open();
         }

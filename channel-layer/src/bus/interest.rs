@@ -46,6 +46,8 @@ pub(crate) struct Interest {
     topics: DashMap<GroupName, Arc<Topic>>,
     /// Topics that have to be followed, or asked about.
     wanted: Mutex<Vec<Arc<Topic>>>,
+    /// Topics about which the broker has to be asked, though not at once.
+    doubted: Mutex<Vec<Arc<Topic>>>,
     /// Groups that nobody needed at that time, the oldest first.
     idle: Mutex<VecDeque<(Instant, GroupName)>>,
     changed: Notify,
@@ -145,6 +147,16 @@ impl Interest {
         let wanted = std::mem::take(&mut *self.wanted.lock());
         wanted.iter().for_each(|topic| topic.state.lock().is_queued = false);
         wanted
+    }
+
+    /// Notes that the broker has to be asked where a group is. Whoever can write to it can cause that: so it waits for its turn.
+    pub(super) fn doubt(&self, topic: Arc<Topic>) {
+        self.doubted.lock().push(topic);
+    }
+
+    /// What is in doubt since the last call.
+    pub(super) fn take_doubted(&self) -> Vec<Arc<Topic>> {
+        std::mem::take(&mut *self.doubted.lock())
     }
 
     /// How often the link has come or gone: an answer from before says nothing of what is after.

@@ -22,11 +22,13 @@ const BATCH: usize = 512;
 const READS: usize = 16;
 /// Messages in one answer.
 const PAGE: usize = 500;
+/// Answers without anything new before a history is left for a while: somebody may announce messages that are none.
+const FRUITLESS: usize = 8;
 /// After a call that failed.
 const RETRY: Duration = Duration::from_millis(250);
 /// How long a message may be on its way while the broker says that it has been sent.
 const GRACE: Duration = Duration::from_secs(1);
-/// How often topics that nobody needs are looked for, and those that were short of something.
+/// How often topics that nobody needs are looked for, those that were short of something, and those in doubt.
 const TICK: Duration = Duration::from_millis(500);
 
 /// Something that only `inbound` may do.
@@ -69,6 +71,7 @@ pub(super) async fn run(layer: &ChannelLayer, bus: &Bus, errands: mpsc::Sender<E
         if ticked {
             bus.broker.dropped().tell();
             reconciler.give_up().await;
+            reconciler.ask_doubted().await;
             reconciler.unfollow().await;
             reconciler.renew().await;
         }
@@ -106,6 +109,7 @@ impl Reconciler<'_> {
         if topics.is_empty() {
             return Ok(());
         }
+        topics.iter().for_each(|topic| topic.with(|place| place.asking()));
         let heads = self.heads(&topics).await?;
         for (topic, head) in topics.into_iter().zip(heads) {
             let before = topic.with(|place| place.at().cloned());
@@ -136,7 +140,8 @@ impl Reconciler<'_> {
     /// Reads what a topic has not got of its group's history, until nothing is missing.
     async fn fetch(&self, topic: Arc<Topic>, link: u64) -> Result<(), BrokerError> {
         let Some(rule) = topic.with(|place| place.keep()) else { return Ok(()) };
-        loop {
+        let mut fruitless = 0;
+        while fruitless < FRUITLESS {
             let at = topic.with(|place| {
                 place.asking();
                 place.at().cloned()
@@ -146,12 +151,16 @@ impl Reconciler<'_> {
                 // The offset was of another epoch, and means nothing in this one.
                 kept = self.ask(&topic, rule, 0).await?;
             }
+            fruitless += usize::from(kept.messages.is_empty());
             let (more, answer) = oneshot::channel();
             self.errand(Errand::Fetched { topic: topic.clone(), kept, link, more }).await;
             if !answer.await.unwrap_or(false) {
                 return Ok(());
             }
         }
+        // The others have their turn first.
+        self.bus.interest.want(topic);
+        Ok(())
     }
 
     async fn ask(&self, topic: &Topic, rule: crate::HistoryRule, after: u64) -> Result<Kept, BrokerError> {
@@ -159,14 +168,32 @@ impl Reconciler<'_> {
         self.bus.broker.history(Ask { group: topic.name.clone(), rule, after, limit: PAGE, fresh_epoch }).await
     }
 
-    /// What was missing for so long does not come any more.
+    /// Asks about what has come and is not the next. It comes by a link that holds, so nothing has to be followed anew.
+    async fn ask_doubted(&mut self) {
+        let link = self.bus.interest.link();
+        for batch in self.bus.interest.take_doubted().chunks(BATCH) {
+            if let Err(error) = self.check(batch.to_vec(), link).await {
+                tracing::debug!(%error, groups = batch.len(), "what is in doubt has to be asked once more");
+                batch.iter().for_each(|topic| self.bus.interest.doubt(topic.clone()));
+            }
+        }
+    }
+
+    /// What was missing for so long does not come any more, unless something has come of it.
     async fn give_up(&mut self) {
-        let (due, rest) =
-            std::mem::take(&mut self.suspects).into_iter().partition(|s: &Suspect| s.since.elapsed() >= GRACE);
-        self.suspects = rest;
-        let due: Vec<Suspect> = due;
-        for Suspect { topic, before, head, .. } in due {
-            self.errand(Errand::GiveUp { topic, before, head }).await;
+        for suspect in std::mem::take(&mut self.suspects) {
+            if suspect.since.elapsed() < GRACE {
+                self.suspects.push(suspect);
+                continue;
+            }
+            let Suspect { topic, before, head, .. } = suspect;
+            let at = topic.with(|place| place.at().cloned());
+            match at {
+                Some(at) if is_on_its_way(&at, before.as_ref(), &head) => {
+                    self.suspects.push(Suspect { topic, before: Some(at), head, since: Instant::now() });
+                }
+                _ => self.errand(Errand::GiveUp { topic, before, head }).await,
+            }
         }
     }
 
@@ -202,4 +229,9 @@ impl Reconciler<'_> {
         // When nobody takes errands any more, `carry` is at its end.
         let _ = self.errands.send(errand).await;
     }
+}
+
+/// Whether a group has moved on, and not yet to where the broker said that it is.
+fn is_on_its_way(at: &Position, before: Option<&Position>, head: &Position) -> bool {
+    Some(at) != before && at.epoch == head.epoch && at.offset < head.offset
 }

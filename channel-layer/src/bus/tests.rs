@@ -62,7 +62,59 @@ async fn a_lost_message_is_told() {
     cluster.lose(1, 3);
     cluster.send("room", 2..6).await;
     assert_eq!(members[0].told(), ["0", "1", "2", "3", "4", "5"]);
+    assert_eq!(members[1].told(), ["0", "1"], "the broker has to be asked, and what is missing may still come");
+    cluster.pass(Duration::from_secs(3)).await;
     assert_eq!(members[1].told(), ["0", "1", "gap 3", "5"]);
+    cluster.send("room", 6..7).await;
+    assert_eq!(members[1].told(), ["0", "1", "gap 3", "5", "6"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forged_place_keeps_nobody_from_what_comes() {
+    let cluster = Cluster::of(2).await;
+    for name in ["room", "kept"] {
+        let members = cluster.join_all(name).await;
+        cluster.send(name, 0..2).await;
+        for offset in [3, 4, 1000, 1 << 40] {
+            cluster.forge(1, name, None, offset);
+            cluster.forge(1, name, Some("x"), offset);
+        }
+        cluster.send(name, 2..4).await;
+        cluster.pass(Duration::from_secs(3)).await;
+        cluster.send(name, 4..5).await;
+        for member in &members {
+            assert_eq!(member.told(), ["0", "1", "2", "3", "4"], "{name}");
+        }
+    }
+    assert_eq!(cluster.misplaced(1), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forged_place_hides_no_loss() {
+    let cluster = Cluster::of(2).await;
+    let members = cluster.join_all("room").await;
+    cluster.send("room", 0..1).await;
+    cluster.lose(1, 2);
+    cluster.send("room", 1..3).await;
+    cluster.forge(1, "room", None, 1 << 40);
+    cluster.pass(Duration::from_secs(3)).await;
+    assert_eq!(members[1].told(), ["0", "gap 2"], "though nothing has come since");
+    cluster.send("room", 3..4).await;
+    assert_eq!(members[1].told(), ["0", "gap 2", "3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_that_begins_while_the_link_holds_is_taken_when_the_broker_says_so() {
+    let cluster = Cluster::of(2).await;
+    let members = cluster.join_all("room").await;
+    cluster.send("room", 0..2).await;
+    cluster.hub.forget();
+    cluster.send("room", 2..4).await;
+    cluster.pass(Duration::from_secs(1)).await;
+    cluster.send("room", 4..5).await;
+    for member in &members {
+        assert_eq!(member.told(), ["0", "1", "gap", "2", "3", "4"]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@
 //! [`Mark`] of the newest message of another program that the group has got; each record repeats it.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use groupcast_protocol::{Message, Position};
+use groupcast_protocol::{Message, OFFSET_MAX, Position};
 
 use super::time::ServerTime;
 use crate::broker::dropped::Reason;
@@ -100,6 +100,9 @@ impl Record {
         }
         let (run, epoch, offset, sizes) = (words.next()?, words.next()?, words.next()?, words.next()?);
         let at: Position = format!("{epoch}:{offset}").parse().ok()?;
+        if at.offset > OFFSET_MAX {
+            return None;
+        }
         let foreign = match words.next() {
             Some(mark) => Some(Mark::parse(mark)?),
             None => None,
@@ -174,6 +177,7 @@ mod tests {
             "gcn1 r x7 1 11\n{\"type\":\"a\"}",
             "gcn1 r x7 0 12\n{\"type\":\"a\"}",
             "gcn1 r x7 1 12 x\n{\"type\":\"a\"}",
+            "gcn1 r x7 9007199254740993 12\n{\"type\":\"a\"}",
             "gcn1 r x7 x 12\n{\"type\":\"a\"}",
             "gcn1 r x7 1 12,\n{\"type\":\"a\"}",
             "gcn1 r x7 1 12 7\n{\"type\":\"a\"}",

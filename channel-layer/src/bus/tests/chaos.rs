@@ -37,6 +37,10 @@ pub(super) async fn run(seed: u64) {
             }
             3 => cluster.lose(node, chance.below(4)),
             4 => cluster.pass(Duration::from_millis(chance.below(1500) as u64)).await,
+            6 => {
+                let epoch = [None, Some("x")][chance.below(2)];
+                cluster.forge(node, NAMES[chance.below(2)], epoch, 1 << (10 + chance.below(30)));
+            }
             5 if chance.below(10) == 0 => {
                 cluster.restart().await;
                 up = [true; 3];

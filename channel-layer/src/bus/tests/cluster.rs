@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use groupcast_protocol::{ChannelName, NodeId, Pattern};
+use groupcast_protocol::{ChannelName, Envelope, NodeId, Pattern};
 use tokio::task::JoinSet;
 
 use crate::broker::Broker;
+use crate::broker::dropped::Reason;
 use crate::broker::memory::{Hub, MemoryBroker};
 use crate::contract::{group, message};
 use crate::shard::tests::fixture::{Node, Socket};
@@ -138,6 +139,20 @@ impl Cluster {
 
     pub(super) fn lose(&self, node: usize, messages: usize) {
         self.hub.lose(&id(node), messages);
+    }
+
+    /// Hands a node a message of nobody, so far ahead of where the group is, or in an epoch of its own.
+    pub(super) fn forge(&self, node: usize, name: &str, epoch: Option<&str>, ahead: u64) {
+        let Some(mut position) = self.hub.position(&group(name)) else { return };
+        position.offset += ahead;
+        position.epoch = epoch.map_or(position.epoch, Into::into);
+        self.hub.forge(&id(node), group(name), Envelope { position, message: message(usize::MAX) });
+    }
+
+    /// How many such a node has dropped.
+    pub(super) fn misplaced(&self, node: usize) -> u64 {
+        let dropped = self.layer(node).dropped();
+        dropped.iter().find(|(reason, _)| *reason == Reason::Misplaced).map_or(0, |(_, count)| *count)
     }
 
     pub(super) fn lose_notes(&self, node: usize, notes: usize) {
