@@ -24,8 +24,9 @@ use std::time::Duration;
 use certificate::Certificate;
 use groupcast_channel_layer::HistoryRule;
 use groupcast_channel_layer::broker::contract::{self, Node};
+use groupcast_channel_layer::broker::dropped::Reason;
 use groupcast_channel_layer::broker::nats::{NatsBroker, NatsConfig, SettingsError};
-use groupcast_channel_layer::broker::{Ask, Broker, BrokerEvent, Kept, Level, Publication};
+use groupcast_channel_layer::broker::{Ask, Broker, BrokerEvent, Kept, Level, Publication, WhereIs};
 use groupcast_channel_layer::contract::{group, message};
 use groupcast_protocol::{GroupName, NodeId, Position};
 use proxy::{Fault, Proxy};
@@ -254,7 +255,39 @@ async fn what_is_no_record_is_dropped() {
     let inbox = groupcast_channel_layer::contract::channel("inbox");
     assert_eq!(node.broker.take(inbox).await.expect("it is there"), None);
     let counts = node.broker.dropped().counts().collect::<Vec<_>>();
-    assert!(counts.iter().all(|(_, count)| *count > 0) && counts.len() == 3, "{counts:?}");
+    assert!(counts[..3].iter().all(|(_, count)| *count > 0), "{counts:?}");
+}
+
+#[tokio::test]
+async fn what_others_write_behind_a_record_does_not_begin_an_epoch() {
+    let server = Nats::start_jetstream("");
+    let mut nodes = connect(2, &config(&server));
+    for node in &mut nodes {
+        next(node, is_up).await;
+        node.broker.follow(vec![group("room"), group("kept")]).await.expect("it is there");
+    }
+    let mut outside = server.connect();
+    let (plain, kept) = (publish(&nodes[0], "room", 1).await, keep(&nodes[0], "kept", 1).await);
+    for n in 2..=20 {
+        for subject in ["t.plain.room", "t.kept.kept"] {
+            for garbage in ["", "gcn1 - e 7 12\n", "x"] {
+                outside.publish(subject, garbage.as_bytes()).expect("it is taken");
+            }
+        }
+        // Neither who knows the group's newest record goes wrong, nor who has to read it.
+        let node = &nodes[n % 2];
+        let (plain_next, kept_next) = (publish(node, "room", n).await, keep(node, "kept", n).await);
+        assert_eq!(plain_next, Position { offset: n as u64, ..plain.clone() });
+        assert_eq!(kept_next, Position { offset: n as u64, ..kept.clone() });
+    }
+    outside.publish("t.plain.room", b"x").expect("it is taken");
+    let ask = WhereIs { group: group("room"), fresh_epoch: "asked".into() };
+    assert_eq!(nodes[0].broker.heads(vec![ask]).await.expect("it is there")[0].offset, 20);
+    let read: Vec<u64> = history(&nodes[0], "kept").await.messages.into_iter().map(|(offset, _)| offset).collect();
+    assert_eq!(read, (1..=20).collect::<Vec<_>>());
+    let strays = |node: &Node| node.broker.dropped().counts().find(|(reason, _)| *reason == Reason::Stray);
+    let strays = nodes.iter().filter_map(strays).map(|(_, count)| count).sum::<u64>();
+    assert_eq!(strays, 19 * 6 + 1, "each is counted by who has taken it out");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@
 //! other programs.
 //!
 //! ```text
-//! PREFIX_plain     stream of PREFIX.plain.GROUP     groups without history: the newest record of each, in memory
+//! PREFIX_plain     stream of PREFIX.plain.GROUP     groups without history: the newest records of each, in memory
 //! PREFIX_kept      stream of PREFIX.kept.GROUP      groups with history, on the disk
 //! PREFIX_channel   stream of PREFIX.channel.NAME    channels that any node may read
 //! PREFIX.group.GROUP    where records are sent on

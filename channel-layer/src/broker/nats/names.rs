@@ -15,7 +15,7 @@ pub(super) struct Names {
 /// A stream of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Stream {
-    /// Where groups without history are: the newest record of each.
+    /// Where groups without history are: the newest records of each.
     Plain,
     /// Groups with history.
     Kept,

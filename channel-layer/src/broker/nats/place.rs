@@ -1,12 +1,11 @@
 //! Where a group is, as its newest record says; and moving it on, which succeeds only for who knows that record.
 
-use super::api::{ApiError, Outcome};
+use super::api::{ApiError, Outcome, Stored};
 use super::names::Stream;
 use super::record::{Mark, Record};
 use super::session::Session;
 use super::time::ServerTime;
 use crate::broker::dropped::Reason;
-use bytes::Bytes;
 use groupcast_protocol::{GroupName, Message, Position};
 
 /// The newest record of a group.
@@ -16,8 +15,7 @@ pub(super) struct Newest {
     pub(super) sequence: u64,
     /// When it was stored; unknown for one of this process.
     pub(super) since: Option<ServerTime>,
-    /// Where the group is; none when the record is of a run that is over, or cannot be understood: then the group begins
-    /// a new epoch.
+    /// Where the group is; none when the record is of a run that is over: then the group begins a new epoch.
     pub(super) at: Option<Position>,
     /// Up to where it has the messages of other programs, in whatever run.
     pub(super) foreign: Option<Mark>,
@@ -40,21 +38,21 @@ impl Next {
 }
 
 impl Session {
-    /// The newest record of a group.
+    /// The newest record of a group. What is none is taken out.
     pub(super) async fn newest(&self, stream: Stream, group: &GroupName) -> Result<Option<Newest>, ApiError> {
         let (name, subject) = (self.names.stream(stream), self.names.stored(stream, group));
-        let stored = self.api.newest(&name, &subject).await?;
-        Ok(stored.map(|stored| {
-            let record = self.record(&stored.payload);
-            let foreign = record.as_ref().and_then(|record| record.foreign);
-            let at = record.filter(|record| record.run == self.run).map(|record| record.at);
-            Newest { sequence: stored.sequence, since: Some(stored.at), at, foreign }
-        }))
-    }
-
-    /// What is stored as a record, if it is one.
-    pub(super) fn record(&self, payload: &Bytes) -> Option<Record> {
-        self.dropped.sift(Record::decode(payload, self.max_bytes).map_err(|_| Reason::Stray))
+        loop {
+            let Some(stored) = self.api.newest(&name, &subject).await? else { return Ok(None) };
+            let Stored { sequence, at: since, payload } = stored;
+            if let Some(Record { run, at, foreign, .. }) = Record::place(&payload) {
+                let at = (run == self.run).then_some(at);
+                return Ok(Some(Newest { sequence, since: Some(since), at, foreign }));
+            }
+            // Somebody else has written it. What stands before it says where the group is, and would be pushed out.
+            if self.api.remove(&name, sequence).await? {
+                self.dropped.note(Reason::Stray);
+            }
+        }
     }
 
     /// Stores what comes behind the newest record, unless somebody else has done so.

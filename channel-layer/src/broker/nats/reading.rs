@@ -132,7 +132,7 @@ fn reaches(session: &Session, stored: &Stored, head: &Position, after: u64) -> b
 /// The messages of a record that are still of use: of this epoch, not behind the head that was told, not too old.
 fn taken(session: &Session, ask: &Ask, head: &Position, stored: &Stored) -> impl Iterator<Item = (u64, Message)> {
     let is_old = session.clock().age(stored.at) >= ask.rule.age;
-    let record = session.record(&stored.payload);
+    let record = Record::decode(&stored.payload, session.max_bytes).ok();
     let record = record.filter(|record| !is_old && record.run == session.run && record.at.epoch == head.epoch);
     let head = head.offset;
     record.into_iter().flat_map(Record::numbered).filter(move |(offset, _)| *offset <= head)

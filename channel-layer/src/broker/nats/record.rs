@@ -91,6 +91,14 @@ impl Record {
         Ok(Self { messages, ..head })
     }
 
+    /// Where a record says that the group is, whatever its messages are; none when it is not a record. Nodes may differ in what
+    /// they take for too large, and not in this.
+    pub(super) fn place(bytes: &Bytes) -> Option<Self> {
+        let (head, sizes, rest) = Self::head(bytes)?;
+        let bytes = sizes.iter().try_fold(0_usize, |sum, size| sum.checked_add(*size))?;
+        (bytes == rest.len() && head.at.offset >= sizes.len() as u64).then_some(head)
+    }
+
     /// All but the messages: how long each of them is, and where they begin.
     fn head(bytes: &Bytes) -> Option<(Self, Vec<usize>, Bytes)> {
         let end = bytes.iter().position(|byte| *byte == b'\n')?;
@@ -147,6 +155,20 @@ mod tests {
         let at = "x7:0".parse().expect("valid");
         let only = Record { run: "-".into(), at, messages: Vec::new(), foreign: None };
         assert_eq!(Record::decode(&only.encode(), 30), Ok(only));
+    }
+
+    #[test]
+    fn the_place_of_a_record_does_not_depend_on_its_messages() {
+        let large = "gcn1 r x7 1 42\n{\"type\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}";
+        for text in ["gcn1 r x7 1 12\n{\"type\":\"a\"}", "gcn1 r x7 1 -\n", large] {
+            let at = Record::place(&Bytes::from_static(text.as_bytes())).map(|head| head.at.to_string());
+            assert_eq!(at.as_deref(), Some("x7:1"), "{text}");
+        }
+        for text in
+            ["", "x", "gcn1 r x7 1 12\n", "gcn1 r x7 0 12\n{\"type\":\"a\"}", "gcn1 r x7 1 99999999999999999999\n"]
+        {
+            assert_eq!(Record::place(&Bytes::from_static(text.as_bytes())), None, "{text}");
+        }
     }
 
     #[test]

@@ -10,6 +10,9 @@ use super::names::{Names, Stream};
 use super::time::{ServerClock, ServerTime};
 use crate::broker::LIFE;
 
+/// Records of a group without history. One is of use; those before it are there for when somebody else writes behind it,
+/// whose writing would push it out otherwise.
+const PLAIN_MAX: i64 = 8;
 /// The most unread messages of one channel, whatever its capacity says.
 const UNREAD_MAX: i64 = 1_000_000;
 /// The most messages of Django that wait for a gateway. Of more the newest are not stored: their senders are not told.
@@ -50,7 +53,7 @@ pub(super) async fn look(api: &Api, names: &Names) -> Result<ServerClock, ApiErr
 fn wanted(names: &Names, stream: Stream, config: &NatsConfig) -> Value {
     let on_disk = stream != Stream::Plain || config.all_on_disk;
     let (per_subject, age) = match stream {
-        Stream::Plain => (1, LIFE * 2),
+        Stream::Plain => (PLAIN_MAX, LIFE * 2),
         // Twice the longest age: a record that only says where the group is pushes out none that somebody may read.
         Stream::Kept => (count(config.history.messages), LIFE.max(config.history.age) * 2),
         Stream::Channels => (UNREAD_MAX, LIFE.max(config.history.age) * 2),
