@@ -91,7 +91,9 @@ impl RedisBroker {
         let (events, inbox) = mpsc::channel(INBOX);
         let names = Names::new(&config.prefix);
         let servers = config.servers()?;
-        let speak = |foreign| Arc::new(Foreign::new(foreign, config.prefix.clone(), node.clone(), servers.len()));
+        let speak = |foreign| {
+            Arc::new(Foreign::new(foreign, config.prefix.clone(), node.clone(), servers.len(), config.timeout))
+        };
         let foreign = config.foreign.clone().map(speak);
         let shared = Arc::new(Shared::new(&config, servers.len(), node, events.clone(), foreign.clone()));
         let (known, dropped, mut tasks) = (Known::not_yet(), shared.dropped.clone(), JoinSet::new());

@@ -150,6 +150,33 @@ async fn members_that_cannot_be_written_to_do_not_fail_a_message_that_is_publish
     assert_eq!(story.arrived().await, number(1));
 }
 
+#[tokio::test]
+async fn a_message_goes_to_as_many_processes_as_there_are() {
+    const PROCESSES: usize = 500;
+    let mut story = Story::begin(codec(12)).await;
+    let mut members = redis::pipe();
+    for n in 0..PROCESSES {
+        members.zadd("asgi:group:room", format!("specific.p{n}!a"), 9e9);
+        members.zadd("asgi:group:room", format!("specific.p{n}!b"), 9e9);
+    }
+    members.exec(&mut story.redis).expect("a sorted set");
+    let publication = groupcast_channel_layer::broker::Publication {
+        group: group("room"),
+        message: Message::parse(number(7).into()).expect("a message"),
+        keep: None,
+        fresh_epoch: "e".into(),
+    };
+    story.broker.publish(publication).await.expect("it is published");
+    let mut counts = redis::pipe();
+    for n in 0..PROCESSES {
+        counts.zcard(format!("asgispecific.p{n}!"));
+    }
+    let counts: Vec<usize> = counts.query(&mut story.redis).expect("sorted sets");
+    assert_eq!(counts, vec![1; PROCESSES], "one frame for each process");
+    let given_up = story.broker.counters().into_iter().find(|(name, ..)| *name == "foreign_given_up");
+    assert_eq!(given_up.map(|(.., count)| count), Some(0));
+}
+
 struct Story {
     broker: Arc<RedisBroker>,
     inbox: BrokerInbox,

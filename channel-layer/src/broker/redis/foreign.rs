@@ -77,6 +77,8 @@ pub(super) struct Foreign {
     /// What keys of ours begin with.
     own: String,
     node: NodeId,
+    /// How long a call may take.
+    timeout: Duration,
     counters: Counters,
     /// For saying in the log that frames are dropped.
     seldom: Seldom,
@@ -97,6 +99,7 @@ struct Counters {
     sent: Counter,
     over_capacity: Counter,
     refused: Counter,
+    given_up: Counter,
     depth_max: Counter,
     registrar_of: Counter,
 }
@@ -137,10 +140,12 @@ impl Wake {
 }
 
 impl Foreign {
-    pub(super) fn new(config: ForeignConfig, own: String, node: NodeId, servers: usize) -> Self {
+    /// `own` is what keys of ours begin with.
+    pub(super) fn new(config: ForeignConfig, own: String, node: NodeId, servers: usize, timeout: Duration) -> Self {
         let wakes = (0..servers).map(|_| Wake::default()).collect();
         let pubsub = (config.dialect == Dialect::Pubsub).then(|| Pubsub::new(servers));
-        Self { config, own, node, counters: Counters::default(), seldom: Seldom::new(TELL_EVERY), wakes, pubsub }
+        let (counters, seldom) = (Counters::default(), Seldom::new(TELL_EVERY));
+        Self { config, own, node, timeout, counters, seldom, wakes, pubsub }
     }
 
     /// Something has come to a server.
@@ -308,6 +313,11 @@ pub(super) fn counters(foreign: &Arc<Foreign>) -> Vec<(&'static str, &'static st
             "foreign_refused",
             "Frames that Redis did not take, because a key is of another type",
             counters.refused.value(),
+        ),
+        (
+            "foreign_given_up",
+            "Frames that could not be put into Redis for processes of Django within the deadline",
+            counters.given_up.value(),
         ),
     ]
 }

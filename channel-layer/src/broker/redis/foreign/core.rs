@@ -31,9 +31,10 @@ pub(super) mod sweep;
 
 use std::collections::BTreeMap;
 
+use futures_util::stream::{self, StreamExt};
 use groupcast_protocol::{ChannelName, GroupName, Message};
+use tokio::time::timeout;
 
-use super::leases::Collected;
 use super::registrar::{BATCH, read};
 use super::{Foreign, bucket_of, now_secs};
 use crate::broker::redis::RedisBroker;
@@ -41,21 +42,17 @@ use crate::broker::redis::fleet::Fleet;
 use crate::broker::redis::up::Up;
 use crate::broker::{BrokerError, BrokerEvent};
 use crate::dialect::{Frame, To};
+pub(super) use scripts::{collect, join, leave};
 
 /// What our own member names begin with.
 pub(super) const MEMBER: &str = "groupcast.";
+/// Processes of Django that are written to at once.
+const AT_ONCE: usize = 64;
 /// The longest group name that is part of a member's name; others go by a hash.
 const EMBEDDED_MAX: usize = 80;
 
-pub(super) async fn join(foreign: &Foreign, up: &Up, groups: &[GroupName]) -> Result<(), BrokerError> {
-    scripts::join(foreign, up, groups).await
-}
-
-pub(super) async fn leave(foreign: &Foreign, up: &Up, groups: &[GroupName]) -> Result<(), BrokerError> {
-    scripts::leave(foreign, up, groups).await
-}
-
-/// Sends a message to the members of a group that are not ours.
+/// Sends a message to the members of a group that are not ours, to all at once and within one deadline. One that cannot be
+/// written to keeps no other from it.
 pub(super) async fn forward(
     foreign: &Foreign,
     fleet: &Fleet,
@@ -66,19 +63,38 @@ pub(super) async fn forward(
     for member in members {
         buckets.entry(non_local(member)).or_default().push(member);
     }
+    let mut frames = Vec::with_capacity(buckets.len());
     for (bucket, names) in buckets {
-        let frame = foreign.encode(message, &To::Several(&names))?;
-        match scripts::add(foreign, &fleet.of(bucket)?, bucket, &frame).await {
-            Ok(true) => foreign.counters.sent.add(1),
-            // As Channels does it: a member that is full is passed over.
-            Ok(false) => foreign.counters.over_capacity.add(1),
-            // The message is published, and the others are to have it.
-            Err(BrokerError::Refused { why }) => {
-                tracing::debug!(bucket, why, "a member of Django's cannot be written to");
-                foreign.counters.refused.add(1);
+        frames.push((bucket.to_owned(), foreign.encode(message, &To::Several(&names))?));
+    }
+    let (mut left, mut outcome) = (frames.len(), Ok(()));
+    let mut puts =
+        stream::iter(frames).map(|(bucket, frame)| put(foreign, fleet, bucket, frame)).buffer_unordered(AT_ONCE);
+    let all = async {
+        while let Some(put) = puts.next().await {
+            left -= usize::from(put.is_ok());
+            if put.is_err() {
+                outcome = put;
             }
-            Err(error) => return Err(error),
         }
+    };
+    let in_time = timeout(foreign.timeout, all).await.is_ok();
+    foreign.counters.given_up.add(left as u64);
+    if in_time { outcome } else { Err(BrokerError::TimedOut { after: foreign.timeout }) }
+}
+
+/// Puts a frame into the channel of a process of Django.
+async fn put(foreign: &Foreign, fleet: &Fleet, bucket: String, frame: Vec<u8>) -> Result<(), BrokerError> {
+    match scripts::add(foreign, &fleet.of(&bucket)?, &bucket, &frame).await {
+        Ok(true) => foreign.counters.sent.add(1),
+        // As Channels does it: a member that is full is passed over.
+        Ok(false) => foreign.counters.over_capacity.add(1),
+        // The message is published, and the others are to have it.
+        Err(BrokerError::Refused { why }) => {
+            tracing::debug!(bucket, why, "a member of Django's cannot be written to");
+            foreign.counters.refused.add(1);
+        }
+        Err(error) => return Err(error),
     }
     Ok(())
 }
@@ -118,17 +134,6 @@ pub(super) async fn take_own(broker: &RedisBroker, foreign: &Foreign, up: &Up) -
 pub(super) fn named(frame: &Frame, bucket: usize) -> Option<&str> {
     let ours = format!("{MEMBER}{bucket}!");
     frame.channels.iter().find_map(|name| name.strip_prefix(&ours))
-}
-
-/// Parks what has come to buckets, and answers what is parked; see [`Collected`].
-pub(super) async fn collect(
-    foreign: &Foreign,
-    up: &Up,
-    buckets: &[usize],
-    token: &str,
-    limit: usize,
-) -> Result<Vec<Collected>, BrokerError> {
-    scripts::collect(foreign, up, buckets, token, limit).await
 }
 
 /// Keys whose changes a connection is to be told of.

@@ -110,7 +110,12 @@ fn timed(rest: &str) -> Script {
     Script::new(&format!("{NOW}{rest}"))
 }
 
-pub(super) async fn join(foreign: &Foreign, up: &Up, groups: &[GroupName]) -> Result<(), BrokerError> {
+/// Makes the gateways members of groups, and this node one that needs them.
+pub(in crate::broker::redis::foreign) async fn join(
+    foreign: &Foreign,
+    up: &Up,
+    groups: &[GroupName],
+) -> Result<(), BrokerError> {
     for group in groups {
         let member = member(group);
         if !member.contains("!g.") {
@@ -131,7 +136,12 @@ pub(super) async fn join(foreign: &Foreign, up: &Up, groups: &[GroupName]) -> Re
     Ok(())
 }
 
-pub(super) async fn leave(foreign: &Foreign, up: &Up, groups: &[GroupName]) -> Result<(), BrokerError> {
+/// This node needs groups no more.
+pub(in crate::broker::redis::foreign) async fn leave(
+    foreign: &Foreign,
+    up: &Up,
+    groups: &[GroupName],
+) -> Result<(), BrokerError> {
     for group in groups {
         leave_for(foreign, up, group, foreign.node.as_str()).await?;
     }
@@ -156,8 +166,9 @@ pub(super) async fn add(foreign: &Foreign, up: &Up, channel: &str, frame: &[u8])
     up.invoke(&call).await
 }
 
-/// Parks what has come to buckets, all in one step: most of them have nothing.
-pub(super) async fn collect(
+/// Parks what has come to buckets, all in one step since most of them have nothing, and answers what is parked; see
+/// [`Collected`].
+pub(in crate::broker::redis::foreign) async fn collect(
     foreign: &Foreign,
     up: &Up,
     buckets: &[usize],
