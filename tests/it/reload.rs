@@ -110,7 +110,7 @@ async fn other_limits_are_in_force_at_once() {
     assert!(!gateway.printed().contains("wait for a restart"), "{}", gateway.printed());
     let bearer = format!("Bearer {}", user("alice", "t3"));
     let third = Socket::dial(gateway.address(), "/ws", &[("authorization", &bearer)], None).await;
-    third.err().expect("as many as are allowed are open").problem(429, "rate_limited");
+    third.expect_err("as many as are allowed are open").problem(429, "rate_limited");
     opened(&gateway, &user("bob", "t4")).await;
 }
 

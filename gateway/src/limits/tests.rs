@@ -8,9 +8,9 @@ use groupcast_protocol::ErrorCode;
 use proptest::prelude::*;
 
 use super::*;
-use crate::auth::Rights;
-use crate::auth::caller::{Service, User};
-use crate::config::Rate;
+use crate::auth::caller::User;
+use crate::auth::{Auth, Rights, digest_of_key};
+use crate::config::{ApiKeyConfig, AuthConfig, Rate, ScopesConfig};
 
 const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 const AWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -216,10 +216,15 @@ fn nobody() -> Caller {
 }
 
 fn service(name: &str) -> Caller {
-    Caller::Service(Arc::new(Service { name: name.to_owned(), scopes: None }))
+    let key = format!("the key of {name}");
+    let scopes = ScopesConfig { admin: true, ..ScopesConfig::default() };
+    let api_key = vec![ApiKeyConfig { name: name.to_owned(), sha256: digest_of_key(&key), scopes }];
+    let auth = Auth::new(Some(&AuthConfig { api_key, ..AuthConfig::default() })).expect("a good key");
+    auth.identify(Some(&key), 0).expect("it is known")
 }
 
 fn user(name: &str, tenant: &str) -> Caller {
     let rights = Rights { within: Some(format!("tenant.{tenant}.").into()), ..Rights::default() };
-    Caller::User(Arc::new(User { name: name.to_owned(), rights, claims: BTreeMap::new(), expires_ms: u64::MAX }))
+    let (name, claims) = (name.to_owned(), BTreeMap::new());
+    Caller::User(Arc::new(User { name, rights, claims, expires_ms: u64::MAX, proof: None }))
 }
