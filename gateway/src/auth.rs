@@ -36,6 +36,7 @@ use groupcast_protocol::{ErrorCode, Refusal};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use self::caller::Service;
 pub use self::caller::{By, Caller};
 use self::issuer::Issuer;
 use self::keys::ApiKeys;
@@ -197,6 +198,26 @@ impl Auth {
             return Err(unauthenticated("the token has been revoked; get a new one"));
         }
         Ok(Caller::User(user))
+    }
+
+    /// The service that shows this key, which has to be one for everything.
+    ///
+    /// # Errors
+    /// `unauthenticated` for what is no key here, `forbidden` for a key that may do less.
+    pub fn operator(&self, key: &str) -> Result<Arc<Service>, Refusal> {
+        match self.authority().and_then(|authority| authority.keys.find(key)) {
+            Some(service) if service.scopes.is_none() => Ok(service),
+            Some(_) => {
+                let why = "this key may not do everything; use one with `admin = true`";
+                Err(Refusal::new(ErrorCode::Forbidden, why))
+            }
+            None => Err(unauthenticated("the API key is not known here; check it")),
+        }
+    }
+
+    /// Whether there is a key for everything.
+    pub fn has_operators(&self) -> bool {
+        self.authority().is_some_and(|authority| authority.keys.have_operators())
     }
 }
 

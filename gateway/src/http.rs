@@ -5,6 +5,7 @@
 
 mod accept;
 pub(crate) mod access;
+mod admin;
 mod answers;
 mod api;
 mod batch;
@@ -68,7 +69,7 @@ pub fn router(app: App, more: Router) -> Router {
         .route_layer(from_fn_with_state(app.clone(), access::admit))
         .layer(Extension(Description::new(&api)))
         .with_state(app.clone());
-    finish(router.merge(more), app)
+    finish(router.merge(admin_beside(&app)).merge(more), app)
 }
 
 /// The routes of a process that has no clients: how it is, and what operators look at where `ops_listen` does not serve it.
@@ -78,14 +79,23 @@ fn consumer_router(app: App) -> Router {
         None => of_process().merge(for_operators()),
     };
     let router = Router::from(described).route_layer(from_fn_with_state(app.clone(), access::admit));
-    finish(router.with_state(app.clone()), app)
+    finish(router.with_state(app.clone()).merge(admin_beside(&app)), app)
+}
+
+/// The admin page where clients are served, unless operators have an address of their own.
+fn admin_beside(app: &App) -> Router {
+    match app.config.server.ops_listen {
+        Some(_) => Router::new(),
+        None => admin::routes(app, app.config.server.listen),
+    }
 }
 
 /// The routes of `[server] ops_listen`.
 fn operators_router(app: App) -> Router {
     let router = Router::from(of_process().merge(for_operators()));
     let router = router.route_layer(from_fn_with_state(app.clone(), access::admit_operator));
-    finish(router.with_state(app.clone()), app)
+    let address = app.config.server.ops_listen.unwrap_or(app.config.server.listen);
+    finish(router.with_state(app.clone()).merge(admin::routes(&app, address)), app)
 }
 
 /// What says how this process is: to everybody, on every address.

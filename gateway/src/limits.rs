@@ -33,7 +33,7 @@ use parking_lot::RwLock;
 
 use self::bucket::Bucket;
 pub use self::client::Client;
-pub(crate) use self::client::forwarded;
+pub(crate) use self::client::{counted_as, forwarded};
 pub(crate) use self::refused::{Limit, Limited, Refused};
 pub(crate) use self::seats::Seat;
 use self::seats::Seats;

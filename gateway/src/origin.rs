@@ -42,6 +42,28 @@ pub(crate) fn check(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refus
     Ok(())
 }
 
+/// Checks that a request comes from a page of its own origin, or from no page: what a cookie lets pass, no other page may
+/// send, not even one that `[server] origins` names or that stands at another port of this host.
+///
+/// # Errors
+/// `forbidden`; also where `has_to_tell` and the request does not say which page sends it, as every browser does that
+/// changes something.
+pub(crate) fn check_own(headers: &HeaderMap, has_to_tell: bool) -> Result<(), Refusal> {
+    let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let host = text(&HOST).unwrap_or_default();
+    let own = match (text(&SEC_FETCH_SITE), text(&ORIGIN)) {
+        // `none`: typed into the address bar, which changes nothing.
+        (Some(site), _) => site == "same-origin" || (site == "none" && !has_to_tell),
+        // Browsers leave the first one out where there is neither TLS nor loopback.
+        (None, Some(origin)) => authority(origin).eq_ignore_ascii_case(host),
+        (None, None) => !has_to_tell,
+    };
+    if own {
+        return Ok(());
+    }
+    Err(Refusal::new(ErrorCode::Forbidden, "this is for the page of this gateway alone; no other page may send it"))
+}
+
 /// Host and port of an origin.
 fn authority(origin: &str) -> &str {
     origin.split_once("://").map_or("", |(_, authority)| authority)
@@ -86,6 +108,34 @@ mod tests {
     fn foreign_pages_are_refused() {
         for origin in ["http://evil.example", "null", "http://127.0.0.1:9999", "https://app.example.evil.example"] {
             assert!(!let_in(&[("host", "127.0.0.1:8000"), ("origin", origin)]), "{origin}");
+        }
+    }
+
+    #[test]
+    fn what_a_cookie_lets_pass_is_sent_by_our_own_page_alone() {
+        let own = |lines: &[(&'static str, &'static str)], has_to_tell| {
+            let mut headers = HeaderMap::new();
+            headers.insert("host", "127.0.0.1:8000".parse().expect("a valid value"));
+            for (name, value) in lines {
+                headers.insert(*name, value.parse().expect("a valid value"));
+            }
+            check_own(&headers, has_to_tell).is_ok()
+        };
+        let (site, origin) = ("sec-fetch-site", "origin");
+        for (lines, reads, changes) in [
+            (&[(site, "same-origin")][..], true, true),
+            (&[(site, "same-origin"), (origin, "http://127.0.0.1:8000")], true, true),
+            (&[(origin, "http://127.0.0.1:8000")], true, true),
+            (&[(site, "none")], true, false),
+            (&[], true, false),
+            (&[(site, "same-site")], false, false),
+            (&[(site, "cross-site")], false, false),
+            (&[(site, "cross-site"), (origin, "http://127.0.0.1:8000")], false, false),
+            (&[(origin, "http://127.0.0.1:9999")], false, false),
+            (&[(origin, "https://app.example")], false, false),
+            (&[(origin, "null")], false, false),
+        ] {
+            assert_eq!((own(lines, false), own(lines, true)), (reads, changes), "{lines:?}");
         }
     }
 

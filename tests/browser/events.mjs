@@ -5,11 +5,10 @@
 // Each step is one line of output; the first that fails ends the run with status 1.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { chromium } from "playwright-core";
+import { launch, start, step } from "./support.mjs";
 
 const [binary] = process.argv.slice(2);
 if (!binary) {
@@ -27,13 +26,9 @@ history = { messages = 1000, age = "1h" }
 const DEADLINE = 20_000;
 
 const folder = await mkdtemp(path.join(tmpdir(), "groupcast-events-"));
-let gateway = await start(0);
+let gateway = await start(binary, folder, CONFIG);
 const base = gateway.base;
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync"],
-});
+const browser = await launch();
 let code = 0;
 try {
   await steps();
@@ -99,7 +94,7 @@ async function steps() {
     await seen(page, "again", 1);
     gateway.process.kill("SIGTERM");
     assert.equal(await gateway.ended, 0);
-    gateway = await start(new URL(base).port);
+    gateway = await start(binary, folder, CONFIG, new URL(base).port);
     const events = await seen(page, "again", 3);
     assert.deepEqual(events.map(({ name, data }) => [name, data.type]), [["subscribed", "subscribed"], ["message", "closing"], ["subscribed", "subscribed"]]);
     assert.ok(events[1].data.retry_after_ms >= 0);
@@ -147,33 +142,4 @@ function numbers(events) {
 
 function range(first, last) {
   return Array.from({ length: last - first + 1 }, (_, at) => first + at);
-}
-
-async function step(name, run) {
-  try {
-    await run();
-  } catch (error) {
-    throw new Error(`FAIL  ${name}\n      ${error.message.replaceAll("\n", "\n      ")}`);
-  }
-  console.log(`ok    ${name}`);
-}
-
-/** Starts a gateway; port 0 is any. */
-async function start(port) {
-  await writeFile(path.join(folder, "groupcast.toml"), CONFIG.replace("PORT", port));
-  const started = spawn(path.resolve(binary), ["serve", "--config", "groupcast.toml"], { cwd: folder });
-  const lines = [];
-  const address = new Promise((resolve, reject) => {
-    const look = (chunk) => {
-      lines.push(chunk);
-      const found = /http:\/\/127\.0\.0\.1:\d+/.exec(lines.join(""));
-      if (found) resolve(found[0]);
-    };
-    started.stdout.setEncoding("utf8").on("data", look);
-    started.stderr.setEncoding("utf8").on("data", (chunk) => lines.push(chunk));
-    started.once("exit", () => reject(new Error(`FAIL  the gateway starts\n${lines.join("")}`)));
-    started.once("error", reject);
-  });
-  const ended = new Promise((resolve) => { started.once("exit", resolve); });
-  return { process: started, base: await address, ended, printed: () => lines.join("") };
 }

@@ -1,5 +1,6 @@
 //! Stories that a user, an operator or a developer can tell of Groupcast, told to the real binary.
 
+mod admin;
 mod auth;
 mod backends;
 mod batch;

@@ -52,7 +52,12 @@ impl Events {
 
     /// Opens it with headers.
     pub async fn open_with(gateway: &Gateway, query: &str, headers: &[(&str, &str)]) -> Self {
-        let opened = Self::dial(gateway.address(), query, headers, None).await;
+        Self::open_at(gateway.address(), &format!("/v1/events?{query}"), headers).await
+    }
+
+    /// Opens a stream that is served at another address or path.
+    pub async fn open_at(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Self {
+        let opened = Self::ask(address, target, headers, None).await;
         opened.unwrap_or_else(|reply| panic!("refused with {}: {}", reply.status, reply.text()))
     }
 
@@ -72,13 +77,22 @@ impl Events {
         headers: &[(&str, &str)],
         receive_bytes: Option<u32>,
     ) -> Result<Self, Box<Reply>> {
+        Self::ask(address, &format!("/v1/events?{query}"), headers, receive_bytes).await
+    }
+
+    async fn ask(
+        address: SocketAddr,
+        target: &str,
+        headers: &[(&str, &str)],
+        receive_bytes: Option<u32>,
+    ) -> Result<Self, Box<Reply>> {
         let socket = TcpSocket::new_v4().expect("there is a socket left");
         if let Some(bytes) = receive_bytes {
             socket.set_recv_buffer_size(bytes).expect("the kernel takes a size");
         }
         let mut stream = within("connecting", socket.connect(address)).await.expect("the gateway listens");
         let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let head = format!("GET /v1/events?{query} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
+        let head = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
         within("asking", stream.write_all(head.as_bytes())).await.expect("the socket is open");
         let mut raw = Vec::new();
         let end = loop {

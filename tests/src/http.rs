@@ -11,6 +11,7 @@ use crate::wait::STEP;
 #[derive(Debug, Clone)]
 pub struct Http {
     client: Client,
+    address: SocketAddr,
     base: String,
 }
 
@@ -28,13 +29,18 @@ pub struct Reply {
 impl Http {
     /// A client of the gateway at an address.
     pub fn new(address: SocketAddr) -> Self {
-        Self { client: client([]), base: format!("http://{address}") }
+        Self { client: client([]), address, base: format!("http://{address}") }
     }
 
     /// A client of the gateway at an address that shows this certificate (PEM).
     pub fn secure(address: SocketAddr, certificate: &str) -> Self {
         let certificate = Certificate::from_pem(certificate.as_bytes()).expect("a certificate of the tests is good");
-        Self { client: client([certificate]), base: format!("https://{address}") }
+        Self { client: client([certificate]), address, base: format!("https://{address}") }
+    }
+
+    /// Where it asks.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Any request.

@@ -2,6 +2,7 @@
 // be reached by mouse, touch and arrow keys, and is read out below the chart.
 
 import { byId, el, shown, spoken, svg } from "./dom.js";
+import { frame, niceTicks } from "./plot.js";
 
 const BARS_MAX = 15;
 const POINTS_MAX = 400;
@@ -93,20 +94,6 @@ function line(data, width, name) {
       svg("text", { class: "tick", x: LINE.left + inner.width / 2, y: LINE.height - 4, "text-anchor": "middle" }, spoken(name))),
     marks,
   };
-}
-
-function frame(width, height, ...content) {
-  return svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", tabindex: "0" }, ...content);
-}
-
-/** About five round numbers from at or below `low` to at or above `high`. */
-function niceTicks(low, high) {
-  const rough = (high - low || 1) / 4;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough);
-  const ticks = [];
-  for (let at = Math.floor(low / step); at * step < high + step; at++) ticks.push(Number((at * step).toPrecision(12)));
-  return ticks;
 }
 
 function describe(node, data, measure, label, kind) {

@@ -24,6 +24,12 @@ export function setUpFeed() {
   draw();
 }
 
+/** Begins anew, as for another group. */
+export function clearFeed() {
+  [entries, held, total] = [[], 0, 0];
+  draw();
+}
+
 /** A message that arrived. */
 export function addMessage(frame) {
   total += 1;

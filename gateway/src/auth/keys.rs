@@ -58,6 +58,11 @@ impl ApiKeys {
         found.cloned()
     }
 
+    /// Whether there is a key for everything.
+    pub(super) fn have_operators(&self) -> bool {
+        self.0.iter().any(|(_, service)| service.scopes.is_none())
+    }
+
     /// Whether that key is known here still, and may do the same.
     pub(super) fn stands_by(&self, service: &Service) -> bool {
         self.0.iter().any(|(_, known)| **known == *service)

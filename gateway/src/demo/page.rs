@@ -38,6 +38,7 @@ macro_rules! asset {
 /// All files of the page; the first is the page itself.
 pub const ASSETS: &[Asset] = &[
     asset!("/", HTML, "index.html"),
+    asset!("/demo/base.css", CSS, "base.css"),
     asset!("/demo/style.css", CSS, "style.css"),
     asset!("/demo/favicon.svg", SVG, "favicon.svg"),
     // Asked for by every browser, also for a report or a result opened in a tab.
@@ -51,6 +52,7 @@ pub const ASSETS: &[Asset] = &[
     asset!("/demo/feed.js", SCRIPT, "feed.js"),
     asset!("/demo/jobs.js", SCRIPT, "jobs.js"),
     asset!("/demo/live.js", SCRIPT, "live.js"),
+    asset!("/demo/plot.js", SCRIPT, "plot.js"),
     asset!("/demo/result.js", SCRIPT, "result.js"),
     asset!("/demo/snippets.js", SCRIPT, "snippets.js"),
 ];

@@ -49,6 +49,14 @@ pub(super) struct ConnectionBody {
     blocked: bool,
 }
 
+impl ConnectionBody {
+    /// Whether a text, in lower case, is a part of the user, the address or the channel.
+    pub(super) fn is_found_by(&self, text: &str) -> bool {
+        let texts = [Some(&self.channel), Some(&self.peer), self.user.as_ref()];
+        texts.into_iter().flatten().any(|known| known.to_lowercase().contains(text))
+    }
+}
+
 impl From<ConnectionInfo> for ConnectionBody {
     fn from(info: ConnectionInfo) -> Self {
         Self {

@@ -45,6 +45,8 @@ pub(super) struct Redrive {
     consumer: Option<String>,
     /// Only those whose error has this code or class.
     reason: Option<String>,
+    /// Only this one.
+    job: Option<String>,
     /// At most so many, 1 to 10,000; default 1000.
     limit: Option<usize>,
     /// Counts them, and changes nothing.
@@ -187,7 +189,10 @@ pub(super) async fn redrive(State(app): State<App>, JsonBytes(body): JsonBytes) 
         let detail = format!("`limit` is {limit}; it has to be from 1 to {REDRIVE_MAX}");
         return Err(Problem::new(ErrorCode::BadRequest, detail));
     }
-    let filter = RedriveFilter { consumer: asked.consumer, reason: asked.reason, limit, dry_run: asked.dry_run };
+    let told = |error: groupcast_protocol::id::IdError| Problem::new(ErrorCode::BadRequest, format!("`job`: {error}"));
+    let job = asked.job.as_deref().map(|id| id.parse().map_err(told)).transpose()?;
+    let Redrive { consumer, reason, dry_run, .. } = asked;
+    let filter = RedriveFilter { consumer, reason, job, limit, dry_run };
     let redriven = app.jobs.redrive(filter).await.map_err(Refusal::from)?;
     Ok(Json(Redriven { redriven }))
 }

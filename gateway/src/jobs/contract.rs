@@ -53,6 +53,7 @@ contract!(
     a_full_queue_refuses_and_stores_nothing,
     a_released_job_has_an_attempt_more,
     dead_jobs_are_redriven,
+    one_job_is_redriven_by_its_id,
     redriving_keeps_unique_keys_unique,
     a_job_whose_event_is_pending_stays_dead,
     events_stay_pending_until_they_are_sent,
@@ -332,6 +333,7 @@ async fn dead_jobs_are_redriven(rig: Rig) {
         reason: Some(reason.into()),
         limit,
         dry_run,
+        job: None,
     };
     let redrive = async |filter| rig.backend.queue.redrive(filter).await.expect("told").len();
     assert_eq!(redrive(filter("bad", 9, true)).await, 2);
@@ -339,11 +341,23 @@ async fn dead_jobs_are_redriven(rig: Rig) {
     assert_eq!(redrive(filter("bad", 1, false)).await, 1);
     assert_eq!((rig.state(bad).await, rig.state(other).await), (JobState::Ready, JobState::Dead), "oldest first");
     assert_eq!(redrive(filter("permanent", 9, false)).await, 2);
-    let none = RedriveFilter { consumer: Some("nobody".into()), reason: None, limit: 9, dry_run: false };
+    let none = RedriveFilter { consumer: Some("nobody".into()), limit: 9, ..RedriveFilter::default() };
     assert_eq!(redrive(none).await, 0);
     let record = rig.record(slow).await;
     assert_eq!((record.attempt, record.max_attempts, record.finished_at), (1, 6, None));
     assert_eq!(rig.claim(9).await.len(), 3);
+}
+
+async fn one_job_is_redriven_by_its_id(rig: Rig) {
+    let (first, second) = (rig.dead(job(), "bad").await, rig.dead(job(), "bad").await);
+    rig.sent_all().await;
+    let one = |id| RedriveFilter { job: Some(id), limit: 9, ..RedriveFilter::default() };
+    let redrive = async |filter| rig.backend.queue.redrive(filter).await.expect("told").len();
+    assert_eq!(redrive(RedriveFilter { dry_run: true, ..one(second) }).await, 1);
+    assert_eq!(redrive(RedriveFilter { consumer: Some("nobody".into()), ..one(second) }).await, 0);
+    assert_eq!(redrive(one(second)).await, 1);
+    assert_eq!((rig.state(first).await, rig.state(second).await), (JobState::Dead, JobState::Ready));
+    assert_eq!(redrive(one(second)).await, 0, "it is not dead any more");
 }
 
 async fn redriving_keeps_unique_keys_unique(rig: Rig) {
@@ -351,7 +365,7 @@ async fn redriving_keeps_unique_keys_unique(rig: Rig) {
     let first = rig.dead(keyed(), "bad").await;
     let second = rig.dead(keyed(), "bad").await;
     rig.sent_all().await;
-    let all = || RedriveFilter { consumer: None, reason: None, limit: 9, dry_run: false };
+    let all = || RedriveFilter { limit: 9, ..RedriveFilter::default() };
     assert_eq!(rig.backend.queue.redrive(all()).await.expect("told").len(), 1);
     assert_eq!(rig.backend.queue.redrive(all()).await.expect("told").len(), 0);
     assert_eq!((rig.state(first).await, rig.state(second).await), (JobState::Ready, JobState::Dead));
@@ -359,7 +373,7 @@ async fn redriving_keeps_unique_keys_unique(rig: Rig) {
 
 async fn a_job_whose_event_is_pending_stays_dead(rig: Rig) {
     let id = rig.dead(job(), "bad").await;
-    let all = || RedriveFilter { consumer: None, reason: None, limit: 9, dry_run: false };
+    let all = || RedriveFilter { limit: 9, ..RedriveFilter::default() };
     assert_eq!(rig.backend.queue.redrive(all()).await.expect("told").len(), 0);
     assert_eq!((rig.state(id).await, rig.pending().await.len()), (JobState::Dead, 1));
     rig.sent_all().await;

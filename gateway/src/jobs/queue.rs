@@ -358,12 +358,14 @@ pub struct Filter {
 }
 
 /// Which dead jobs to redrive.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RedriveFilter {
     /// Only those of this consumer.
     pub consumer: Option<String>,
     /// Only those whose error has this code or class.
     pub reason: Option<String>,
+    /// Only this one.
+    pub job: Option<JobId>,
     /// At most this many.
     pub limit: usize,
     /// Count only.

@@ -237,7 +237,8 @@ impl Row {
     pub(crate) fn is_redriven_by(&self, filter: &RedriveFilter) -> bool {
         let consumer = filter.consumer.as_ref().is_none_or(|name| *name == self.consumer);
         let reason = filter.reason.as_ref().is_none_or(|reason| self.failed_for(reason));
-        self.state == JobState::Dead && !self.event_pending && consumer && reason
+        let job = filter.job.is_none_or(|id| id == self.id);
+        self.state == JobState::Dead && !self.event_pending && consumer && reason && job
     }
 
     /// Whether a filter of a list means this job.

@@ -34,7 +34,7 @@ impl Client {
 
 /// Whom an address counts for. An IPv6 network of 64 bits is the least that anybody is given, and so is one client; and
 /// IPv4 is IPv4, though it come through an IPv6 socket.
-pub(super) fn counted_as(address: IpAddr) -> IpAddr {
+pub(crate) fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         // One machine, and no network.
         loopback if loopback.is_loopback() => loopback,

@@ -50,6 +50,25 @@ fn a_key_for_everything_and_two_of_one_name() {
 }
 
 #[test]
+fn an_operator_shows_a_key_for_everything_and_is_one_as_long_as_it_is_known() {
+    let admin = ScopesConfig { admin: true, ..ScopesConfig::default() };
+    let ops = ApiKeyConfig { name: "ops".to_owned(), sha256: digest_of_key(OTHER_KEY), scopes: admin };
+    let auth = with(vec![ops.clone(), billing()]).expect("good keys");
+    let operator = auth.operator(OTHER_KEY).expect("a key for everything");
+    let caller = Caller::Service(operator);
+    assert!(caller.check_operate().is_ok() && auth.check_still(&caller).is_ok() && auth.has_operators());
+    assert_eq!(auth.operator(KEY).expect_err("for less").code, ErrorCode::Forbidden);
+    for none in ["", "nonsense", &digest_of_key(OTHER_KEY), &signed(&claims(&json!({})))] {
+        assert_eq!(auth.operator(none).expect_err("no key").code, ErrorCode::Unauthenticated, "{none}");
+    }
+    let without = with(vec![billing()]).expect("good keys");
+    assert!(without.check_still(&caller).is_err() && !without.has_operators(), "the key was taken away");
+    let less = with(vec![ApiKeyConfig { scopes: billing().scopes, ..ops }]).expect("good keys");
+    assert!(less.check_still(&caller).is_err(), "it may do less by now");
+    assert!(Auth::default().operator(OTHER_KEY).is_err() && !Auth::default().has_operators());
+}
+
+#[test]
 fn an_entry_that_makes_no_sense_is_told_and_a_digest_is_no_secret_to_hide() {
     let told = |change: fn(&mut ApiKeyConfig)| {
         let mut entry = billing();

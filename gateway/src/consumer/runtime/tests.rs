@@ -120,7 +120,7 @@ async fn a_permanent_failure_is_a_dead_letter_and_can_be_redriven() {
     assert_eq!(failed["error"], json!({"code":"broken","message":"never","class":"permanent"}));
     let record = rig.ended(id).await;
     assert_eq!((record.state, record.attempt), (JobState::Dead, 1));
-    let filter = RedriveFilter { consumer: None, reason: Some("broken".into()), limit: 9, dry_run: false };
+    let filter = RedriveFilter { reason: Some("broken".into()), limit: 9, ..RedriveFilter::default() };
     assert_eq!(rig.jobs.redrive(filter).await.expect("told"), 1);
     rig.until(|| rig.count(id, "job.failed") == 2).await;
     assert_eq!(rig.ended(id).await.attempt, 2);
@@ -137,7 +137,7 @@ async fn each_end_at_one_attempt_is_told() {
         rig.send(r#"{"type":"act","do":"hang"}"#).await;
     }
     rig.until(|| rig.act.running.load(Ordering::SeqCst) == 2).await;
-    let all = RedriveFilter { consumer: None, reason: None, limit: 9, dry_run: false };
+    let all = RedriveFilter { limit: 9, ..RedriveFilter::default() };
     assert_eq!(rig.jobs.redrive(all).await.expect("told"), 1);
     assert_eq!(rig.jobs.cancel(id).await.expect("told"), CancelOutcome::Cancelled);
     assert_eq!(rig.events(id, "job.cancelled").await.last().expect("an event")["attempt"], json!(1));

@@ -368,12 +368,14 @@ pub(super) async fn redrive(tx: &Tx<'_>, filter: &RedriveFilter) -> Result<Vec<S
         columns!(),
         " from job where state = 4 and state > 2 and not event_pending
           and ($1::text is null or consumer = $1) and ($2::text is null or error_code = $2 or error_class = $2)
+          and ($4::uuid is null or id = $4)
           and (unique_key is null or not exists (select 1 from job as other where other.consumer = job.consumer
               and other.unique_key = job.unique_key and other.unique_key is not null and other.state < 3))
           order by seq limit $3 for update skip locked"
     );
     let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
-    let mut found = read_all(&tx.query(sql, &[&filter.consumer, &filter.reason, &limit]).await?)?;
+    let job = filter.job.map(Uuid);
+    let mut found = read_all(&tx.query(sql, &[&filter.consumer, &filter.reason, &limit, &job]).await?)?;
     let mut keys = HashSet::new();
     found.retain(|kept| {
         let key = kept.row.unique_key.clone().map(|key| (kept.row.consumer.clone(), key));

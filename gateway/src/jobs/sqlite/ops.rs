@@ -241,10 +241,11 @@ pub(super) fn redrive(
     // A dead job whose unique key a live one has stays dead; of several dead ones with a key, the oldest comes back.
     let sql = "select id from job as dead where state = 4 and state > 2 and event_pending = 0
         and (?1 is null or consumer = ?1) and (?2 is null or error_code = ?2 or error_class = ?2)
-        and (unique_key is null or not exists (select 1 from job as other where other.consumer = dead.consumer
+        and (?4 is null or id = ?4) and (unique_key is null or not exists (select 1 from job as other where other.consumer = dead.consumer
             and other.unique_key = dead.unique_key and other.unique_key is not null and other.state < 3))
         order by rowid limit ?3";
-    let found = ids(conn, sql, params![filter.consumer, filter.reason, filter.limit as i64])?;
+    let job = filter.job.map(JobId::to_bytes);
+    let found = ids(conn, sql, params![filter.consumer, filter.reason, filter.limit as i64, job])?;
     let mut keys = std::collections::HashSet::new();
     let mut consumers = Vec::new();
     for id in found {
