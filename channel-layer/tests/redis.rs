@@ -19,6 +19,8 @@ mod server;
 
 #[path = "redis/core_dialect.rs"]
 mod core_dialect;
+#[path = "redis/publishing.rs"]
+mod publishing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -218,7 +220,8 @@ async fn what_others_write_to_our_keys_stops_nobody() {
     next(&mut node, is_up).await;
     node.broker.follow(vec![group("room")]).await.expect("it is there");
     let rule = HistoryRule { messages: 100, age: Duration::from_secs(60) };
-    let garbage: [&[&str]; 12] = [
+    let garbage: [&[&str]; 13] = [
+        &["HSET", "t:{room}:h", "n", "9223372036854775807"],
         &["HSET", "t:{room}:h", "n", "abc"],
         &["HSET", "t:{room}:h", "n", "-7"],
         &["HSET", "t:{room}:h", "n", "1.5"],

@@ -3,7 +3,8 @@
 //! One pub/sub topic for each group, to which a node subscribes while it follows the group; one script numbers, keeps and
 //! publishes a message, so that none of the three is without the others. Reading order: `config`, `names` (keys and
 //! topics), `fleet` (which server has what), `link` (one server: connecting, watching, connecting again) and `cluster` (many
-//! that belong together), `arrivals` (what a server pushes), `up` and `scripts` (what is asked of it).
+//! that belong together), `arrivals` (what a server pushes), `publisher` and `publish` (what is published, many at a time), `up` and
+//! `scripts` (what else is asked of it).
 //!
 //! ```text
 //! PREFIX:{GROUP}        topic; the payload is an envelope
@@ -31,6 +32,8 @@ mod fleet;
 pub mod foreign;
 mod link;
 mod names;
+mod publish;
+mod publisher;
 mod retry;
 mod scripts;
 pub mod shard;
@@ -129,9 +132,7 @@ impl RedisBroker {
         let fresh_epoch = format!("{}-f{number:x}", self.token).into();
         let publication = Publication { group: group.clone(), message: message.clone(), keep, fresh_epoch };
         let link = self.known.fleet()?.of(group.as_str())?;
-        let seen = self.names.seen(id);
-        let extra = scripts::Extra { seen: Some(&seen), told: Told::Nobody };
-        Ok(scripts::publish(&link, &self.names, &publication, extra).await?.is_news)
+        Ok(link.publish_message(publication, Some(self.names.seen(id)), Told::Nobody).await?.is_news)
     }
 
     fn sieve(&self) -> Sieve<'_> {
@@ -160,15 +161,14 @@ impl Broker for RedisBroker {
             let fleet = self.known.fleet()?;
             let link = fleet.of(publication.group.as_str())?;
             let Some(foreign) = &self.foreign else {
-                let extra = scripts::Extra { seen: None, told: Told::Nobody };
-                let done = scripts::publish(&link, &self.names, &publication, extra).await?;
+                let done = link.publish_message(publication, None, Told::Nobody).await?;
                 return Ok(Published { position: done.position });
             };
             foreign.check(&publication.message)?;
             let key = foreign.group_key(&publication.group);
-            let extra = scripts::Extra { seen: None, told: foreign.told(&key, fleet.links().len()) };
-            let done = scripts::publish(&link, &self.names, &publication, extra).await?;
-            foreign.forward(&fleet, &key, &done.members, &publication.message).await?;
+            let (message, told) = (publication.message.clone(), foreign.told(&key, fleet.links().len()));
+            let done = link.publish_message(publication, None, told).await?;
+            foreign.forward(&fleet, &key, &done.members, &message).await?;
             Ok(Published { position: done.position })
         })
     }

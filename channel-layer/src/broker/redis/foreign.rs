@@ -112,13 +112,13 @@ struct Wake {
 }
 
 /// Who of Django's is to have a message of ours that goes to a group.
-pub(super) enum Told<'a> {
+pub(super) enum Told {
     /// Nobody: it came from there, or no dialect is spoken.
     Nobody,
     /// Members of a sorted set, each for so long.
-    Members(&'a str, Duration),
+    Members(String, Duration),
     /// Who listens to a topic.
-    Listeners(&'a str),
+    Listeners(String),
 }
 
 impl Wake {
@@ -204,12 +204,12 @@ impl Foreign {
     }
 
     /// Who is asked for, in one step with the publication, by the name that Django has for the group; `hosts` are the servers.
-    pub(super) fn told<'a>(&self, key: &'a str, hosts: usize) -> Told<'a> {
+    pub(super) fn told(&self, key: &str, hosts: usize) -> Told {
         match self.config.dialect {
-            Dialect::Core => Told::Members(key, self.config.group_expiry),
+            Dialect::Core => Told::Members(key.to_owned(), self.config.group_expiry),
             // It may be on another server than the group itself.
             Dialect::Pubsub if hosts > 1 => Told::Nobody,
-            Dialect::Pubsub => Told::Listeners(key),
+            Dialect::Pubsub => Told::Listeners(key.to_owned()),
         }
     }
 

@@ -17,6 +17,8 @@ use super::arrivals::{Arrivals, Broken};
 use super::backlog::Backlog;
 use super::config::Server;
 use super::facts::Facts;
+use super::names::Names;
+use super::publisher::{self, Parcels};
 use super::retry::Retry;
 use super::shared::Shared;
 use super::up::{Spread, Up};
@@ -55,6 +57,8 @@ enum State {
 pub(super) struct Live {
     up: Up,
     backlog: Arc<Backlog>,
+    parcels: Parcels,
+    names: Names,
     state: Arc<Mutex<State>>,
 }
 
@@ -126,7 +130,8 @@ impl Link {
         let facts = in_time(within, Facts::read(&mut commands)).await?;
         let pushes = open(&client, &pushed).await?;
         let (run_id, level) = (facts.run_id.into(), facts.level);
-        let mut up = Up { commands, pushes, run_id, level, broken, spread, tracks: false, timeout: within };
+        let (publisher, parcels) = publisher::queue();
+        let mut up = Up { commands, pushes, run_id, level, broken, spread, tracks: false, timeout: within, publisher };
         let told = |error: BrokerError| error.to_string();
         up.subscribe(&self.own.spread).await.map_err(told)?;
         up.subscribe_common(&self.own.common).await.map_err(told)?;
@@ -134,16 +139,17 @@ impl Link {
             foreign.listen(&mut up, self.at).await.map_err(told)?;
         }
         *self.state.lock() = State::Up(up.clone());
-        Ok(Live { up, backlog, state: self.state.clone() })
+        Ok(Live { up, backlog, parcels, names: shared.names.clone(), state: self.state.clone() })
     }
 }
 
 impl Live {
     /// Waits until the link is in doubt, which is its end; says why.
-    pub(super) async fn watch(self) -> String {
+    pub(super) async fn watch(mut self) -> String {
         let why = tokio::select! {
             why = self.up.doubt() => why,
             () = self.backlog.run() => "nobody takes what arrives".to_owned(),
+            () = self.parcels.carry(&self.up, &self.names) => "nobody can publish any more".to_owned(),
         };
         self.end(&why);
         why

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::arrivals::Broken;
 use super::failure;
+use super::publisher::Publisher;
 use crate::broker::{BrokerError, Level};
 
 /// A link that is there. A cheap handle.
@@ -24,6 +25,8 @@ pub(super) struct Up {
     /// Whether the server tells when something has come for the dialect.
     pub(super) tracks: bool,
     pub(super) timeout: Duration,
+    /// Takes publications.
+    pub(super) publisher: Publisher,
 }
 
 /// How far a topic reaches.
@@ -62,6 +65,26 @@ impl Up {
     pub(super) async fn invoke<T: FromRedisValue>(&self, call: &redis::ScriptInvocation<'_>) -> Result<T, BrokerError> {
         let mut connection = self.commands.clone();
         self.in_time(call.invoke_async(&mut connection)).await
+    }
+
+    /// As [`Up::invoke`], for a call that is made already.
+    pub(super) async fn run_script<T: FromRedisValue>(
+        &self,
+        call: &redis::Cmd,
+        script: &redis::Script,
+    ) -> Result<T, BrokerError> {
+        let mut connection = self.commands.clone();
+        let unknown = ErrorKind::Server(ServerErrorKind::NoScript);
+        self.in_time(async {
+            match call.query_async(&mut connection).await {
+                Err(error) if error.kind() == unknown => {
+                    script.prepare_invoke().load_async(&mut connection).await?;
+                    call.query_async(&mut connection).await
+                }
+                answer => answer,
+            }
+        })
+        .await
     }
 
     /// Runs commands at once; each has its own answer.
