@@ -116,10 +116,10 @@ impl Outcomes {
     #[track_caller]
     pub(crate) fn are_sound(&self) {
         let Verdict { acked, found, told_lost, .. } = self.kept;
-        assert!(acked > 20, "{self:?}");
+        assert!(acked >= 3, "nothing was tried: {self:?}");
         assert_eq!(self.kept, Verdict { acked, found, told_lost, ..Verdict::default() });
         let Outcome { acked, received, told, .. } = self.plain;
-        assert!(acked > 20, "{self:?}");
+        assert!(acked >= 3, "nothing was tried: {self:?}");
         assert_eq!(self.plain, Outcome { acked, received, told, ..Outcome::default() });
         assert!(self.refused.1 < ANSWER, "{self:?}");
     }
