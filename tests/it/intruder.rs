@@ -1,5 +1,7 @@
 //! Somebody else who may write to the broker: whatever he writes under our names, what gateways send arrives.
 
+mod flood;
+
 use groupcast_tests::nats::{Nats, Talk};
 use groupcast_tests::redis::Redis;
 use groupcast_tests::wait::eventually;

@@ -209,11 +209,20 @@ impl Talk {
     ///
     /// The connection is broken, or the server refuses.
     pub fn publish(&mut self, subject: &str, payload: &[u8]) -> io::Result<()> {
+        self.send(subject, payload)?;
+        self.flush()
+    }
+
+    /// As [`Talk::publish`], without waiting for the server.
+    ///
+    /// # Errors
+    ///
+    /// The connection is broken.
+    pub fn send(&mut self, subject: &str, payload: &[u8]) -> io::Result<()> {
         let stream = self.stream.get_mut();
         write!(stream, "PUB {subject} {}\r\n", payload.len())?;
         stream.write_all(payload)?;
-        stream.write_all(b"\r\n")?;
-        self.flush()
+        stream.write_all(b"\r\n")
     }
 
     /// Subscribes, in a queue group or not; the server knows it when this returns.

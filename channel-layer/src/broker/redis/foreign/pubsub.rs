@@ -68,7 +68,8 @@ impl Pubsub {
         payload: Vec<u8>,
     ) -> Option<BrokerEvent> {
         if topic == parked_topic(foreign).as_bytes() {
-            self.servers[server].lock().parked(&payload);
+            let is_one = self.servers[server].lock().parked(&payload);
+            foreign.counters.dropped.add(u64::from(!is_one));
             foreign.ring(server);
             return None;
         }
@@ -139,18 +140,32 @@ pub(super) async fn publish(
     Ok(reached)
 }
 
-/// Listens, and learns how often frames have been parked. That is asked on the connection that is pushed to, so that all that was told before the
-/// answer has been heard.
+/// Listens, and learns how often frames have been parked. That is asked on the connection that is pushed to, so that all that
+/// was told before the answer has been heard.
 pub(super) async fn listen(foreign: &Foreign, up: &Up, server: usize) -> Result<(), BrokerError> {
     let Some(pubsub) = &foreign.pubsub else { return Ok(()) };
     let (topics, patterns) = topics(foreign);
     up.subscribe_common(&topics).await?;
     up.subscribe_patterns(&patterns).await?;
-    let keys: Vec<String> = (0..BUCKETS).map(|bucket| times_key(foreign, bucket)).collect();
+    hear_times(foreign, up, &pubsub.servers[server], &(0..BUCKETS).collect::<Vec<_>>()).await
+}
+
+/// Asks how often frames of buckets have been parked. What was told of it is right as a rule; but anybody may tell something,
+/// and who believes a time that never was could park nothing any more.
+async fn hear_times(
+    foreign: &Foreign,
+    up: &Up,
+    unparked: &Mutex<Unparked>,
+    buckets: &[usize],
+) -> Result<(), BrokerError> {
+    if buckets.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<String> = buckets.iter().map(|bucket| times_key(foreign, *bucket)).collect();
     let times: Vec<Option<u64>> = up.ask_pushed(redis::cmd("MGET").arg(keys)).await?;
-    let mut unparked = pubsub.servers[server].lock();
-    for (bucket, times) in times.into_iter().enumerate().take(BUCKETS) {
-        unparked.hear(bucket, times.unwrap_or(0));
+    let mut unparked = unparked.lock();
+    for (bucket, times) in buckets.iter().zip(times) {
+        unparked.know(*bucket, times.unwrap_or(0));
     }
     Ok(())
 }
@@ -175,12 +190,15 @@ pub(super) async fn collect(
         return Ok(Vec::new());
     }
     let answer = scripts::park(foreign, up, token, limit, &parts).await;
-    let mut unparked = unparked.lock();
     let Ok(found) = answer else {
-        parts.iter().for_each(|(bucket, _)| unparked.forget(*bucket));
+        parts.iter().for_each(|(bucket, _)| unparked.lock().forget(*bucket));
         return answer.map(|_| Vec::new());
     };
-    found.iter().filter(|(parked, _)| *parked == 0).for_each(|(_, of)| unparked.forget(of.bucket));
+    let idle: Vec<usize> = found.iter().filter(|(parked, _)| *parked == 0).map(|(_, of)| of.bucket).collect();
+    idle.iter().for_each(|bucket| unparked.lock().forget(*bucket));
+    let had_some = |bucket: &&usize| parts.iter().any(|(of, part)| of == *bucket && !part.frames.is_empty());
+    let refused: Vec<usize> = idle.iter().filter(had_some).copied().collect();
+    hear_times(foreign, up, unparked, &refused).await?;
     let is_news = |of: &Collected| of.left.is_none() || !of.parked.is_empty();
     Ok(found.into_iter().map(|(_, of)| of).filter(is_news).collect())
 }

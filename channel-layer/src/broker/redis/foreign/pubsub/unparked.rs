@@ -89,11 +89,14 @@ impl Unparked {
         lost
     }
 
-    /// Takes down what somebody, perhaps this node, has told: `BUCKET TIME` and the hashes of what is parked.
-    pub(super) fn parked(&mut self, told: &[u8]) {
+    /// Takes down what somebody, perhaps this node, has told: `BUCKET TIME` and the hashes of what is parked. Says whether it
+    /// was that.
+    pub(super) fn parked(&mut self, told: &[u8]) -> bool {
         let mut parts = told.splitn(3, |byte| *byte == b' ');
         let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u64>().ok();
-        let (Some(bucket), Some(time)) = (number().and_then(|at| usize::try_from(at).ok()), number()) else { return };
+        let (Some(bucket), Some(time)) = (number().and_then(|at| usize::try_from(at).ok()), number()) else {
+            return false;
+        };
         if bucket < BUCKETS {
             self.hear(bucket, time);
             for hash in parts.next().unwrap_or_default().chunks_exact(Hash::BYTES) {
@@ -102,10 +105,16 @@ impl Unparked {
                 }
             }
         }
+        bucket < BUCKETS
     }
 
-    /// Somebody has parked something for so many times.
-    pub(super) fn hear(&mut self, bucket: usize, times: u64) {
+    /// Redis itself says how often something has been parked, and all that was told of it before has been taken down.
+    pub(super) fn know(&mut self, bucket: usize, times: u64) {
+        let Bucket { heard, asked, .. } = &mut self.buckets[bucket];
+        (*heard, *asked) = (times, times);
+    }
+
+    fn hear(&mut self, bucket: usize, times: u64) {
         let heard = &mut self.buckets[bucket].heard;
         *heard = times.max(*heard);
     }
@@ -196,10 +205,21 @@ mod tests {
         let mut own = Unparked::default();
         own.push(3, waiting("a"), EXPIRY);
         for garbage in [&b""[..], b"3", b"3 x ", b"-1 3 ", b"16 1 ", b"99999999999999999999 1 ", b"3 0 short"] {
-            own.parked(garbage);
+            assert!(!own.parked(garbage) || garbage == b"3 0 short");
         }
         let part = own.part(3, 100);
         assert_eq!((part.behind, texts(&part)), (0, vec![&b"a"[..]]));
+    }
+
+    #[tokio::test]
+    async fn a_time_that_never_was_is_put_right() {
+        let mut own = Unparked::default();
+        own.push(3, waiting("a"), EXPIRY);
+        assert!(own.parked(&told(3, 99_999_999_999, &[])));
+        assert_eq!(own.part(3, 100).behind, 99_999_999_999);
+        own.know(3, 7);
+        let part = own.part(3, 100);
+        assert_eq!((part.behind, texts(&part)), (7, vec![&b"a"[..]]));
     }
 
     #[tokio::test]
