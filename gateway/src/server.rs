@@ -203,7 +203,7 @@ impl Groupcast {
         }
         let queries = Arc::new(Queries::new(&config.source, &config.query).map_err(StartError::consumers)?);
         let claims = Claims::new(&config.consumer, queries.clone()).map_err(StartError::consumers)?;
-        let Layer { layer, inboxes, cluster } = layer::open(&config)?;
+        let Layer { layer, inboxes, cluster, follows } = layer::open(&config)?;
         let dispatch = Dispatch::new(layer.clone(), Arc::new(claims), jobs.clone());
         let (cache_bytes, cache_results) = (config.limits.cache_bytes.0, config.limits.cache_results);
         let cache = Arc::new(QueryCache::new(queries.clone(), cache_bytes, cache_results));
@@ -227,6 +227,7 @@ impl Groupcast {
         let metrics = Arc::new(metrics.with_pools(Arc::clone(consumers.cpu()), Arc::clone(&sources), &lag));
         let peers = Peers::new(&config.server.node, &dispatch.claims_digest());
         let health = ready::health(&layer, &jobs, &sources, &peers, auth.issuer());
+        let health = health.with_check("groups", Arc::new(move || Box::pin(std::future::ready(follows.ready()))));
         let idempotency = Idempotency::default();
         // One that only runs jobs has no sockets to send to.
         let schedules = if config.server.role == Role::Consumer { &[][..] } else { &config.schedule };

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::config::{self, Config, GroupConfig, LayerDurability, LayerKind};
+use crate::config::{self, Config, GroupConfig, LayerDurability, LayerKind, Role};
 
 /// The most threads that the number of cores alone asks for.
 const SHARDS_MAX: usize = 256;
@@ -31,6 +32,26 @@ pub(super) struct Layer {
     pub(super) inboxes: Vec<ShardInbox>,
     /// There with a broker.
     pub(super) cluster: Option<Cluster>,
+    pub(super) follows: Follows,
+}
+
+/// Whether the groups that consumers work for are followed. Before, what other programs send there is nobody's work: with
+/// channels_redis it would be lost.
+#[derive(Debug, Clone)]
+pub(super) struct Follows(Arc<AtomicBool>);
+
+impl Follows {
+    /// From the start on when no other program sends by the broker, and where jobs are only run.
+    fn new(config: &Config) -> Self {
+        let waits = config.layer.dialect.is_some() && config.server.role != Role::Consumer;
+        Self(Arc::new(AtomicBool::new(!waits)))
+    }
+
+    /// `Err` says what is still to be done, in words for `/readyz`.
+    pub(super) fn ready(&self) -> Result<(), String> {
+        let why = "the groups that consumers work for are not followed yet";
+        if self.0.load(Ordering::Acquire) { Ok(()) } else { Err(why.to_owned()) }
+    }
 }
 
 /// What a layer with a broker needs to be run.
@@ -39,6 +60,7 @@ pub(super) struct Cluster {
     broker: Arc<dyn Broker>,
     take_in: TakeIn,
     notes: mpsc::Receiver<Bytes>,
+    follows: Follows,
 }
 
 /// Why there is no layer.
@@ -57,7 +79,7 @@ pub(super) fn open(config: &Config) -> Result<Layer, LayerStartError> {
     let bounds = layer_config(config);
     let Some(Connected { broker, inbox, take_in }) = connect(config, &bounds.node)? else {
         let (layer, inboxes) = ChannelLayer::new(bounds);
-        return Ok(Layer { layer, inboxes, cluster: None });
+        return Ok(Layer { layer, inboxes, cluster: None, follows: Follows::new(config) });
     };
     let (note, notes) = mpsc::channel(NOTES);
     let on_note = move |bytes| {
@@ -66,18 +88,21 @@ pub(super) fn open(config: &Config) -> Result<Layer, LayerStartError> {
         }
     };
     let (layer, inboxes, carrier) = ChannelLayer::with_broker(bounds, broker.clone(), inbox, Box::new(on_note));
-    Ok(Layer { layer, inboxes, cluster: Some(Cluster { carrier, broker, take_in, notes }) })
+    let follows = Follows::new(config);
+    let cluster = Some(Cluster { carrier, broker, take_in, notes, follows: follows.clone() });
+    Ok(Layer { layer, inboxes, cluster, follows })
 }
 
 impl Cluster {
     /// What has to run for as long as the layer is used.
     pub(super) fn run(self, layer: ChannelLayer, foreign: Foreign, stop: CancellationToken) -> Run {
-        let Self { carrier, broker, take_in, notes } = self;
+        let Self { carrier, broker, take_in, notes, follows } = self;
         let task = async move {
             let carry = layer.carry(carrier);
             let take_in = async {
                 // The groups first: what is sent to them from here on is for this node.
                 let _open = open_all(&layer, foreign.needed).await;
+                follows.0.store(true, Ordering::Release);
                 if let Some(intake) = foreign.intake {
                     take_in(intake).await;
                 }
