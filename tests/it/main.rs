@@ -1,6 +1,7 @@
 //! Stories that a user, an operator or a developer can tell of Groupcast, told to the real binary.
 
 mod admin;
+mod attacks;
 mod auth;
 mod backends;
 mod batch;

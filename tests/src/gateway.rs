@@ -288,14 +288,16 @@ impl Process {
         Self { child, printed, address, readers, watchdog }
     }
 
+    /// The address that it prints; `None` when it ends without.
+    pub async fn started(&mut self) -> Option<SocketAddr> {
+        let found = within("an address is printed, or the end", self.address.wait_for(Option::is_some)).await;
+        found.ok().and_then(|found| *found)
+    }
+
     /// The address that it prints.
     pub async fn address(&mut self) -> SocketAddr {
-        let found = within("an address is printed", self.address.wait_for(Option::is_some)).await;
-        let found = found.map(|found| found.expect("it was waited for"));
-        match found {
-            Ok(address) => address,
-            Err(_) => panic!("the gateway ended before it told its address:\n{}", self.printed()),
-        }
+        let started = self.started().await;
+        started.unwrap_or_else(|| panic!("the gateway ended before it told its address:\n{}", self.printed()))
     }
 
     /// All it has printed so far.

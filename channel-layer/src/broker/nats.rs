@@ -103,7 +103,7 @@ impl NatsBroker {
         };
         let (work, todo) = mpsc::channel(publisher::WORK);
         let mut tasks = JoinSet::new();
-        tasks.spawn(link.clone().keep(servers, options, keeper));
+        tasks.spawn(link.clone().keep(config::nameless(servers), options, keeper));
         tasks.spawn(publisher::run(link.clone(), todo));
         let tasks = tokio::sync::Mutex::new(tasks);
         let broker = Self { link, names, timeout: deadline, work, dropped, django, tasks };

@@ -128,7 +128,8 @@ fn explain(message: &str, key: Option<&str>) -> String {
     if let (true, [word, known @ ..]) = (message.starts_with("unknown variant "), words.as_slice()) {
         return format!("unknown value `{word}`; {}", suggest(word, known));
     }
-    let message = message.strip_prefix("invalid type: ").map_or(message.to_owned(), |rest| format!("is a {rest}"));
+    let message =
+        message.strip_prefix("invalid type: ").map_or(message.to_owned(), |rest| format!("is a {}", bare(rest)));
     let plain = [
         ("expected usize", "a whole number is needed"),
         ("expected u32", "a whole number is needed"),
@@ -141,6 +142,14 @@ fn explain(message: &str, key: Option<&str>) -> String {
     ];
     let found = plain.iter().find(|(theirs, _)| message.contains(theirs));
     found.map_or(message.clone(), |(theirs, ours)| message.replace(theirs, ours))
+}
+
+/// `string "x", expected …` without the text, which may be a secret.
+fn bare(found: &str) -> String {
+    match (found.strip_prefix("string \""), found.rfind("\", expected ")) {
+        (Some(_), Some(end)) => format!("string{}", &found[end + 1..]),
+        _ => found.to_owned(),
+    }
 }
 
 /// The texts between backquotes.

@@ -70,7 +70,7 @@ impl Sources {
             (None, Some(text)) => text.clone(),
             (None, None) => return Ok(Table::new()),
         };
-        toml::from_str(&text).map_err(|e| refused(format!("not TOML: {}", e.to_string().trim_end())))
+        toml::from_str(&text).map_err(|error| refused(not_toml(&text, &error)))
     }
 
     /// Name, key and value of each setting; later ones win.
@@ -83,6 +83,14 @@ impl Sources {
         let of_flags = self.flags.iter().map(|s| (s.flag.to_owned(), s.key.to_owned(), Value::String(s.value.clone())));
         of_environment.chain(of_flags).collect()
     }
+}
+
+/// What is wrong and where, without the line itself: it may be the one with the password.
+fn not_toml(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let (line, column) =
+        (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
+    format!("not TOML: line {line}, column {column}: {}", error.message())
 }
 
 /// The variables that `*_env` keys name: they hold secrets and are no settings.

@@ -162,7 +162,11 @@ fn wrong_types_and_values_name_their_key() {
 
 #[test]
 fn what_is_not_toml_is_told_with_its_place() {
-    refused("[server\nlisten", &[("", "line 1")]);
+    refused("[server\nlisten", &[("", "line 1, column")]);
+    let secret = load("[layer]\nurl = \"redis://u:canary@h\n", &[], vec![]).expect_err("a text without an end");
+    assert!(secret[0].1.contains("line 2") && !secret[0].1.contains("canary"), "{secret:?}");
+    let secret = load("[layer]\nencryption_keys = \"canary\"", &[], vec![]).expect_err("no list");
+    assert!(secret[0].1.contains("a list is needed") && !secret[0].1.contains("canary"), "{secret:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use axum::extract::{Request as AxumRequest, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use groupcast_protocol::ErrorCode;
-use http::header::HOST;
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Version};
 
 use super::problem::Problem;
@@ -32,10 +32,12 @@ pub(super) fn admit<B>(request: &mut Request<B>, config: &Config) -> Result<(), 
 /// What every head must be, whatever it asks for and however it came.
 ///
 /// # Errors
-/// `headers_too_large`, `bad_request` without exactly one `Host`, `forbidden` for a foreign page.
+/// `headers_too_large`, `bad_request` without exactly one `Host` or with a body in an encoding other than `chunked`,
+/// `forbidden` for a foreign page.
 pub(crate) fn permit<B>(request: &Request<B>, config: &Config) -> Result<(), Problem> {
     check_size(request, config.limits.header_bytes.0)?;
     check_host(request)?;
+    check_encoding(request.headers())?;
     origin::check(request.headers(), &config.server.origins).map_err(Problem::from)
 }
 
@@ -79,6 +81,18 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Problem> {
         return Err(Problem::new(ErrorCode::BadRequest, "`Host` and the address of the request differ; send one name"));
     }
     Ok(())
+}
+
+/// hyper takes whatever ends with `chunked`, and a reader that decodes what stands before it finds another end of the
+/// body (RFC 9112, section 6.1). So there is one encoding, once, and after any other the connection is closed.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).into_iter();
+    let Some(first) = encodings.next() else { return Ok(()) };
+    if encodings.next().is_none() && first.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Ok(());
+    }
+    let detail = "the only `Transfer-Encoding` that is known here is `chunked`, once; send the body as it is";
+    Err(Problem::new(ErrorCode::BadRequest, detail).with_header(CONNECTION, HeaderValue::from_static("close")))
 }
 
 fn hosts(headers: &HeaderMap) -> usize {

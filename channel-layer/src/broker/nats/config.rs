@@ -113,6 +113,18 @@ impl NatsConfig {
     }
 }
 
+/// The servers without who is named in their addresses: the library writes whole addresses to its log, and takes the name
+/// from its options.
+pub(super) fn nameless(servers: Vec<ServerAddr>) -> Vec<ServerAddr> {
+    let nameless = |server: &ServerAddr| {
+        let mut url = server.clone().into_inner();
+        url.set_password(None).and_then(|()| url.set_username("")).ok()?;
+        ServerAddr::from_url(url).ok()
+    };
+    // An address that has no place for a name has none.
+    servers.into_iter().map(|server| nameless(&server).unwrap_or(server)).collect()
+}
+
 /// What stands in an address with `%XX` for characters that mean something there.
 fn plain(text: &str) -> String {
     let mut plain = Vec::with_capacity(text.len());
@@ -138,6 +150,16 @@ impl fmt::Debug for NatsConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_library_that_prints_addresses_gets_none_with_a_password() {
+        let servers = ["nats://u:canary@127.0.0.1:4222", "tls://canary@nats.example", "127.0.0.1"];
+        let servers = servers.iter().map(|text| text.parse().expect("an address")).collect();
+        let nameless = nameless(servers);
+        assert!(!format!("{nameless:?}").contains("canary"), "{nameless:?}");
+        let urls: Vec<String> = nameless.into_iter().map(|server| server.into_inner().to_string()).collect();
+        assert_eq!(urls, ["nats://127.0.0.1:4222", "tls://nats.example", "nats://127.0.0.1"]);
+    }
 
     #[test]
     fn characters_of_addresses_can_be_in_passwords() {
