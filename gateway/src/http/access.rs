@@ -17,7 +17,7 @@ use crate::limits::Client;
 use crate::server::Peer;
 
 /// For everybody: whether the gateway lives, and how it is used.
-const OPEN: &[&str] = &["/healthz", "/readyz", "/openapi.json", "/docs"];
+pub(super) const OPEN: &[&str] = &["/healthz", "/readyz", "/openapi.json", "/docs"];
 
 /// For everybody who reaches `[server] ops_listen`: whoever chose that address chose who that is. No metric has the name of
 /// a group, a channel or a user.

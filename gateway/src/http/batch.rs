@@ -21,7 +21,7 @@ use crate::app::App;
 use crate::auth::By;
 
 /// Messages in one request.
-const ITEMS_MAX: usize = 1000;
+pub(super) const ITEMS_MAX: usize = 1000;
 /// Work of one request that is being stored at once: enough to share a commit.
 const STORING_MAX: usize = 64;
 

@@ -1,9 +1,11 @@
-//! What parameters may be: one rule for each name, wherever it stands.
+//! What parameters and bodies may be, and what any route may answer: one rule for each, wherever it stands.
 
 use groupcast_protocol::frame::IDEMPOTENCY_KEY_BYTES_MAX;
 use groupcast_protocol::names::NAME_LEN_MAX;
 use serde_json::{Map, Value, json};
 
+use crate::http::access::OPEN;
+use crate::http::batch::ITEMS_MAX;
 use crate::http::params::LIMIT_MAX;
 
 /// Completes the parameters of an operation.
@@ -16,10 +18,41 @@ pub(super) fn tell(path: &str, operation: &mut Value) {
         let Some(schema) = parameter.get_mut("schema").and_then(Value::as_object_mut) else { continue };
         schema.extend(bounds);
     }
+    tell_body(path, operation);
+    let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
+    let mut add = |status: &str, description: &str| {
+        responses.entry(status).or_insert_with(|| json!({"description": description}));
+    };
     // A key that is none is refused before anything else is looked at.
-    if keyed && let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
-        let description = "`bad_request`: the idempotency key is empty or too long";
-        responses.entry("400").or_insert_with(|| json!({"description": description}));
+    if keyed {
+        add("400", "`bad_request`: the idempotency key is empty or too long");
+    }
+    if !OPEN.contains(&path) {
+        add("401", "`unauthenticated`: with `[auth]`, a credential that is missing or not valid");
+        add("403", "`forbidden`: the page's origin; with `[auth]`, what the credential does not grant");
+        add("429", "`rate_limited`, with `Retry-After`");
+    }
+}
+
+/// What the types of the handlers do not say of a body.
+fn tell_body(path: &str, operation: &mut Value) {
+    let Some(body) = operation.get_mut("requestBody") else { return };
+    let schema = match path {
+        "/v1/groups/{group}/send" | "/v1/channels/{channel}/send" => json!({
+            "type": "object",
+            "required": ["type"],
+            "properties": {"type": {"type": "string", "minLength": 1}},
+        }),
+        "/v1/send" => json!({"minItems": 1, "maxItems": ITEMS_MAX}),
+        "/v1/jobs/redrive" => {
+            body["required"] = json!(false);
+            return;
+        }
+        _ => return,
+    };
+    let told = body.pointer_mut("/content/application~1json/schema").and_then(Value::as_object_mut);
+    if let (Some(told), Value::Object(schema)) = (told, schema) {
+        told.extend(schema);
     }
 }
 
@@ -53,6 +86,19 @@ mod tests {
         assert_eq!((&key["type"], &key["maxLength"]), (&json!("string"), &json!(255)));
         assert_eq!(operation["parameters"][0]["schema"]["maxLength"], 99);
         assert!(operation["responses"]["400"]["description"].is_string());
+    }
+
+    #[test]
+    fn a_message_has_a_type_and_whoever_may_not_ask_is_told() {
+        let content = json!({"application/json": {"schema": {"type": "object"}}});
+        let described = json!({"requestBody": {"content": content}, "responses": {"202": {}}});
+        let mut send = described.clone();
+        tell("/v1/groups/{group}/send", &mut send);
+        assert_eq!(send["requestBody"]["content"]["application/json"]["schema"]["required"], json!(["type"]));
+        assert!(["401", "403", "429"].iter().all(|status| send["responses"][status].is_object()), "{send}");
+        let mut open = described.clone();
+        tell("/healthz", &mut open);
+        assert_eq!(open, described, "everybody may ask");
     }
 
     #[test]
