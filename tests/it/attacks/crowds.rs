@@ -8,13 +8,9 @@ use serde_json::{Value, json};
 use super::scene::Scene;
 
 const SOCKETS: usize = 1000;
-/// Fewer, since each has memory of its own: a burst for a thousand keeps a busy machine from everybody else for too long.
-const STREAMS: usize = 300;
 /// What they do not read: far more than a log holds.
 const MESSAGES: usize = 400;
 const MESSAGE_BYTES: usize = 50 << 10;
-/// A stream has 64 KiB in its pipe, and as much or a little more waits in hyper for its socket.
-const STREAM_BYTES: u64 = 256 << 10;
 /// They stay for as long as the test looks.
 const PATIENT: &str = "[limits]\nwrite_timeout = \"100s\"\nping_interval = \"100s\"\n";
 const TEXT: u8 = 0x81;
@@ -31,21 +27,6 @@ async fn a_thousand_sockets_that_do_not_read_cost_what_one_log_costs() {
         crowd.push(raw);
     }
     check(&mut scene, SOCKETS, "sockets").await;
-}
-
-#[tokio::test]
-async fn streams_that_are_not_read_cost_their_pipes() {
-    let mut scene = scene().await;
-    scene.allow(STREAMS as u64 * STREAM_BYTES);
-    let address = scene.gateway.address();
-    let mut crowd = Vec::new();
-    for _ in 0..STREAMS {
-        let mut raw = Raw::narrow(address, 4096).await;
-        raw.write(b"GET /v1/events?group=flood HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        assert_eq!(raw.reply().await.status, 200);
-        crowd.push(raw);
-    }
-    check(&mut scene, STREAMS, "streams").await;
 }
 
 async fn scene() -> Scene {

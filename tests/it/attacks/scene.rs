@@ -20,7 +20,6 @@ pub(super) struct Scene {
     pub(super) gateway: Gateway,
     pub(super) http: Http,
     bystander: Socket,
-    growth_max: u64,
     resident_before: u64,
     resident_most: u64,
     rounds: u64,
@@ -36,17 +35,11 @@ impl Scene {
     pub(super) async fn with(gateway: Gateway) -> Self {
         let bystander = Socket::subscribed(&gateway, &[CALM]).await;
         let http = gateway.http();
-        let mut scene =
-            Self { gateway, http, bystander, growth_max: GROWTH_MAX, resident_before: 0, resident_most: 0, rounds: 0 };
+        let mut scene = Self { gateway, http, bystander, resident_before: 0, resident_most: 0, rounds: 0 };
         // What the first of everything needs is no growth.
         scene.round().await;
         scene.resident_before = scene.gateway.usage().resident_bytes;
         scene
-    }
-
-    /// Memory may grow by so much, where an attack is known to cost more.
-    pub(super) fn allow(&mut self, bytes: u64) {
-        self.growth_max = bytes;
     }
 
     /// Attacks while the bystander is served, again and again; what came of the attack.
@@ -74,7 +67,7 @@ impl Scene {
     pub(super) async fn check(&mut self) {
         self.round().await;
         let grown = self.grown();
-        assert!(grown < self.growth_max, "memory grew by {} KiB", grown >> 10);
+        assert!(grown < GROWTH_MAX, "memory grew by {} KiB", grown >> 10);
     }
 
     /// By how much memory has grown at most.
