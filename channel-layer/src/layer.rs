@@ -341,6 +341,12 @@ impl ChannelLayer {
         Ok(true)
     }
 
+    /// Drops the oldest messages of the longest histories: about so many bytes. Whoever wanted to go on there is told that they
+    /// are gone.
+    pub fn shrink_histories(&self, bytes: u64) {
+        self.registry.shrink_histories(bytes);
+    }
+
     /// The counters of this layer.
     pub fn stats(&self) -> &Stats {
         &self.registry.stats

@@ -4,7 +4,7 @@
 //! one thread and takes no lock on the way to a socket, unless the socket is far behind. Reading order: this file (events
 //! in), `shard/lane.rs` (a group's log), `shard/cursor.rs` (a connection's place in it), `shard/catch_up.rs` (in the
 //! group's history), `shard/connection.rs` (what waits for one socket), `shard/write.rs` (one vectored write),
-//! `shard/bounds.rs` (who falls off), `shard/outside.rs` (what others do to a connection), `shard/renew.rs` (a group in a new epoch).
+//! `shard/bounds.rs` (who falls off), `shard/outside.rs` (what others do to a connection), `shard/shed.rs` (who goes when memory is short), `shard/renew.rs` (a group in a new epoch).
 
 mod bounds;
 mod catch_up;
@@ -13,6 +13,7 @@ mod cursor;
 mod lane;
 mod outside;
 mod renew;
+mod shed;
 mod write;
 
 #[cfg(test)]
@@ -122,6 +123,8 @@ pub enum Signal {
     Kicked,
     /// Keys or rules have changed: ask whether the connection may go on.
     Rights,
+    /// The connection has to be closed with 1013: memory is short, and much waits for it.
+    Shed,
     /// The process is about to end: tell the client.
     Closing,
     /// Close with 1012 at some moment within this time.

@@ -7,6 +7,7 @@
 pub mod api_key;
 pub mod auth;
 pub(crate) mod backend;
+pub mod budget;
 pub mod consumer;
 pub mod hidden;
 pub mod layer;
@@ -39,6 +40,7 @@ use crate::auth::Auth;
 
 pub use api_key::{ApiKeyConfig, ScopesConfig};
 pub use auth::{AnonymousConfig, AuthConfig};
+pub use budget::Budget;
 pub use consumer::{ConsumerConfig, CpuMode, Durability, JobsConfig, Mode, Run, StoreKind};
 pub use hidden::Hidden;
 pub use layer::{

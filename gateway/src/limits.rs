@@ -3,7 +3,7 @@
 //! Every front door asks here: who connects ([`Limits::connect`]), who asks ([`Limits::charge`]), who sends to a group
 //! ([`Limits::charge_group`]), whose connection becomes one that lasts ([`Limits::seat`]). Reading order: this file (which
 //! bucket counts for whom), `client` (where somebody asks from), `bucket` and `store` (one limit, many keys), `seats`
-//! (connections at once), `refused` (what is told and counted).
+//! (connections at once), `refused` (what is told and counted), [`memory`] (how short it is, for all together).
 //!
 //! # Contract
 //!
@@ -16,6 +16,7 @@
 
 mod bucket;
 mod client;
+pub(crate) mod memory;
 mod refused;
 mod seats;
 mod store;
@@ -34,6 +35,7 @@ use parking_lot::RwLock;
 use self::bucket::Bucket;
 pub use self::client::Client;
 pub(crate) use self::client::{counted_as, forwarded};
+use self::memory::Memory;
 pub(crate) use self::refused::{Limit, Limited, Refused};
 pub(crate) use self::seats::Seat;
 use self::seats::Seats;
@@ -53,6 +55,7 @@ struct Shared<C: Clock> {
     connections_max: AtomicUsize,
     addresses: Arc<Seats>,
     users: Arc<Seats>,
+    memory: Memory,
     refused: Refused,
 }
 
@@ -72,14 +75,14 @@ impl Limits {
         Self(Arc::new(Shared::new(config, MonotonicClock)))
     }
 
-    /// Goes on with another configuration: its rates, its numbers of connections, and whose address is exempt. Who is
+    /// Goes on with another configuration: its rates, its numbers of connections, its memory, and whose address is exempt. Who is
     /// connected stays, also where fewer are allowed than there are.
     pub fn replace(&self, config: &LimitsConfig) {
         self.0.replace(config);
     }
 
     /// Somebody at an address, as the limits count him.
-    pub(crate) fn client(&self, address: IpAddr) -> Client {
+    pub fn client(&self, address: IpAddr) -> Client {
         self.0.client(address)
     }
 
@@ -95,7 +98,7 @@ impl Limits {
     ///
     /// # Errors
     /// `rate_limited`, with the time to wait.
-    pub(crate) fn charge(&self, caller: &Caller, client: Client) -> Result<(), Refusal> {
+    pub fn charge(&self, caller: &Caller, client: Client) -> Result<(), Refusal> {
         Ok(self.0.charge(caller, client)?)
     }
 
@@ -111,7 +114,7 @@ impl Limits {
     ///
     /// # Errors
     /// As [`Limits::charge`].
-    pub(crate) fn charge_group(&self, caller: &Caller, client: Client, group: &GroupName) -> Result<(), Refusal> {
+    pub fn charge_group(&self, caller: &Caller, client: Client, group: &GroupName) -> Result<(), Refusal> {
         Ok(self.0.charge_group(caller, client, group)?)
     }
 
@@ -152,6 +155,11 @@ impl Limits {
         Ok(Some(seat.ok_or_else(|| self.0.refused.limited(Limit::ConnectionsPerUser))?))
     }
 
+    /// How short memory is.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.0.memory
+    }
+
     /// Forgets whose buckets are full.
     pub(crate) fn sweep(&self) {
         self.0.rates.read().all().into_iter().for_each(|(_, bucket)| bucket.sweep());
@@ -178,6 +186,7 @@ impl<C: Clock + Clone> Shared<C> {
             connections_max: AtomicUsize::new(config.connections),
             addresses: Arc::new(Seats::new(config.connections_per_address)),
             users: Arc::new(Seats::new(config.connections_per_user)),
+            memory: Memory::new(memory::budget_bytes(config.memory)),
             refused: Refused::default(),
         }
     }
@@ -186,6 +195,7 @@ impl<C: Clock + Clone> Shared<C> {
         self.connections_max.store(config.connections, Ordering::Relaxed);
         self.addresses.allow(config.connections_per_address);
         self.users.allow(config.connections_per_user);
+        self.memory.allow(memory::budget_bytes(config.memory));
         let mut next = Rates::new(config, &self.clock);
         let mut rates = self.rates.write();
         // Whoever is at his limit stays there.

@@ -14,6 +14,7 @@ mod front;
 mod guarded;
 mod jwks;
 mod layer;
+mod memory;
 mod paced;
 mod ready;
 mod reload;
@@ -265,6 +266,7 @@ impl Groupcast {
             tasks.spawn(revoked::follow(path, app.auth.clone(), stop.accepting.clone()));
         }
         tasks.spawn(sweep(app.clone(), stop.accepting.clone()));
+        tasks.spawn(memory::watch(app.clone(), shards.len(), stop.now.clone()));
         let (live, stop_live) = (app.live.clone(), stop.accepting.clone());
         tasks.spawn(async move { live.run(stop_live).await });
         let reload = Reload::default();

@@ -31,6 +31,7 @@ mod limits;
 mod live;
 mod live_load;
 mod main_job;
+mod memory;
 mod nodes;
 mod nodes_nats;
 mod operators;

@@ -28,6 +28,13 @@ impl Registry {
         }
     }
 
+    /// Cuts histories by so many bytes, however many they are.
+    pub(crate) fn shrink_histories(&self, bytes: u64) {
+        let _cutting = self.history_bound.cutting.lock();
+        let target = self.stats.history.bytes.value().saturating_sub(bytes);
+        self.cut_histories(usize::try_from(target).unwrap_or(usize::MAX));
+    }
+
     fn cut_histories(&self, target: usize) {
         let groups = self.group_list();
         let idle = self.forget_idle(&groups, target / 2);

@@ -5,6 +5,7 @@ pub(crate) mod fixture;
 mod model;
 mod presence;
 mod recovery;
+mod shed;
 
 use bytes::Bytes;
 use groupcast_protocol::{Message, NodeId, websocket};

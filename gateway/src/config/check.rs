@@ -11,8 +11,8 @@ use super::check_backend::{check_backend, check_no_backend};
 use super::check_layer::check_layer;
 use super::check_params::check_params;
 use super::{
-    Config, ConsumerConfig, Durability, GroupConfig, LimitsConfig, QueryConfig, Role, Run, SourceConfig, SourceKind,
-    StoreKind,
+    Budget, Config, ConsumerConfig, Durability, GroupConfig, LimitsConfig, QueryConfig, Role, Run, SourceConfig,
+    SourceKind, StoreKind,
 };
 use crate::clock;
 use crate::schedule::{Timetable, TimetableError};
@@ -31,6 +31,9 @@ const OF_LIVE_QUERY: &str = "groups whose names begin with `query.` carry live q
 
 /// The largest `rate_burst`: more is no limit.
 const BURST_MAX: u32 = 1_000_000;
+
+/// Less than that the process has when it does nothing.
+const MEMORY_MIN: usize = 32 << 20;
 
 /// A key and what is wrong with it.
 pub(super) type Found = (String, String);
@@ -124,6 +127,9 @@ fn check_limits(limits: &LimitsConfig, found: &mut Vec<Found>) {
     least("connections", limits.connections, 1);
     least("connections_per_address", limits.connections_per_address, 1);
     least("connections_per_user", limits.connections_per_user, 1);
+    if let Budget::Bytes(bytes) = limits.memory {
+        least("memory", bytes.0, MEMORY_MIN);
+    }
     least("live_queries", limits.live_queries, 1);
     least("subscriptions_per_connection", limits.subscriptions_per_connection, 1);
     least("commands_in_flight", limits.commands_in_flight, 1);

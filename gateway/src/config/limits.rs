@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::budget::Budget;
 use super::network::Network;
 use super::rate::Rate;
 use super::units::{Size, Time};
@@ -39,6 +40,9 @@ pub struct LimitsConfig {
     /// Whose addresses `connection_rate` and `address_rate` pass over, and, where they show no credential, `group_rate`. Default
     /// this machine: programs beside the gateway, and proxies on it that are not in `trusted_proxies`.
     pub exempt_addresses: Vec<Network>,
+    /// Memory of the process: a size, or a share of what its control group allows or the machine has. From 85 % of it on what needs
+    /// more is refused with 503, from 95 % on what holds most is let go. Default `80%`; Linux only.
+    pub memory: Budget,
     /// Live queries at once, each with its parameters counted once however many subscribe; more are refused with
     /// `overloaded`. Default 1000.
     pub live_queries: usize,
@@ -112,6 +116,7 @@ impl Default for LimitsConfig {
             key_rate: rate("100000/s"),
             group_rate: rate("1000/s"),
             exempt_addresses: ["127.0.0.0/8", "::1/128"].map(|text| text.parse().expect("it is a network")).to_vec(),
+            memory: Budget::Share(80),
             live_queries: 1000,
             subscriptions_per_connection: 100,
             commands_in_flight: 64,

@@ -456,13 +456,28 @@ fn parameters_keep_to_their_own_rules() {
 #[test]
 fn limits_are_possible_and_hold_together() {
     refused(
-        "[limits]\nmessage_bytes = \"2MiB\"\nheader_bytes = 100\nping_interval = \"0s\"\nconnections = 0",
+        "[limits]\nmessage_bytes = \"2MiB\"\nheader_bytes = 100\nping_interval = \"0s\"\nconnections = 0\nconnections_per_user = 0\nmemory = \"1MiB\"",
         &[
             ("limits.publish_bytes", "2097152"),
             ("limits.connections", "1 or more"),
+            ("limits.connections_per_user", "1 or more"),
+            ("limits.memory", "33554432"),
             ("limits.log_bytes", "2097152"),
             ("limits.header_bytes", "8192"),
             ("limits.ping_interval", "longer than 0"),
+        ],
+    );
+}
+
+#[test]
+fn rates_networks_and_shares_of_memory_are_what_they_say() {
+    refused(
+        "[limits]\nuser_rate = \"fast\"\nmemory = \"0%\"\nexempt_addresses = [\"10.0.0.1/8\"]\n[server]\ntrusted_proxies = [\"nginx\"]",
+        &[
+            ("server.trusted_proxies[0]", "not a network"),
+            ("limits.exempt_addresses[0]", "not a network"),
+            ("limits.memory", "80%"),
+            ("limits.user_rate", "not a rate"),
         ],
     );
 }

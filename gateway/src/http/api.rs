@@ -17,7 +17,7 @@ use http::{Method, Request};
 use tower::Service;
 use tower_http::catch_panic::ResponseForPanic;
 
-use super::body::JsonBytes;
+use super::body::{JsonBytes, Room};
 use super::idempotency::RequestKey;
 use super::problem::Problem;
 use super::{PanicToProblem, access, groups, head};
@@ -90,7 +90,7 @@ impl Api {
         by.caller.check_known()?;
         let group = group?;
         let RequestKey(key) = RequestKey::of(&parts.headers)?;
-        let body = JsonBytes::of(&parts.headers, body, &self.app.config.limits).await?;
+        let body = JsonBytes::of(&parts.headers, body, &Room::of(&self.app)).await?;
         groups::take(&self.app, &by, group, key, body).await.map(IntoResponse::into_response)
     }
 }

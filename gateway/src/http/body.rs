@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 
 use super::problem::Problem;
 use crate::app::App;
-use crate::config::LimitsConfig;
+use crate::limits::memory::Memory;
 
 /// How much of a refused body is read, and for how long. Who sends more is cut off.
 const DISCARD_BYTES_MAX: usize = 16 << 20;
@@ -27,18 +27,43 @@ impl FromRequest<App> for JsonBytes {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        Self::of(&parts.headers, body, &app.config.limits).await
+        Self::of(&parts.headers, body, &Room::of(app)).await
     }
 }
 
 impl JsonBytes {
-    pub(super) async fn of<B: Bytewise>(headers: &HeaderMap, body: B, limits: &LimitsConfig) -> Result<Self, Problem> {
-        let refused = check_media_type(headers).and(check_length(headers, limits.publish_bytes.0));
+    pub(super) async fn of<B: Bytewise>(headers: &HeaderMap, body: B, room: &Room<'_>) -> Result<Self, Problem> {
+        let refused = check_media_type(headers).and_then(|()| room.check(declared_length(headers)));
         if let Err(problem) = refused {
             discard(body).await;
             return Err(problem);
         }
-        read(body, limits.publish_bytes.0, limits.body_timeout.0).await.map(Self)
+        read(body, room).await.map(Self)
+    }
+}
+
+/// How long a body may be, and take.
+pub(super) struct Room<'a> {
+    bytes_max: usize,
+    /// More is not taken while memory is short.
+    small: usize,
+    deadline: Duration,
+    memory: &'a Memory,
+}
+
+impl<'a> Room<'a> {
+    pub(super) fn of(app: &'a App) -> Self {
+        let limits = &app.config.limits;
+        let (bytes_max, small) = (limits.publish_bytes.0, limits.message_bytes.0);
+        Self { bytes_max, small, deadline: limits.body_timeout.0, memory: app.limits.memory() }
+    }
+
+    /// Refuses a body of so many bytes, or more.
+    fn check(&self, bytes: u64) -> Result<(), Problem> {
+        if bytes > self.bytes_max as u64 {
+            return Err(too_large(&format!("{bytes} bytes"), self.bytes_max));
+        }
+        if bytes > self.small as u64 { Ok(self.memory.check()?) } else { Ok(()) }
     }
 }
 
@@ -61,32 +86,26 @@ fn is_json(value: &HeaderValue) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// Refuses by what the client declares, before anything is read.
-fn check_length(headers: &HeaderMap, bytes_max: usize) -> Result<(), Problem> {
-    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    match declared.filter(|length| *length > bytes_max as u64) {
-        Some(length) => Err(too_large(&format!("{length} bytes"), bytes_max)),
-        None => Ok(()),
-    }
+/// What the client declares, by which it may be refused before anything is read; 0 if it does not say.
+fn declared_length(headers: &HeaderMap) -> u64 {
+    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0)
 }
 
 /// The deadline is for the whole body: a limit on each piece would let a client send one byte at a time for hours.
-async fn read(body: impl Bytewise, bytes_max: usize, deadline: Duration) -> Result<Bytes, Problem> {
+async fn read(body: impl Bytewise, room: &Room<'_>) -> Result<Bytes, Problem> {
     let late = |_| {
-        let detail = format!("the body was not complete within {} s; send it faster", deadline.as_secs_f64());
+        let detail = format!("the body was not complete within {} s; send it faster", room.deadline.as_secs_f64());
         Problem::new(ErrorCode::RequestTimeout, detail)
     };
-    tokio::time::timeout(deadline, collect(body, bytes_max)).await.map_err(late)?
+    tokio::time::timeout(room.deadline, collect(body, room)).await.map_err(late)?
 }
 
-async fn collect(mut body: impl Bytewise, bytes_max: usize) -> Result<Bytes, Problem> {
+async fn collect(mut body: impl Bytewise, room: &Room<'_>) -> Result<Bytes, Problem> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let cut = |_| Problem::new(ErrorCode::BadRequest, "the body ended early; send as much as was announced");
         let Ok(data) = frame.map_err(cut)?.into_data() else { continue };
-        if whole.len() + data.len() > bytes_max {
-            return Err(too_large("more", bytes_max));
-        }
+        room.check((whole.len() + data.len()) as u64)?;
         // The usual body is one piece and is not copied.
         if whole.is_empty() && body.is_end_stream() {
             return Ok(data);
@@ -148,20 +167,35 @@ mod tests {
         assert!(check_media_type(&HeaderMap::new()).is_ok());
     }
 
+    #[tokio::test]
+    async fn while_memory_is_short_only_small_bodies_are_taken() {
+        let memory = Memory::new(1);
+        let room = Room { bytes_max: 10, small: 5, deadline: Duration::from_secs(1), memory: &memory };
+        assert_eq!(read(Body::from("1234567890"), &room).await.expect("there is memory"), "1234567890");
+        memory.read(0);
+        assert_eq!(read(Body::from("12345"), &room).await.expect("small"), "12345");
+        assert_eq!(code(read(Body::from("123456"), &room).await), ErrorCode::Overloaded);
+        assert_eq!(code(read(Body::from("12345678901"), &room).await), ErrorCode::TooLarge);
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("6"));
+        assert_eq!(code(JsonBytes::of(&headers, Body::empty(), &room).await), ErrorCode::Overloaded);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_body_that_is_too_long_too_slow_or_cut_is_refused() {
-        let second = Duration::from_secs(1);
+        let memory = Memory::new(u64::MAX);
+        let room = &Room { bytes_max: 5, small: 5, deadline: Duration::from_secs(1), memory: &memory };
         let pieces = |texts: &[&'static str]| {
             let items: Vec<Result<&'static str, std::io::Error>> = texts.iter().map(|t| Ok(*t)).collect();
             Body::from_stream(futures_util::stream::iter(items))
         };
-        assert_eq!(read(pieces(&["abc", "de"]), 5, second).await.expect("fits"), "abcde");
-        assert_eq!(read(Body::from("abcde"), 5, second).await.expect("fits"), "abcde");
-        assert_eq!(code(read(pieces(&["abc", "def"]), 5, second).await), ErrorCode::TooLarge);
+        assert_eq!(read(pieces(&["abc", "de"]), room).await.expect("fits"), "abcde");
+        assert_eq!(read(Body::from("abcde"), room).await.expect("fits"), "abcde");
+        assert_eq!(code(read(pieces(&["abc", "def"]), room).await), ErrorCode::TooLarge);
         let never = Body::from_stream(futures_util::stream::pending::<Result<&'static str, std::io::Error>>());
-        assert_eq!(code(read(never, 5, second).await), ErrorCode::RequestTimeout);
+        assert_eq!(code(read(never, room).await), ErrorCode::RequestTimeout);
         let broken = futures_util::stream::iter([Ok("a"), Err(std::io::Error::other("reset"))]);
-        assert_eq!(code(read(Body::from_stream(broken), 5, second).await), ErrorCode::BadRequest);
+        assert_eq!(code(read(Body::from_stream(broken), room).await), ErrorCode::BadRequest);
     }
 
     #[test]

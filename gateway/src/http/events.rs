@@ -90,6 +90,7 @@ pub(super) async fn stream(
     let Some(Extension(peer)) = peer else {
         return Err(unavailable("this router serves no connections of its own; start the gateway as a whole"));
     };
+    app.limits.memory().check()?;
     let (address, client) = peer.whom(&headers);
     let seat = app.limits.seat(&by.caller)?;
     let place = peer.place.of_stream(version, client)?;

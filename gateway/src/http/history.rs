@@ -81,7 +81,7 @@ impl Serialize for Messages {
         (status = 404, description = "`not_found`: the group keeps no history"),
         (status = 410, description = "`expired`: the epoch is over, or messages behind `after` are no longer kept"),
         (status = 422, description = "`invalid_name`"),
-        (status = 503, description = "`unavailable`: the broker cannot be reached"),
+        (status = 503, description = "`unavailable`: the broker cannot be reached; `overloaded`: memory is short"),
     )
 )]
 pub(super) async fn read(
@@ -99,6 +99,7 @@ pub(super) async fn read(
             |error: groupcast_protocol::envelope::PositionError| Problem::new(ErrorCode::BadRequest, error.to_string());
         Position::new(epoch, after).map_err(told)?;
     }
+    app.limits.memory().check()?;
     let ask = Ask { after, epoch, limit: params.limit()?, bytes: PAGE_BYTES };
     let HistoryPage { epoch, messages, next } = history::read(&app.layer, &group, ask).await?;
     Ok(Json(History { epoch, messages: Messages(messages), next }))

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 /// Keys of one limit. At the bound that key is forgotten which is nearest to a full bucket (of those that share its part of
 /// the store): who has used little wins little by it, and who is at his limit stays there. Some 3 MB for each limit.
 pub(super) const KEYS_MAX: usize = 100_000;
-/// So that threads rarely meet, and the search at the bound stays short: two microseconds.
+/// So that threads rarely meet, and the search at the bound stays short: six microseconds.
 const PARTS: usize = 64;
 
 /// When each key's bucket is full again.

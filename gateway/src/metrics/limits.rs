@@ -33,6 +33,21 @@ impl Collector for LimitsPart {
             let label = LimitLabel { limit: limit.as_str() };
             ConstCounter::new(times).encode(refused.encode_family(&label)?)?;
         }
+        let memory = self.0.memory();
+        let label = LimitLabel { limit: "memory" };
+        ConstCounter::new(memory.refused()).encode(refused.encode_family(&label)?)?;
+        let help = "Connections that were closed because memory was short";
+        let shed = out.encode_descriptor("memory_shed", help, None, MetricType::Counter)?;
+        ConstCounter::new(memory.shed()).encode(shed)?;
+        let help = "How short memory is: 1, what needs more is refused; 2, what holds most is let go";
+        for (name, help, value) in [
+            ("memory_budget_bytes", "Memory that the process may have", memory.budget()),
+            ("memory_used_bytes", "Memory that the process uses", memory.used()),
+            ("memory_level", help, memory.level() as u64),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(out.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
         let help = "Addresses, users, services or groups that a rate keeps in mind";
         let mut keys = out.encode_descriptor("limit_keys", help, None, MetricType::Gauge)?;
         for (limit, count) in self.0.keys() {

@@ -35,6 +35,7 @@ const COUNTED: &[&str] = &[
     "key_rate",
     "group_rate",
     "exempt_addresses",
+    "memory",
 ];
 
 /// Takes what can be taken, whenever it is asked for, until stopped.

@@ -23,7 +23,7 @@ use super::accept::{Accepted, Door};
 use super::doors::Doors;
 use super::front::Front;
 use super::tls::Tls;
-use super::{StartError, Stop, spread};
+use super::{StartError, Stop, memory, spread};
 use crate::app::App;
 use crate::consumer::Inline;
 use crate::http::{Api, events};
@@ -137,6 +137,7 @@ async fn run(number: usize, local: Rc<Local>, events: mpsc::Receiver<Event>, doo
     let (way_in, arrivals) = mpsc::channel(ARRIVALS_MAX);
     let wheel = tokio::task::spawn_local(websocket::turn(local.clone()));
     let sweeper = tokio::task::spawn_local(sweep_on(local.clone(), events));
+    let shedder = tokio::task::spawn_local(memory::obey(local.clone()));
     tokio::task::spawn_local(take_arrivals(local.clone(), arrivals));
     tokio::task::spawn_local(ask_again(local.clone()));
     let Served { api, operators, tls, lag, inline } = served;
@@ -183,6 +184,7 @@ async fn run(number: usize, local: Rc<Local>, events: mpsc::Receiver<Event>, doo
     }
     // The layer may still send; what nobody takes is for nobody.
     sweeper.abort();
+    shedder.abort();
     wheel.abort();
     lag.abort();
 }

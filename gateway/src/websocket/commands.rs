@@ -151,6 +151,7 @@ async fn execute(app: &App, by: &By, command: Command) -> Result<Answer, Refusal
         }
         Command::History { group, after, limit } => {
             by.caller.check_subscribe(&group)?;
+            app.limits.memory().check()?;
             history(app, &group, after.as_ref(), limit).await
         }
         // The driver has the shard and the connection's rights, and does these itself.

@@ -378,6 +378,10 @@ impl Connection {
                 }
                 Signal::Kicked => self.session.close(CloseCode::Policy, "disconnected by an operator"),
                 Signal::Rights => self.ask_again(),
+                Signal::Shed => {
+                    let why = "memory is short, and much waits to be read here; connect again later";
+                    self.session.close(CloseCode::TryAgainLater, why);
+                }
                 Signal::Closing => self.tell_closing(),
                 Signal::Drain(spread) => self.drain(spread),
             }

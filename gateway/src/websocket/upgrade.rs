@@ -187,6 +187,7 @@ pub(crate) fn accept<B>(
     if app.health.is_draining() {
         return Err(Problem::new(ErrorCode::Unavailable, "the gateway is about to restart; connect again in a moment"));
     }
+    app.limits.memory().check()?;
     let extensions = if app.config.server.compression { extensions(headers) } else { None };
     let opening = Opening {
         groups,

@@ -68,6 +68,7 @@ PLAIN = {
     "Time": "duration",
     "Rate": "rate",
     "Network": "network",
+    "Budget": "share or size",
     "Hidden": "secret text",
     "Secret": "secret text",
     "toml::Value": "any value",

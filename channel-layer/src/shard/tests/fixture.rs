@@ -112,6 +112,8 @@ pub(crate) struct Memory {
     written: RefCell<Vec<u8>>,
     /// Whether its driver was told that it is broken.
     pub(crate) failed: Cell<bool>,
+    /// Whether its driver was told to close it.
+    pub(crate) shed: Cell<bool>,
 }
 
 impl Sink for Memory {
@@ -131,8 +133,10 @@ impl Sink for Memory {
     }
 
     fn signal(&self, signal: Signal) {
-        if matches!(signal, Signal::Failed(_)) {
-            self.failed.set(true);
+        match signal {
+            Signal::Failed(_) => self.failed.set(true),
+            Signal::Shed => self.shed.set(true),
+            _ => {}
         }
     }
 }

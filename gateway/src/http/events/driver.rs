@@ -213,7 +213,7 @@ impl Stream {
                 // The client has been told of groups by the shard. When the pipe has room again its bell rings.
                 Signal::Blocked | Signal::Added(_) | Signal::Removed(_) => {}
                 Signal::Failed(_) => self.state = State::Over,
-                Signal::Kicked => self.end(),
+                Signal::Kicked | Signal::Shed => self.end(),
                 Signal::Rights => self.ask_again(),
                 Signal::Closing => self.tell_closing(),
                 Signal::Drain(spread) => self.drain(spread),
