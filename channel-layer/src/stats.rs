@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use groupcast_protocol::frame::GapReason;
+
 /// Counters of a layer since its start. Relaxed: each is right, together they are not a snapshot.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -14,8 +16,8 @@ pub struct Stats {
     pub deliveries: Counter,
     /// Messages that a slow connection missed and was told of.
     pub missed: Counter,
-    /// `gap` frames.
-    pub gaps: Counter,
+    /// `gap` frames, by their reason.
+    pub gaps: Gaps,
     /// Messages that a full mailbox in a group did not get.
     pub passed_over: Counter,
     /// Messages that nobody read in time.
@@ -44,6 +46,28 @@ pub struct Stats {
     pub presence: PresenceUse,
     /// What a broker takes and brings.
     pub broker: BrokerUse,
+}
+
+/// `gap` frames, by their reason.
+#[derive(Debug, Default)]
+pub struct Gaps([Counter; GapReason::ALL.len()]);
+
+impl Gaps {
+    /// Counts one.
+    pub fn add(&self, reason: GapReason) {
+        let at = GapReason::ALL.iter().position(|known| *known == reason);
+        self.0[at.expect("all reasons are in the list of all")].add(1);
+    }
+
+    /// How many there were for each reason.
+    pub fn by_reason(&self) -> impl Iterator<Item = (GapReason, u64)> {
+        GapReason::ALL.iter().copied().zip(self.0.iter().map(Counter::value))
+    }
+
+    /// How many there were.
+    pub fn value(&self) -> u64 {
+        self.0.iter().map(Counter::value).sum()
+    }
 }
 
 /// What is known of the members of other nodes, in groups with presence.

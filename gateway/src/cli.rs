@@ -13,6 +13,7 @@ pub mod health;
 pub mod invalidate;
 pub mod jobs;
 pub mod key;
+mod log;
 pub mod output;
 pub mod query;
 mod sandbox;

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use groupcast_channel_layer::ChannelLayer;
+use groupcast_protocol::ErrorCode;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -44,6 +45,8 @@ pub struct Metrics {
     pub websockets_opened: Counter,
     /// WebSockets that ended, by the code they were closed with; 1006 for those that broke.
     pub websockets_closed: Family<CloseLabels, Counter>,
+    /// Refused requests by their code.
+    refusals: Family<CodeLabel, Counter>,
     config_reloads: Family<OutcomeLabel, Counter>,
     config_reloaded: Gauge<f64, AtomicU64>,
     /// Panics, each of which cost a request or a connection: each is a defect.
@@ -60,6 +63,11 @@ struct HttpLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
     route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabel {
+    code: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -95,6 +103,7 @@ impl Metrics {
             http_seconds: Family::new_with_constructor(seconds),
             websockets_opened: Counter::default(),
             websockets_closed: Family::default(),
+            refusals: Family::default(),
             config_reloads: Family::default(),
             config_reloaded: Gauge::default(),
             panics: Counter::default(),
@@ -104,6 +113,7 @@ impl Metrics {
         registry.register("http_request_seconds", "Time to the head of the answer", metrics.http_seconds.clone());
         registry.register("websockets_opened", "WebSockets opened", metrics.websockets_opened.clone());
         registry.register("websockets_closed", "WebSockets ended, by close code", metrics.websockets_closed.clone());
+        registry.register("refusals", "Refused HTTP requests, by code", metrics.refusals.clone());
         let help = "Times that the configuration was read again, by what came of it";
         registry.register("config_reloads", help, metrics.config_reloads.clone());
         let help = "When the configuration was taken last, in seconds since 1970";
@@ -154,6 +164,11 @@ impl Metrics {
         let answered = self.http_requests.get_or_create_owned(&labels);
         let seconds = self.http_seconds.get_or_create_owned(&RouteLabels { route: route.to_owned() });
         RouteMeter { metrics: self.clone(), method, route, usual, answered, seconds }
+    }
+
+    /// Counts a request that was refused.
+    pub(crate) fn refused(&self, code: ErrorCode) {
+        self.refusals.get_or_create(&CodeLabel { code: code.as_str() }).inc();
     }
 
     /// Counts a reading of the configuration: when it was taken, in milliseconds since 1970; `None`: it was refused.

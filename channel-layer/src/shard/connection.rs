@@ -244,7 +244,7 @@ impl Shard {
             let key = self.connections[slot].cursors[at];
             let Some(lost) = self.cursors[key].lost.take() else { continue };
             let Lost { missed, reason } = *lost;
-            self.registry.stats.gaps.add(1);
+            self.registry.stats.gaps.add(reason);
             self.registry.stats.missed.add(missed);
             let Lane { group, format, .. } = &self.lanes[self.cursors[key].lane];
             let seq = self.seq_of(key);

@@ -1,16 +1,14 @@
 //! `groupcast serve` and `groupcast demo`: arguments, log and signals; the rest is the server's.
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use super::check::ConfigFile;
-use super::{CliError, block_on, output};
-use crate::config::server::parse_address;
+use super::{CliError, block_on, log, output};
+use crate::config::server::{LogFormat, parse_address};
 use crate::config::{CpuMode, Role, Setting};
 use crate::demo::{self, data};
 use crate::kill_point;
@@ -85,7 +83,8 @@ pub fn serve(args: ServeArgs, environment: Vec<(String, String)>) -> Result<(), 
         let armed = kill_point::arm(&point, config.jobs.store);
         armed.map_err(|why| CliError::Usage(format!("{}: {why}", kill_point::VARIABLE)))?;
     }
-    start_log(&config.server.log)?;
+    log::start(&config.server.log, config.server.log_format)?;
+    let is_for_people = config.server.log_format == LogFormat::Human;
     block_on(async {
         let signals = Signals::new()?;
         let read = move || file.clone().load(environment.clone(), flags.clone());
@@ -99,7 +98,7 @@ pub fn serve(args: ServeArgs, environment: Vec<(String, String)>) -> Result<(), 
         if let Some(url) = running.operators_url() {
             output::line(&format!("operators are served on {url}"))?;
         }
-        until_stopped(running, signals).await
+        until_stopped(running, signals, is_for_people).await
     })
 }
 
@@ -111,7 +110,7 @@ pub fn demo(args: DemoArgs, environment: Vec<(String, String)>) -> Result<(), Cl
     let folder = demo::Folder::new(args.once).map_err(|e| CliError::Failed(format!("no folder for data: {e}")))?;
     let source = args.full.map_or(data::Source::Embedded, data::Source::Archive);
     let config = demo::config(environment, args.listen, args.once, folder.path())?;
-    start_log(if args.once { "warn" } else { &config.server.log })?;
+    log::start(if args.once { "warn" } else { &config.server.log }, config.server.log_format)?;
     let loaded = data::load(&folder.database(), &source, demo::Progress::stderr());
     loaded.map_err(|error| CliError::Failed(with_causes(&error)))?;
     block_on(async {
@@ -124,7 +123,7 @@ pub fn demo(args: DemoArgs, environment: Vec<(String, String)>) -> Result<(), Cl
             return outcome;
         }
         output::line(&demo::welcome(&running.url()))?;
-        until_stopped(running, signals).await
+        until_stopped(running, signals, true).await
     })
 }
 
@@ -135,10 +134,12 @@ async fn start(gateway: Groupcast) -> Result<Running, CliError> {
     })
 }
 
-/// Serves until the first SIGTERM or Ctrl-C, then drains; the second one ends at once.
-async fn until_stopped(running: Running, mut signals: Signals) -> Result<(), CliError> {
+/// Serves until the first SIGTERM or Ctrl-C, then drains; the second one ends at once. `tells` a person so.
+async fn until_stopped(running: Running, mut signals: Signals, tells: bool) -> Result<(), CliError> {
     signals.stop(|| running.reload()).await;
-    output::note("draining; once more to stop at once");
+    if tells {
+        output::note("draining; once more to stop at once");
+    }
     let drained = tokio::select! {
         drained = running.stop() => drained,
         () = signals.stop(|| {}) => return Err(CliError::Failed("stopped before the drain was over".to_owned())),
@@ -179,16 +180,6 @@ impl Signals {
             }
         }
     }
-}
-
-fn start_log(filter: &str) -> Result<(), CliError> {
-    let filter = EnvFilter::try_new(filter).map_err(|e| CliError::Usage(format!("[server] log: {e}")))?;
-    // Colours are for a person's terminal, not for a file.
-    let colours = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
-    // Set once for each process; a second one (in tests) keeps the first.
-    drop(log.try_init());
-    Ok(())
 }
 
 /// An error and all that led to it, in one line.

@@ -37,6 +37,8 @@ pub struct ServerConfig {
     pub compression: bool,
     /// What is logged, as a filter of `tracing`: `info`, `warn,groupcast=debug`. Default `info`.
     pub log: String,
+    /// How it is logged: `human`, or `json` with one object a line. Default `human`.
+    pub log_format: LogFormat,
     /// Certificate and key. Default none: plain HTTP, for loopback or behind a proxy that ends TLS.
     pub tls: Option<TlsConfig>,
 }
@@ -64,9 +66,20 @@ impl Default for ServerConfig {
             shards: 0,
             compression: false,
             log: "info".to_owned(),
+            log_format: LogFormat::Human,
             tls: None,
         }
     }
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Lines for a person.
+    Human,
+    /// A JSON object a line.
+    Json,
 }
 
 /// What a process does.

@@ -19,7 +19,7 @@ use tower_http::catch_panic::ResponseForPanic;
 
 use super::body::{JsonBytes, Room};
 use super::idempotency::RequestKey;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::{PanicToProblem, access, groups, head};
 use crate::app::App;
 use crate::auth::By;
@@ -53,7 +53,18 @@ impl Api {
     }
 
     /// Answers a request that came from this peer.
-    pub(crate) async fn answer<B>(&self, mut request: Request<B>, peer: &Peer) -> Result<Response, Infallible>
+    pub(crate) async fn answer<B>(&self, request: Request<B>, peer: &Peer) -> Result<Response, Infallible>
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        let response = self.respond(request, peer).await?;
+        if let Some(Code(code)) = response.extensions().get() {
+            self.app.metrics.refused(*code);
+        }
+        Ok(response)
+    }
+
+    async fn respond<B>(&self, mut request: Request<B>, peer: &Peer) -> Result<Response, Infallible>
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {

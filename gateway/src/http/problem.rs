@@ -127,11 +127,17 @@ impl From<Refusal> for Problem {
     }
 }
 
+/// The code of the problem that an answer is: an extension of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Code(pub(super) ErrorCode);
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.status(), self.json()).into_response();
         let json = HeaderValue::from_static(MEDIA_TYPE);
         response.headers_mut().insert(CONTENT_TYPE, json);
+        // For who counts answers.
+        response.extensions_mut().insert(Code(self.code()));
         response.headers_mut().extend(self.headers);
         response
     }

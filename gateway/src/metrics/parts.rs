@@ -36,7 +36,6 @@ impl Collector for LayerPart {
             ("sends", "Messages that send took", &stats.sends),
             ("deliveries", "Messages addressed to a member of a group, one for each", &stats.deliveries),
             ("missed", "Messages that a slow connection missed and was told of", &stats.missed),
-            ("gaps", "Gaps that connections were told of", &stats.gaps),
             ("replayed", "Messages that connections got from a history", &stats.replayed),
             ("catch_ups", "Connections that fell off a log and went on from the history", &stats.catch_ups),
             ("presence_changes", "Comings and goings that groups were told of", &stats.presence_changes),
@@ -46,6 +45,12 @@ impl Collector for LayerPart {
             ("socket_bytes", "Bytes written to sockets", &stats.bytes_written),
         ] {
             count(&mut out, name, help, counter.value())?;
+        }
+        let mut gaps =
+            out.encode_descriptor("gaps", "Gaps that connections were told of, by reason", None, MetricType::Counter)?;
+        for (reason, count) in stats.gaps.by_reason() {
+            let labels = ReasonLabel { reason: reason.as_str() };
+            ConstCounter::new(count).encode(gaps.encode_family(&labels)?)?;
         }
         self.encode_broker(&mut out)
     }
