@@ -21,6 +21,7 @@ use crate::group::{GroupState, Member};
 use crate::history::History;
 use crate::mailbox::{Mailbox, Pushed, Received};
 use crate::registry::Registry;
+use crate::reserved::Reserved;
 use crate::shard::{Address, ConnectionInfo, Event, EventKind, ShardInbox};
 use crate::stats::Stats;
 
@@ -126,6 +127,11 @@ impl ChannelLayer {
         let name = self.own_name(prefix);
         self.registry.make_mailbox(name.clone(), None)?;
         Ok(name)
+    }
+
+    /// The name of the channel of a connection that is about to be made on this node.
+    pub fn reserve_name(&self) -> Reserved {
+        Reserved::new(&self.registry)
     }
 
     /// Ends a channel. Unread messages are dropped, and it leaves its groups.

@@ -68,6 +68,7 @@ pub mod log;
 pub mod mailbox;
 mod presence;
 pub mod registry;
+mod reserved;
 pub mod shard;
 pub mod stats;
 
@@ -76,4 +77,5 @@ pub use config::{GroupRule, HistoryRule, LayerConfig};
 pub use error::LayerError;
 pub use layer::{ChannelLayer, HistoryPage, Sent};
 pub use mailbox::Received;
+pub use reserved::Reserved;
 pub use shard::{ConnectionInfo, Event, Origin, Shard, ShardInbox, Signal, Sink, Slot, Subscribed, Wrote};

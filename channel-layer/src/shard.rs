@@ -35,6 +35,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::error::LayerError;
 use crate::group::{Group, GroupState, Member};
 use crate::registry::Registry;
+use crate::reserved::Reserved;
 use connection::Connection;
 pub use connection::Origin;
 use cursor::Cursor;
@@ -210,9 +211,21 @@ impl Shard {
         format: Format,
         origin: Origin,
     ) -> Result<(Slot, ChannelName), LayerError> {
-        let number = self.registry.next_number();
-        let name = format!("specific.{}!c{number}", self.registry.config.node);
-        let channel = ChannelName::parse(&name).expect("a checked node name and a number make a channel name");
+        let reserved = Reserved::new(&self.registry);
+        self.connect_as(reserved, sink, format, origin)
+    }
+
+    /// The same under a name that was reserved.
+    ///
+    /// # Errors
+    /// As [`Shard::connect`].
+    pub fn connect_as(
+        &mut self,
+        Reserved { number, channel }: Reserved,
+        sink: Rc<dyn Sink>,
+        format: Format,
+        origin: Origin,
+    ) -> Result<(Slot, ChannelName), LayerError> {
         let entry = self.connections.vacant_entry();
         let slot = entry.key();
         let address = Address { shard: self.id as u32, slot: slot as u32, number };

@@ -8,11 +8,13 @@ use groupcast_protocol::frame::Accepted;
 use groupcast_protocol::{GroupName, JobId, Message, Refusal};
 
 use crate::auth::{Auth, By};
+use crate::clock;
 use crate::config::Config;
 use crate::consumer::QueryCache;
 use crate::dispatch::Dispatch;
 use crate::health::Health;
-use crate::idempotency::Idempotency;
+use crate::hooks::{Hooks, Verdict};
+use crate::idempotency::{Idempotency, KeyOf};
 use crate::jobs::{JobRecord, Jobs, JobsError};
 use crate::limits::Limits;
 use crate::live::Live;
@@ -30,6 +32,8 @@ pub struct Parts {
     pub auth: Auth,
     /// How much somebody may do.
     pub limits: Limits,
+    /// The team's own service, which is asked about clients.
+    pub hooks: Hooks,
     /// Groups and channels.
     pub layer: ChannelLayer,
     /// Stored work.
@@ -62,10 +66,11 @@ impl App {
         Self(Arc::new(parts))
     }
 
-    /// `group_send`, once for each idempotency key of a caller if there is one. HTTP and WebSocket share the keys.
+    /// `group_send`, once for each idempotency key of a caller if there is one. HTTP and WebSocket share the keys. A message
+    /// that hooks are asked about is what they say, and a repeat with its key does not ask again.
     ///
     /// # Errors
-    /// Those of [`Dispatch::group_send`], `rate_limited` of the group, and `idempotency_conflict`.
+    /// Those of [`Dispatch::group_send`], `rate_limited` of the group, `idempotency_conflict`, and those of hooks.
     pub async fn group_send(
         &self,
         by: &By,
@@ -74,11 +79,29 @@ impl App {
         key: Option<&str>,
     ) -> Result<Accepted, Refusal> {
         self.limits.charge_group(&by.caller, by.client, group)?;
-        let Some(key) = key else { return self.dispatch.group_send(by, group, message, None).await };
+        let Some(key) = key else { return self.send_or_ask(by, group, message, None).await };
         let scope = format!("{}group {group}", by.caller.scope());
-        let (dispatch, body, by, group) = (self.dispatch.clone(), message.raw().clone(), by.clone(), group.clone());
-        let run = |key| async move { dispatch.group_send(&by, &group, message, Some(key)).await };
+        let (app, body, by, group) = (self.clone(), message.raw().clone(), by.clone(), group.clone());
+        let run = |key| async move { app.send_or_ask(&by, &group, message, Some(key)).await };
         self.idempotency.once(&scope, key, &body, run).await
+    }
+
+    async fn send_or_ask(
+        &self,
+        by: &By,
+        group: &GroupName,
+        message: Message,
+        key: Option<KeyOf>,
+    ) -> Result<Accepted, Refusal> {
+        if self.hooks.asks_message(by, group, &message) {
+            Dispatch::check(by, group, &message)?;
+            match self.hooks.message(self, by, group, &message).await? {
+                Verdict::Allowed => {}
+                Verdict::Denied(reason) => return Err(Verdict::refusal(reason)),
+                Verdict::Nothing => return Ok(taken(group)),
+            }
+        }
+        self.dispatch.group_send(by, group, message, key).await
     }
 
     /// Waits for the end of a job: at most so long, and not into the end of the gateway.
@@ -90,5 +113,18 @@ impl App {
             Some(record) => record,
             None => self.jobs.get(job).await,
         }
+    }
+}
+
+/// The answer to a message that hooks have taken: what became of it is not known here.
+fn taken(group: &GroupName) -> Accepted {
+    Accepted {
+        message_id: clock::new_id(),
+        group: Some(group.clone()),
+        members: None,
+        existing: false,
+        jobs: Vec::new(),
+        offset: None,
+        epoch: None,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits, reads a clock or touches a socket; front doors find the credential and ask. All of them ask the same
 //! functions, so that what HTTP refuses no WebSocket grants. Reading order: [`caller`] (the decisions), [`rights`] (what is
-//! granted), `keys` and `token` (how a credential becomes a caller),
+//! granted), `keys` and `token` (how a credential becomes a caller), [`hooked`] (whom the team's own service names),
 //! [`public_key`] and [`issuer`] (what tokens are signed against), `proof` and `revoked` (whether a credential that was good
 //! still is).
 //!
@@ -17,6 +17,7 @@
 //! - **No secret is printed**, compared in a time that depends on it, or repeated in an error.
 
 pub mod caller;
+pub mod hooked;
 pub mod issuer;
 mod keys;
 pub mod mint;
@@ -24,6 +25,7 @@ mod proof;
 pub mod public_key;
 mod revoked;
 pub mod rights;
+mod tenancy;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -45,6 +47,7 @@ pub use self::proof::{Mark, Proof};
 use self::revoked::Revoked;
 pub use self::rights::GroupTypes;
 pub use self::rights::Rights;
+use self::tenancy::Tenancy;
 use self::token::Verifier;
 use crate::config::{AuthConfig, GroupConfig};
 
@@ -63,6 +66,8 @@ struct Shared {
 struct Authority {
     keys: Arc<ApiKeys>,
     tokens: Option<Arc<Verifier>>,
+    tenancy: Option<Tenancy>,
+    types_of_groups: Arc<GroupTypes>,
     anonymous: Arc<Rights>,
     revoked: Arc<Revoked>,
 }
@@ -234,15 +239,24 @@ impl Authority {
         let said = &config.anonymous;
         let anonymous = Rights::parse(&said.subscribe, &said.send, &said.query);
         let anonymous = anonymous.map_err(|error| AuthError { key: "anonymous", why: error.to_string() })?;
-        let anonymous = Arc::new(Rights { types_of_groups: types, ..anonymous });
+        let anonymous = Arc::new(Rights { types_of_groups: types.clone(), ..anonymous });
         let revoked = Revoked::parse(config.revoked.as_deref().unwrap_or_default());
         let revoked = Arc::new(revoked.map_err(|why| AuthError { key: "revoked_file", why })?);
-        Ok(Self { keys, tokens: tokens.map(Arc::new), anonymous, revoked })
+        let (tokens, tenancy) = (tokens.map(Arc::new), Tenancy::of(config));
+        Ok(Self { keys, tokens, tenancy, types_of_groups: types, anonymous, revoked })
     }
 
     fn with_revoked(&self, revoked: Arc<Revoked>) -> Self {
-        let Self { keys, tokens, anonymous, revoked: _ } = self;
-        Self { keys: keys.clone(), tokens: tokens.clone(), anonymous: anonymous.clone(), revoked }
+        let Self { keys, tokens, tenancy, types_of_groups, anonymous, revoked: _ } = self;
+        let (tenancy, types_of_groups) = (tenancy.clone(), types_of_groups.clone());
+        Self {
+            keys: keys.clone(),
+            tokens: tokens.clone(),
+            tenancy,
+            types_of_groups,
+            anonymous: anonymous.clone(),
+            revoked,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod backend;
 pub mod budget;
 pub mod consumer;
 pub mod hidden;
+pub mod hooks;
 pub mod layer;
 pub mod limits;
 pub mod network;
@@ -25,6 +26,7 @@ pub mod units;
 mod check;
 mod check_auth;
 mod check_backend;
+mod check_hooks;
 mod check_layer;
 mod check_params;
 mod nearest;
@@ -43,6 +45,7 @@ pub use auth::{AnonymousConfig, AuthConfig};
 pub use budget::Budget;
 pub use consumer::{ConsumerConfig, CpuMode, Durability, JobsConfig, Mode, Run, StoreKind};
 pub use hidden::Hidden;
+pub use hooks::{GrantsConfig, HookEvent, HooksConfig};
 pub use layer::{
     CapacityConfig, Dialect, GroupConfig, HistoryConfig, LayerConfig, LayerDurability, LayerKind, SerializerKind,
 };
@@ -81,6 +84,9 @@ pub struct Config {
     /// `[auth]`: who may do what. `None`: everybody may do everything, and only loopback is listened on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthConfig>,
+    /// `[hooks]`: the team's own service, which is asked about clients. `None`: nobody is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<HooksConfig>,
 }
 
 /// A configuration that passed its checks, and where each setting came from.
@@ -172,6 +178,9 @@ impl Config {
         self.layer.ca_file = self.layer.ca_file.take().map(|path| folder.join(path));
         for consumer in &mut self.consumer {
             consumer.ca = consumer.ca.take().map(|path| folder.join(path));
+        }
+        if let Some(hooks) = &mut self.hooks {
+            hooks.ca = hooks.ca.take().map(|path| folder.join(path));
         }
         if let Some(auth) = &mut self.auth {
             for path in [&mut auth.jwt_public_key_file, &mut auth.jwks_file, &mut auth.revoked_file] {

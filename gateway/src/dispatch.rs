@@ -50,12 +50,20 @@ impl Dispatch {
         message: Message,
         key: Option<KeyOf>,
     ) -> Result<Accepted, Refusal> {
-        refuse_job_events(&message)?;
+        Self::check(by, group, &message)?;
+        self.route(by, group, message, key).await
+    }
+
+    /// Whether somebody may send a message to a group.
+    ///
+    /// # Errors
+    /// `forbidden`, as [`Dispatch::group_send`].
+    pub(crate) fn check(by: &By, group: &GroupName, message: &Message) -> Result<(), Refusal> {
+        refuse_job_events(message)?;
         if group.is_of_live_query() {
             return Err(Refusal::group_of_live_query(group));
         }
-        by.caller.check_send(group, message.kind())?;
-        self.route(by, group, message, key).await
+        by.caller.check_send(group, message.kind())
     }
 
     /// Whether consumers claim a message of this group.

@@ -7,6 +7,7 @@
 mod address;
 pub mod app;
 pub mod auth;
+mod backend;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod dispatch;
 mod fake_backend;
 pub mod health;
 mod history;
+pub mod hooks;
 pub mod http;
 pub mod idempotency;
 pub mod jobs;

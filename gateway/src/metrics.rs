@@ -22,6 +22,7 @@ use prometheus_client::registry::Registry;
 
 use crate::clock;
 use crate::consumer::{Calls, CpuPool, Sources};
+use crate::hooks::Hooks;
 use crate::jobs::Jobs;
 use crate::lag::LoopLag;
 use crate::limits::Limits;
@@ -138,6 +139,13 @@ impl Metrics {
     #[must_use]
     pub(crate) fn with_limits(mut self, limits: Limits) -> Self {
         self.registry.register_collector(Box::new(LimitsPart(limits)));
+        self
+    }
+
+    /// Shows what questions to the team's own service came to.
+    #[must_use]
+    pub(crate) fn with_hooks(mut self, hooks: &Hooks) -> Self {
+        hooks.register(&mut self.registry);
         self
     }
 

@@ -57,6 +57,7 @@ use crate::clock;
 use crate::config::{CatchUp, Config, Durability, Problems, Role, StoreKind};
 use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, QueryCache, Setup, Sources};
 use crate::dispatch::Dispatch;
+use crate::hooks::Hooks;
 use crate::http::Api;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
@@ -190,6 +191,7 @@ impl Groupcast {
         let Self { mut config, consumers, routes, echo_at, loader } = self;
         config.check()?;
         let auth = Auth::with_groups(config.auth.as_ref(), &config.group)?;
+        let hooks = Hooks::new(&config, &auth).map_err(|problem| StartError::consumers(vec![problem]))?;
         layer::name_node(&mut config);
         let config = Arc::new(config);
         let tls = config.server.tls.as_ref().map(Tls::load).transpose()?;
@@ -224,7 +226,7 @@ impl Groupcast {
         };
         let consumers = Consumers::start(setup).map_err(StartError::consumers)?;
         let metrics = Metrics::new(layer.clone(), jobs.clone(), live.clone());
-        let metrics = metrics.with_calls(consumers.calls()).with_limits(limits.clone());
+        let metrics = metrics.with_calls(consumers.calls()).with_limits(limits.clone()).with_hooks(&hooks);
         let metrics = Arc::new(metrics.with_pools(Arc::clone(consumers.cpu()), Arc::clone(&sources), &lag));
         let peers = Peers::new(&config.server.node, &dispatch.claims_digest());
         let health = ready::health(&layer, &jobs, &sources, &peers, auth.issuer());
@@ -235,8 +237,20 @@ impl Groupcast {
         let schedules = Schedules::new(schedules, dispatch.clone(), jobs.clone(), clock::now_ms());
         let schedules =
             schedules.map_err(|error| StartError::consumers(vec![Problem::new("schedule", error.to_string())]))?;
-        let app =
-            App::new(Parts { config, auth, limits, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
+        let app = App::new(Parts {
+            config,
+            auth,
+            limits,
+            hooks,
+            layer,
+            jobs,
+            dispatch,
+            cache,
+            live,
+            idempotency,
+            metrics,
+            health,
+        });
         let api = match app.config.server.role {
             Role::All | Role::Gateway => Api::new(app.clone(), routes.merge(sockets(&app, echo_at))),
             Role::Consumer => Api::of_consumer(app.clone()),
@@ -265,6 +279,7 @@ impl Groupcast {
         if let Some(path) = app.config.auth.as_ref().and_then(|auth| auth.revoked_file.clone()) {
             tasks.spawn(revoked::follow(path, app.auth.clone(), stop.accepting.clone()));
         }
+        tasks.spawn(app.hooks.clone().run(stop.now.clone()));
         tasks.spawn(sweep(app.clone(), stop.accepting.clone()));
         tasks.spawn(memory::watch(app.clone(), shards.len(), stop.now.clone()));
         let (live, stop_live) = (app.live.clone(), stop.accepting.clone());

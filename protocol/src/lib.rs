@@ -17,8 +17,9 @@
 //!
 //! [`names`], [`id`], [`message`], [`raw_object`], [`envelope`]: the nouns. [`error`], [`close`]: what a client may be
 //! told. [`frame`]: what is on the wire. [`session`]: when it may be sent. [`websocket`], [`sse`]: the bytes around a
-//! frame. [`format`](mod@format): which of the two.
+//! frame. [`format`](mod@format): which of the two. [`asgi`]: what a team's own service is asked, and answers.
 
+pub mod asgi;
 pub mod close;
 pub mod envelope;
 pub mod error;

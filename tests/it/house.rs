@@ -67,6 +67,15 @@ fn jobs_consumers_and_live_queries_know_no_http() {
 }
 
 #[test]
+fn the_service_that_is_asked_is_called_without_a_front_door_and_a_database() {
+    for module in ["hooks", "backend"] {
+        check(module, &HTTP_STACK);
+        check(module, &DATABASES);
+        check(module, &["crate::http", "crate::websocket", "crate::server", "crate::cli"]);
+    }
+}
+
+#[test]
 fn who_may_do_what_is_decided_without_a_clock_a_socket_or_a_database() {
     check("auth", &HTTP_STACK);
     check("auth", &DATABASES);

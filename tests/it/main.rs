@@ -21,6 +21,7 @@ mod front_door;
 mod groups;
 mod handshake;
 mod history;
+mod hooks;
 mod hostile;
 mod house;
 mod http;

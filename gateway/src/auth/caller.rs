@@ -63,8 +63,8 @@ pub struct User {
     pub rights: Rights,
     /// Other claims by name, for queries that bind them: texts, numbers, and true or false.
     pub claims: BTreeMap<String, Value>,
-    /// The claim `exp`, in milliseconds since 1970.
-    pub expires_ms: u64,
+    /// The claim `exp`, in milliseconds since 1970; `None`: never, as only a hook can say.
+    pub expires_ms: Option<u64>,
     /// What his token was good by; `None` for who came by something else.
     pub proof: Option<Proof>,
 }
@@ -89,7 +89,7 @@ impl Caller {
     /// When the credential is worth nothing any more, in milliseconds since 1970.
     pub fn expires_ms(&self) -> Option<u64> {
         match self {
-            Self::User(user) => Some(user.expires_ms),
+            Self::User(user) => user.expires_ms,
             Self::Everybody | Self::Anonymous(_) | Self::Service(_) => None,
         }
     }
@@ -160,7 +160,7 @@ impl Caller {
     /// # Errors
     /// As [`Caller::check_subscribe`].
     pub fn check_query(&self, name: &str) -> Result<(), Refusal> {
-        self.check(|rights| rights.query.allow(name), || format!("run query `{}`", shown(name)))
+        self.check(|rights| rights.allow_query(name), || format!("run query `{}`", shown(name)))
     }
 
     /// May have the events of a job sent there. `own` is the channel of the connection that asks.

@@ -25,6 +25,8 @@ pub struct Rights {
     pub types_of_groups: Arc<GroupTypes>,
     /// Only groups whose names begin with this, whatever the patterns say: those of the user's tenant.
     pub within: Option<Box<str>>,
+    /// Only what these rights grant too: what may be given at all.
+    pub bound: Option<Arc<Self>>,
 }
 
 /// `[[group]] types`: of several patterns the first that matches counts.
@@ -76,17 +78,22 @@ impl Rights {
 
     /// Whether a group may be subscribed to.
     pub fn allow_subscribe(&self, group: &str) -> bool {
-        self.is_within(group) && self.subscribe.allow(group)
+        self.is_within(group) && self.subscribe.allow(group) && self.is_bound(|bound| bound.allow_subscribe(group))
     }
 
     /// Whether every group may be subscribed to whose name begins with this.
     pub fn allow_list(&self, prefix: &str) -> bool {
-        self.is_within(prefix) && self.subscribe.allow_all_of(prefix)
+        self.is_within(prefix) && self.subscribe.allow_all_of(prefix) && self.is_bound(|bound| bound.allow_list(prefix))
     }
 
     /// Whether a group or channel may be sent to, whatever the message is.
     pub fn allow_reply(&self, name: &str) -> bool {
-        self.is_within(name) && self.send.allow(name)
+        self.is_within(name) && self.send.allow(name) && self.is_bound(|bound| bound.allow_reply(name))
+    }
+
+    /// Whether a query may be run.
+    pub fn allow_query(&self, name: &str) -> bool {
+        self.query.allow(name) && self.is_bound(|bound| bound.allow_query(name))
     }
 
     /// Whether a message of this type may be sent to this group or channel.
@@ -95,7 +102,12 @@ impl Rights {
         granted && self.types_of_groups.allow(name, kind) && self.allow_reply(name)
     }
 
-    fn is_within(&self, name: &str) -> bool {
+    fn is_bound(&self, granted: impl Fn(&Self) -> bool) -> bool {
+        self.bound.as_deref().is_none_or(granted)
+    }
+
+    /// Whether a name is one of the user's tenant's, if he has one.
+    pub(crate) fn is_within(&self, name: &str) -> bool {
         self.within.as_ref().is_none_or(|within| name.starts_with(&**within))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The signature is checked by `jsonwebtoken`; what the claims mean, and by what time, is decided here.
 
-mod claims;
+pub(super) mod claims;
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use super::keys::{MAKE_ONE, SECRET_CHARS_MIN};
 use super::proof::{Mark, Proof};
 use super::public_key::{self, PublicKey};
 use super::rights::GroupTypes;
+use super::tenancy::Tenancy;
 use super::{AuthError, unauthenticated};
 use crate::config::{AuthConfig, Hidden};
 
@@ -41,12 +42,6 @@ struct Rules {
     leeway_ms: u64,
     tenancy: Option<Tenancy>,
     types_of_groups: Arc<GroupTypes>,
-}
-
-/// Which claim names a user's tenant, and where its groups are.
-struct Tenancy {
-    claim: String,
-    prefix: String,
 }
 
 impl Verifier {
@@ -78,7 +73,7 @@ impl Verifier {
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
             leeway_ms: u64::try_from(config.leeway.0.as_millis()).unwrap_or(u64::MAX),
-            tenancy: config.tenant_claim.clone().map(|claim| Tenancy { claim, prefix: config.tenant_prefix.clone() }),
+            tenancy: Tenancy::of(config),
             types_of_groups: Arc::clone(types_of_groups),
         };
         Ok(Some(Self { keys, issuer, rules, mark: mark_of_rules(config, types_of_groups) }))

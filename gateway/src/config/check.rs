@@ -8,6 +8,7 @@ use groupcast_protocol::{GroupName, NodeId};
 
 use super::check_auth::check_auth;
 use super::check_backend::{check_backend, check_no_backend};
+use super::check_hooks::check_hooks;
 use super::check_layer::check_layer;
 use super::check_params::check_params;
 use super::{
@@ -51,8 +52,11 @@ pub(super) fn check(config: &Config) -> Vec<Found> {
     check_consumers(config, &mut found);
     check_schedules(config, &mut found);
     match &config.auth {
-        Some(auth) => check_auth(auth, &mut found),
+        Some(auth) => check_auth(auth, config.hooks.as_ref(), &mut found),
         None => check_types_without_auth(config, &mut found),
+    }
+    if let Some(hooks) = &config.hooks {
+        check_hooks(hooks, &mut found);
     }
     found
 }

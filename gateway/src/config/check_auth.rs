@@ -6,8 +6,9 @@ use std::time::Duration;
 use groupcast_protocol::GroupName;
 use http::Uri;
 
-use super::AuthConfig;
 use super::check::Found;
+use super::hooks::HookEvent;
+use super::{AuthConfig, HooksConfig};
 use crate::auth::Rights;
 
 /// More than clocks differ that somebody looks after.
@@ -17,7 +18,7 @@ const LEEWAY_MAX: Duration = Duration::from_secs(60);
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// Secrets themselves are looked at when they have been read, by `crate::auth`.
-pub(super) fn check_auth(auth: &AuthConfig, found: &mut Vec<Found>) {
+pub(super) fn check_auth(auth: &AuthConfig, hooks: Option<&HooksConfig>, found: &mut Vec<Found>) {
     for (key, places) in [("jwt_secret_env", auth.jwt_secret_places()), ("api_keys_env", auth.api_keys_places())] {
         if places.count() > 1 {
             let other = key.replace("_env", "_file");
@@ -35,10 +36,11 @@ pub(super) fn check_auth(auth: &AuthConfig, found: &mut Vec<Found>) {
         let why = "is longer than a minute; put the clocks right, or give tokens that last longer";
         found.push(("auth.leeway".to_owned(), why.to_owned()));
     }
-    if !auth.knows_anybody() && rights.are_none() {
+    let is_asked = hooks.is_some_and(|hooks| hooks.has(HookEvent::Connect));
+    if !auth.knows_anybody() && rights.are_none() && !is_asked {
         let why =
             "lets nobody in: it names no secret for tokens and no API keys, and gives anonymous callers no rights";
-        let todo = "set `jwt_secret_env` or `api_keys_env`, or take [auth] out and listen on a loopback address";
+        let todo = "set `jwt_secret_env` or `api_keys_env`, have [hooks] asked at connect, or take [auth] out and listen on a loopback address";
         found.push(("auth".to_owned(), format!("{why}; {todo}")));
     }
 }

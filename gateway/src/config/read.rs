@@ -11,7 +11,7 @@ use super::problem::{Origins, Problem};
 use super::{Config, GroupConfig};
 
 const SECTIONS: &[&str] =
-    &["server", "limits", "layer", "group", "jobs", "source", "query", "consumer", "schedule", "auth"];
+    &["server", "limits", "layer", "group", "jobs", "source", "query", "consumer", "schedule", "auth", "hooks"];
 
 /// Reads what can be read; what cannot has its default, and a problem.
 pub(super) fn read(mut table: Table, origins: &Origins, problems: &mut Vec<Problem>) -> Config {
@@ -27,6 +27,7 @@ pub(super) fn read(mut table: Table, origins: &Origins, problems: &mut Vec<Probl
         consumer: reader.list(&mut table, "consumer"),
         schedule: reader.list(&mut table, "schedule"),
         auth: table.remove("auth").and_then(|value| reader.entry("auth", value)),
+        hooks: table.remove("hooks").and_then(|value| reader.entry("hooks", value)),
     };
     for key in table.keys() {
         reader.problem(key, format!("unknown section; {}", suggest(key, SECTIONS)));

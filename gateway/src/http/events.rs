@@ -1,9 +1,10 @@
 //! `GET /v1/events`: groups as Server-Sent Events, by the same logs and with the same guarantees as over WebSocket.
 //!
-//! `ask` reads what is wanted and where to go on; `driver` is the connection, on its shard's thread; `pipe` lies between
+//! `ask` reads what is wanted and where to go on; `admit` finds out who may have it; `driver` is the connection, on its shard's thread; `pipe` lies between
 //! the shard, which writes, and the body of the answer, which hyper reads. Whether that is HTTP/1.1 or HTTP/2 is
 //! hyper's.
 
+mod admit;
 mod ask;
 mod driver;
 mod pipe;
@@ -15,6 +16,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
+use groupcast_protocol::asgi::Door;
 use groupcast_protocol::{ErrorCode, sse};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
@@ -31,6 +33,7 @@ use crate::jobs::Asker;
 use crate::live::Question;
 use crate::server::Peer;
 use crate::server::shard::Arrival;
+use admit::Admitted;
 use ask::{InWords, Wanted};
 use driver::Opened;
 pub(crate) use driver::{Opening, drive};
@@ -81,9 +84,6 @@ pub(super) async fn stream(
     }
     let Wanted { groups, queries } = ask::read(&uri, &headers, app.config.limits.subscriptions_per_connection)?;
     by.caller.check_lasts(clock::now_ms())?;
-    groups.iter().try_for_each(|(group, _)| by.caller.check_subscribe(group))?;
-    queries.iter().try_for_each(|query| by.caller.check_query(&query.name))?;
-    let questions = questions(&app, queries, by.caller.asker().as_ref())?;
     if app.health.is_draining() {
         return Err(unavailable("the gateway is about to restart; connect again in a moment"));
     }
@@ -92,17 +92,24 @@ pub(super) async fn stream(
     };
     app.limits.memory().check()?;
     let (address, client) = peer.whom(&headers);
-    let seat = app.limits.seat(&by.caller)?;
     let place = peer.place.of_stream(version, client)?;
+    let scope = app.hooks.scope(Door::Events, version, &uri, &headers, peer.origin(&headers));
+    let deadline = app.config.limits.handshake_timeout.0;
+    let admitting = admit::admit(&app, by, scope, groups);
+    let late = |_| unavailable("who may open this stream was not known in time; connect again in a moment");
+    let Admitted { caller, reserved, groups } = timeout(deadline, admitting).await.map_err(late)??;
+    let seat = app.limits.seat(&caller)?;
+    queries.iter().try_for_each(|query| caller.check_query(&query.name))?;
+    let questions = questions(&app, queries, caller.asker().as_ref())?;
     let open = open(&app, &groups).await?;
     let (answer, opened) = oneshot::channel();
     let peer_name = address.to_string();
-    let opening = Opening { groups, open, questions, caller: by.caller, peer: peer_name, place, seat, answer };
+    let opening = Opening { groups, open, questions, caller, reserved, peer: peer_name, place, seat, answer };
     if peer.shard.try_send(Arrival::Events(opening)).is_err() {
         let detail = "too many connections are being opened; connect again in a moment";
         return Err(Problem::new(ErrorCode::Overloaded, detail));
     }
-    let opened = timeout(app.config.limits.handshake_timeout.0, opened).await;
+    let opened = timeout(deadline, opened).await;
     let Ok(Ok(opened)) = opened else {
         return Err(unavailable("the stream could not be opened in time; connect again in a moment"));
     };

@@ -161,6 +161,7 @@ pub(super) async fn one(
     uri: Uri,
 ) -> Result<Json<GroupBody>, Problem> {
     by.caller.check_subscribe(&group)?;
+    app.hooks.check_read(&by.caller, &group)?;
     Params::parse(&uri, &[])?;
     let keeps_history = app.layer.config().rule_of(group.as_str()).is_some_and(|rule| rule.history.is_some());
     let _open = if keeps_history { Some(app.layer.open(&group).await.map_err(dispatch::refusal)?) } else { None };
@@ -195,6 +196,7 @@ pub(super) async fn members(
     uri: Uri,
 ) -> Result<Json<Members>, Problem> {
     by.caller.check_subscribe(&group)?;
+    app.hooks.check_read(&by.caller, &group)?;
     let params = Params::parse(&uri, &["limit", "after"])?;
     let limit = params.limit()?;
     let mut members = app.layer.members(&group, params.text("after"), limit + 1).unwrap_or_default();

@@ -91,6 +91,7 @@ pub(super) async fn read(
     uri: Uri,
 ) -> Result<Json<History>, Problem> {
     by.caller.check_subscribe(&group)?;
+    app.hooks.check_read(&by.caller, &group)?;
     let params = Params::parse(&uri, &["after", "epoch", "limit"])?;
     let after = params.whole("after", 0..=u64::MAX)?.unwrap_or(0);
     let epoch = params.text("epoch");

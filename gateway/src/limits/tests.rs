@@ -226,5 +226,5 @@ fn service(name: &str) -> Caller {
 fn user(name: &str, tenant: &str) -> Caller {
     let rights = Rights { within: Some(format!("tenant.{tenant}.").into()), ..Rights::default() };
     let (name, claims) = (name.to_owned(), BTreeMap::new());
-    Caller::User(Arc::new(User { name, rights, claims, expires_ms: u64::MAX, proof: None }))
+    Caller::User(Arc::new(User { name, rights, claims, expires_ms: None, proof: None }))
 }

@@ -49,6 +49,12 @@ impl Peer {
         self.place.whom(self.address.ip(), headers)
     }
 
+    /// The same with his port; 0 of whom a proxy brings.
+    pub(crate) fn origin(&self, headers: &HeaderMap) -> SocketAddr {
+        let (address, _) = self.whom(headers);
+        SocketAddr::new(address, if address == self.address.ip() { self.address.port() } else { 0 })
+    }
+
     /// Keeps the connection from being idle.
     pub(crate) fn busy(&self) -> Busy {
         self.watch.busy()

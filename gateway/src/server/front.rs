@@ -117,10 +117,14 @@ impl Front {
         Peer { address, shard: self.way_in.clone(), place, watch: Watch::new(&self.local.app.config.limits) }
     }
 
-    /// The usual way to a WebSocket, by the checks of the usual way to anything.
+    /// The usual way to a WebSocket, by the checks of the usual way to anything. Who has to be asked about goes the other
+    /// way, which can wait.
     fn handshake(&self, request: &Request<()>, address: SocketAddr, place: &Place) -> Option<websocket::Opening> {
         let started = Instant::now();
         let (app, upgrades) = (&self.local.app, self.upgrades.as_ref()?);
+        if app.hooks.asks_connect() {
+            return None;
+        }
         crate::http::head::permit(request, &app.config).ok()?;
         let accepted = websocket::accept(app, request, address, place).ok()?;
         let status = StatusCode::SWITCHING_PROTOCOLS.as_u16();

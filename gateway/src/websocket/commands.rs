@@ -112,16 +112,19 @@ impl Commands {
         while !self.publishing
             && let Some((by, ticket, command)) = self.waiting.pop_front()
         {
-            self.publishing = self.publishes(&command);
+            self.publishing = self.publishes(&by, &command);
             let (publishing, app) = (self.publishing, self.app.clone());
             let run = async move { (publishing, (ticket, execute(&app, &by, command).await)) };
             self.running.push(Box::pin(run));
         }
     }
 
-    fn publishes(&self, command: &Command) -> bool {
+    /// What hooks are asked about goes one by one, too: its order is the sender's, and nobody has more than one turn at once.
+    fn publishes(&self, by: &By, command: &Command) -> bool {
         match command {
-            Command::GroupSend { group, message, .. } => self.app.dispatch.is_shown(group, message),
+            Command::GroupSend { group, message, .. } => {
+                self.app.dispatch.is_shown(group, message) || self.app.hooks.asks_message(by, group, message)
+            }
             _ => false,
         }
     }

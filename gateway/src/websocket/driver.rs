@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use groupcast_channel_layer::{LayerError, Origin, Signal, Slot, Subscribed, Wrote};
+use groupcast_protocol::asgi::Door;
 use groupcast_protocol::close::CloseCode;
 use groupcast_protocol::frame::Command;
 use groupcast_protocol::session::{Answer, Output, Session, Ticket};
@@ -112,11 +113,11 @@ enum State {
 impl Connection {
     fn open(local: Rc<Local>, stream: Stream, already_read: &[u8], opening: Opening) -> Result<Self, LayerError> {
         let socket = Rc::new(Socket::new(stream));
-        let access = Access::new(opening.caller, opening.seat);
+        let access = Access::new(opening.caller, opening.seat, &opening.given);
         let user = access.user().map(str::to_owned);
         let origin = Origin { peer: opening.peer, user: user.clone(), connected_at: clock::now_ms() };
         let format = if opening.deflate { Format::Deflated } else { Format::WebSocket };
-        let (slot, channel) = local.shard.borrow_mut().connect(socket.clone(), format, origin)?;
+        let (slot, channel) = local.shard.borrow_mut().connect_as(opening.reserved, socket.clone(), format, origin)?;
         let limits = local.websockets.session_limits.clone();
         let mut session = Session::new(channel.clone(), user, limits, std::time::Instant::now());
         if opening.echo {
@@ -127,7 +128,9 @@ impl Connection {
             // First of all: the answer to the handshake leaves in one write with `welcome`.
             local.shard.borrow_mut().push(slot, opening.head);
         }
-        for (group, after) in opening.groups {
+        let given = opening.given.into_iter().filter(|given| opening.groups.iter().all(|(group, _)| group != given));
+        let given: Vec<_> = given.map(|group| (group, None)).collect();
+        for (group, after) in opening.groups.into_iter().chain(given) {
             session.subscribe_at_open(group, after);
         }
         local.app.metrics.websockets_opened.inc();
@@ -184,6 +187,10 @@ impl Connection {
         }
         let code = CloseLabels { code: self.close_code };
         self.local.app.metrics.websockets_closed.get_or_create(&code).inc();
+        if !self.echo {
+            let hooks = &self.local.app.hooks;
+            hooks.disconnected(Door::WebSocket, &self.channel, self.access.user(), Some(self.close_code));
+        }
         let (socket, lingers, _place) = (self.socket.clone(), self.state == State::Over, self.place.clone());
         drop(self);
         if lingers && let Some(socket) = Rc::into_inner(socket) {
@@ -302,11 +309,13 @@ impl Connection {
                 self.session.complete(ticket, Ok(Answer::Unsubscribed));
             }
             Command::Authenticate { token } => self.authenticate(ticket, &token),
-            command @ (Command::GroupSend { .. }
-            | Command::Query { .. }
-            | Command::Cancel { .. }
-            | Command::Members { .. }
-            | Command::History { .. }) => self.start(ticket, command),
+            command @ (Command::Members { .. } | Command::History { .. }) => match self.check_read(&command) {
+                Ok(()) => self.start(ticket, command),
+                Err(refusal) => self.session.complete(ticket, Err(refusal)),
+            },
+            command @ (Command::GroupSend { .. } | Command::Query { .. } | Command::Cancel { .. }) => {
+                self.start(ticket, command);
+            }
         }
     }
 

@@ -9,6 +9,8 @@ use axum::body::Body;
 use axum::extract::{Extension, Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use groupcast_channel_layer::Reserved;
+use groupcast_protocol::asgi::{Door, Scope};
 use groupcast_protocol::envelope::Position;
 use groupcast_protocol::websocket::{self, Offer};
 use groupcast_protocol::{ErrorCode, GroupName, Refusal};
@@ -28,6 +30,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::clock;
 use crate::config::Role;
+use crate::hooks::Applicant;
 use crate::http::access;
 use crate::http::problem::Problem;
 use crate::limits::Seat;
@@ -53,8 +56,12 @@ pub(crate) struct Upgrade {
 pub(crate) struct Opening {
     /// Who opens it.
     pub(crate) caller: Caller,
+    /// The name of its channel.
+    pub(crate) reserved: Reserved,
     /// Groups to subscribe to at once, and where to go on.
     pub(crate) groups: Vec<(GroupName, Option<Position>)>,
+    /// Groups that hooks put it into, whatever it may do by itself.
+    pub(crate) given: Vec<GroupName>,
     /// The other end's address.
     pub(crate) peer: String,
     /// Its place among the connections that there may be.
@@ -109,13 +116,20 @@ pub(crate) async fn take_over(local: Rc<Local>, upgrade: Upgrade) {
 /// # Errors
 /// 400 for a malformed handshake, 401 for a token that is not valid, 403 for a foreign origin or a group that is not
 /// granted, 422 for a bad `?group=`, 426 without an upgrade, 429 beyond what the client may do, 503 when the gateway drains or has
-/// no room.
+/// no room; and what hooks say: 401, 403, or 503 without an answer of theirs.
 pub(crate) async fn upgrade(
     State(app): State<App>,
     Extension(peer): Extension<Peer>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let accepted = accept(&app, &request, peer.address, &peer.place)?;
+    // Made before it is waited for: a body can be looked at by one thread alone.
+    let origin = peer.origin(request.headers());
+    let scope = app.hooks.scope(Door::WebSocket, request.version(), request.uri(), request.headers(), origin);
+    let accepted = match scope {
+        Some(scope) => accepted.ask(&app, &scope).await?,
+        None => accepted,
+    };
     hand_over(&peer, request, accepted)
 }
 
@@ -183,7 +197,10 @@ pub(crate) fn accept<B>(
     let caller = access::charged(app, identify(app, headers, token), client)?;
     caller.check_lasts(clock::now_ms())?;
     let groups = groups(request.uri(), app.config.limits.subscriptions_per_connection)?;
-    groups.iter().try_for_each(|(group, _)| caller.check_subscribe(group))?;
+    // Otherwise when it is known who he is.
+    if !app.hooks.asks_connect() {
+        groups.iter().try_for_each(|(group, _)| caller.check_subscribe(group))?;
+    }
     if app.health.is_draining() {
         return Err(Problem::new(ErrorCode::Unavailable, "the gateway is about to restart; connect again in a moment"));
     }
@@ -195,6 +212,8 @@ pub(crate) fn accept<B>(
         seat: app.limits.seat(&caller)?,
         place: place.of_stream(request.version(), client)?,
         caller,
+        reserved: app.layer.reserve_name(),
+        given: Vec::new(),
         head: Bytes::new(),
         deflate: extensions.is_some(),
         echo: false,
@@ -203,6 +222,20 @@ pub(crate) fn accept<B>(
 }
 
 impl Accepted {
+    /// Has hooks asked who it is, and whether it may be.
+    async fn ask(mut self, app: &App, scope: &Scope) -> Result<Self, Problem> {
+        let Opening { caller, reserved, groups, given, seat, .. } = &mut self.opening;
+        let applicant = Applicant { door: Door::WebSocket, scope, caller, channel: reserved.channel() };
+        let connected = app.hooks.connect(app, applicant).await?;
+        (*caller, *given) = (connected.caller, connected.groups);
+        if seat.is_none() {
+            *seat = app.limits.seat(caller)?;
+        }
+        let mut asked = groups.iter().map(|(group, _)| group).filter(|group| !given.contains(group));
+        asked.try_for_each(|group| caller.check_subscribe(group))?;
+        Ok(self)
+    }
+
     /// The connection to be, for who writes the answer himself.
     pub(crate) fn into_opening(self) -> Opening {
         let mut head = String::with_capacity(192);

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
+use crate::asgi;
 use crate::close::CloseCode;
 use crate::envelope::Position;
 use crate::error::{ErrorCode, Refusal};
@@ -54,6 +55,17 @@ proptest! {
     }
 
     #[test]
+    fn what_a_service_is_asked_has_the_message_in_it(group in frames::group(), message in frames::message()) {
+        let event = asgi::Event::Receive { channel: None, user: None, group: &group, message: &message };
+        let value: serde_json::Value = serde_json::from_slice(&event.encode()).expect("JSON");
+        let inner: serde_json::Value = serde_json::from_slice(message.raw()).expect("JSON");
+        prop_assert_eq!(&value["message"], &inner);
+        let answer = format!(r#"{{"type":"websocket.send","message":{}}}"#, message.as_str());
+        let actions = asgi::decode(answer.as_bytes()).expect("it can be answered");
+        prop_assert_eq!(actions, [asgi::Action::Send(message)]);
+    }
+
+    #[test]
     fn positions_come_back(position in frames::position()) {
         prop_assert_eq!(position.to_string().parse(), Ok(position));
     }
@@ -79,10 +91,12 @@ proptest! {
         let _ = websocket::is_key(&text);
         let _ = websocket::offer([text.as_str()]);
         let _ = websocket::close(CloseCode::Policy, &text);
+        let _ = asgi::decode(text.as_bytes());
     }
 
     #[test]
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = asgi::decode(&bytes);
         let _ = Message::parse(Bytes::from(bytes.clone()));
         let _ = RawObject::parse(Bytes::from(bytes));
     }

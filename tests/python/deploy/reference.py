@@ -52,6 +52,8 @@ group = "g"
 message = { type = "t" }
 [auth]
 api_keys_env = "KEYS"
+[hooks]
+url = "https://backend.example.org/hook"
 """
 
 PLAIN = {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::Rules;
 use crate::auth::caller::User;
 use crate::auth::rights::Rights;
+use crate::auth::tenancy::TENANT;
 use crate::auth::unauthenticated;
 
 /// Longer names of users are cut out of nobody's log.
@@ -33,10 +34,6 @@ pub(super) struct Claims {
     more: BTreeMap<String, Value>,
 }
 
-/// What stands for the tenant in patterns.
-pub(crate) const TENANT: &str = "{tenant}";
-/// Characters of a tenant's name.
-const TENANT_CHARS_MAX: usize = 40;
 /// Claims that queries can bind, and bytes of each: they are kept with every job that needs them.
 const BOUND_MAX: usize = 32;
 const BOUND_BYTES_MAX: usize = 255;
@@ -70,7 +67,7 @@ impl Claims {
         if self.nbf.is_some_and(|nbf| milliseconds(nbf) > now_ms.saturating_add(rules.leeway_ms)) {
             return Err(unauthenticated("the token is not good yet (`nbf`); compare the clocks"));
         }
-        let tenant = rules.tenancy.as_ref().map(|tenancy| tenant(&tenancy.claim, &name, &self.more)).transpose()?;
+        let tenant = rules.tenancy.as_ref().map(|tenancy| tenancy.tenant(&name, &self.more)).transpose()?;
         let fill = |patterns: &[String]| match tenant {
             Some(tenant) => patterns.iter().map(|pattern| pattern.replace(TENANT, tenant)).collect(),
             None => patterns.to_vec(),
@@ -78,10 +75,10 @@ impl Claims {
         let rights = Rights::parse(&fill(&self.subscribe), &fill(&self.send), &self.query);
         let rights = rights.map_err(|error| unauthenticated(format!("the token's claim {error}")))?;
         let within = tenant.zip(rules.tenancy.as_ref());
-        let within = within.map(|(tenant, tenancy)| tenancy.prefix.replace(TENANT, tenant).into());
+        let within = within.map(|(tenant, tenancy)| tenancy.prefix(tenant));
         let rights = Rights { within, types_of_groups: Arc::clone(&rules.types_of_groups), ..rights };
         let claims = bindable(&name, self.more);
-        Ok(User { name, rights, claims, expires_ms, proof: None })
+        Ok(User { name, rights, claims, expires_ms: Some(expires_ms), proof: None })
     }
 
     fn check_parties(&self, rules: &Rules) -> Result<(), Refusal> {
@@ -101,21 +98,8 @@ impl Claims {
     }
 }
 
-/// The tenant's name, which can be nothing but a part of a name: no separator, no wildcard, no placeholder.
-fn tenant<'a>(claim: &str, sub: &'a str, more: &'a BTreeMap<String, Value>) -> Result<&'a str, Refusal> {
-    let said = if claim == "sub" { Some(sub) } else { more.get(claim).and_then(Value::as_str) };
-    let is_name = |text: &&str| {
-        let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        (1..=TENANT_CHARS_MAX).contains(&text.len()) && text.bytes().all(fine)
-    };
-    said.filter(is_name).ok_or_else(|| {
-        let form = format!("1 to {TENANT_CHARS_MAX} letters, digits, `-` and `_`");
-        unauthenticated(format!("the token's claim `{claim}` has to name a tenant by {form}"))
-    })
-}
-
 /// What queries can bind; the rest is nobody's business here.
-fn bindable(name: &str, more: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+pub(in crate::auth) fn bindable(name: &str, more: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
     let is_small = |value: &Value| match value {
         Value::String(text) => text.len() <= BOUND_BYTES_MAX,
         Value::Bool(_) | Value::Number(_) => true,

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use bytes::Bytes;
+use reqwest::header::{CONTENT_ENCODING, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 use tokio::time::timeout;
 
 use super::retry_after::retry_after;
 use super::unreached;
+use crate::backend::{ReadError, is_json, read};
 use crate::clock;
 use crate::consumer::work::Failure;
 
@@ -71,30 +72,6 @@ pub(super) async fn refused(response: Response) -> Failure {
     }
 }
 
-enum ReadError {
-    TooLarge,
-    Broken(reqwest::Error),
-}
-
-/// Reads a body as it comes, never more than `max` bytes of it.
-async fn read(mut response: Response, max: usize) -> Result<Bytes, ReadError> {
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(ReadError::Broken)? {
-        if body.len() + chunk.len() > max {
-            return Err(ReadError::TooLarge);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.freeze())
-}
-
-/// `application/json`, or a type that says it is JSON (RFC 6839).
-fn is_json(headers: &HeaderMap) -> bool {
-    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
-}
-
 /// What a backend says about its refusal: `{"code","detail"}` of a problem (RFC 9457), or what frameworks write in their
 /// place.
 struct Reason {
@@ -149,12 +126,5 @@ mod tests {
         }
         let long = message(&format!(r#"{{"detail":"{}"}}"#, "é".repeat(10_000)));
         assert_eq!(long.chars().filter(|c| *c == 'é').count(), REASON_CHARS);
-    }
-
-    #[test]
-    fn json_has_several_names() {
-        let is = |text: &'static str| is_json(&HeaderMap::from_iter([(CONTENT_TYPE, text.parse().expect("a value"))]));
-        assert!(is("application/json") && is("Application/JSON; charset=utf-8") && is("application/problem+json"));
-        assert!(!is("text/html") && !is("text/json") && !is("application/jsonp") && !is_json(&HeaderMap::new()));
     }
 }

@@ -1,5 +1,6 @@
 //! Jobs posted to backends that do everything a backend can do wrong.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::resolver::CheckedResolver;
-use super::{Calls, HttpConsumer, client, tls};
+use super::{Calls, HttpConsumer};
+use crate::backend::{Backend as Client, Place};
 use crate::config::{ConsumerConfig, JobsConfig};
 use crate::consumer::context::{JobContext, Stop};
 use crate::consumer::cpu::CpuPool;
@@ -230,9 +231,8 @@ async fn a_connection_is_used_again() {
 async fn a_name_that_leads_home_is_refused_where_it_is_connected_to() {
     let backend = Backend::start().await;
     let mut consumer = consumer(&format!("http://localhost:{}/", backend.port()), "");
-    let strict = CheckedResolver { allow_private: false };
-    let tls = tls::client_config(&consumer.url, None).expect("no TLS");
-    consumer.client = client(tls, strict, 1).expect("a client");
+    let url = format!("http://localhost:{}/", backend.port()).parse().expect("a URL");
+    consumer.backend = Client::at(url, &Place { url: "", ..place_of(None) }).expect("a client");
     let failure = run(&consumer).await.expect_err("refused");
     assert_eq!((failure.class, failure.code.as_str()), (ErrorClass::Permanent, "address_refused"));
     assert!(backend.nobody_came().await);
@@ -269,11 +269,16 @@ async fn a_certificate_has_to_be_trusted() {
     let mut other = consumer(&url, "");
     let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a name is all it needs");
     std::fs::write(&ca, stranger.cert.pem()).expect("written");
-    let tls = tls::client_config(&other.url, Some(&ca)).expect("readable");
-    other.client = client(tls, CheckedResolver { allow_private: true }, 1).expect("a client");
+    let place = Place { url: &url, allow_private: true, ..place_of(Some(&ca)) };
+    other.backend = Client::new(&place).expect("readable");
     let (told, ()) = tokio::join!(run(&other), serve());
     assert_eq!(told.expect_err("not trusted").code, "backend_unreachable");
-    assert!(tls::client_config(&other.url, Some(&provider)).is_err_and(|told| told.contains("no certificate")));
+    let told = Client::new(&Place { ca: Some(&provider), ..place }).err().expect("refused");
+    assert!(told.0 == "ca" && told.1.contains("no certificate"), "{told:?}");
+}
+
+fn place_of(ca: Option<&Path>) -> Place<'_> {
+    Place { url: "", allow_private: false, secret: None, secret_is_named: false, ca, connections: 1 }
 }
 
 fn ok(body: &str) -> String {

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use groupcast_channel_layer::{Origin, Signal, Sink, Slot, Subscribed, Wrote};
+use groupcast_channel_layer::{Origin, Reserved, Signal, Sink, Slot, Subscribed, Wrote};
+use groupcast_protocol::asgi::Door;
 use groupcast_protocol::format::At;
 use groupcast_protocol::frame::{Recovery, ServerFrame};
 use groupcast_protocol::{ChannelName, ErrorCode, Format, GroupName, Position, Refusal, sse};
@@ -45,6 +46,8 @@ pub(crate) struct Opening {
     pub(super) questions: Vec<Arc<Question>>,
     /// Who asks: the stream ends with his token.
     pub(super) caller: Caller,
+    /// The name of its channel.
+    pub(super) reserved: Reserved,
     /// The other end's address.
     pub(super) peer: String,
     /// Its place among the connections that there may be.
@@ -70,8 +73,8 @@ pub(crate) async fn drive(local: Rc<Local>, opening: Opening) {
     let format =
         if opening.groups.len() + opening.questions.len() == 1 { Format::Events } else { Format::EventsOfMany };
     let user = opening.caller.user().map(str::to_owned);
-    let origin = Origin { peer: opening.peer, user, connected_at: clock::now_ms() };
-    let connected = local.shard.borrow_mut().connect(outlet.clone(), format, origin);
+    let origin = Origin { peer: opening.peer, user: user.clone(), connected_at: clock::now_ms() };
+    let connected = local.shard.borrow_mut().connect_as(opening.reserved, outlet.clone(), format, origin);
     let (slot, channel) = match connected {
         Ok(connected) => connected,
         // Whoever waits for it hears of it, or has gone.
@@ -93,10 +96,12 @@ pub(crate) async fn drive(local: Rc<Local>, opening: Opening) {
     // From here on the members keep their groups coming.
     drop(opening.open);
     // When nobody waits any more the body is dropped here, and the first turn finds its reader gone.
-    drop(opening.answer.send(Ok(Opened { channel, body })));
+    drop(opening.answer.send(Ok(Opened { channel: channel.clone(), body })));
     // Keys may have changed while it was being made.
     stream.ask_again();
+    let hooks = stream.local.app.hooks.clone();
     stream.run().await;
+    hooks.disconnected(Door::Events, &channel, user.as_deref(), None);
 }
 
 struct Stream {

@@ -18,6 +18,7 @@ use crate::config::{AuthConfig, Config, Sources};
 use crate::consumer::{self, Claims, Queries};
 use crate::dispatch::Dispatch;
 use crate::health::Health;
+use crate::hooks::Hooks;
 use crate::http::router;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
@@ -89,8 +90,21 @@ impl Api {
         let health = Health::default().with_check("jobs", Arc::new(check));
         let idempotency = Idempotency::default();
         let limits = Limits::new(&config.limits);
-        let app =
-            App::new(Parts { config, auth, limits, layer, jobs, dispatch, cache, live, idempotency, metrics, health });
+        let hooks = Hooks::new(&config, &auth).expect("good hooks");
+        let app = App::new(Parts {
+            config,
+            auth,
+            limits,
+            hooks,
+            layer,
+            jobs,
+            dispatch,
+            cache,
+            live,
+            idempotency,
+            metrics,
+            health,
+        });
         Self { router: router(app.clone(), more), app, _inboxes: inboxes }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use groupcast_protocol::close::CloseCode;
-use groupcast_protocol::frame::Token;
+use groupcast_protocol::frame::{Command, Token};
 use groupcast_protocol::session::{Answer, Ticket};
 use groupcast_protocol::{ErrorCode, GroupName, Refusal};
 use serde_json::Value;
@@ -31,7 +31,7 @@ struct Known {
     seat: Option<Seat>,
     /// Closes at this time, unless another token is shown before.
     until: Option<Instant>,
-    /// Groups it is in because a service has put it there: no token of its own grants them, and none takes them.
+    /// Groups it is in because a service or hooks have put it there: no token of its own grants them, and none takes them.
     added: Vec<GroupName>,
     /// Live queries that it follows.
     followed: Vec<Followed>,
@@ -45,12 +45,13 @@ struct Followed {
 }
 
 impl Access {
-    pub(super) fn new(caller: Caller, seat: Option<Seat>) -> Self {
-        if matches!(caller, Caller::Everybody) {
+    /// `given`: groups that hooks put the connection into.
+    pub(super) fn new(caller: Caller, seat: Option<Seat>, given: &[GroupName]) -> Self {
+        if matches!(caller, Caller::Everybody) && given.is_empty() {
             return Self(None);
         }
         let until = until(&caller);
-        Self(Some(Box::new(Known { caller, seat, until, added: Vec::new(), followed: Vec::new() })))
+        Self(Some(Box::new(Known { caller, seat, until, added: given.to_vec(), followed: Vec::new() })))
     }
 
     pub(super) fn user(&self) -> Option<&str> {
@@ -59,6 +60,11 @@ impl Access {
 
     pub(super) fn until(&self) -> Option<Instant> {
         self.0.as_ref()?.until
+    }
+
+    /// Whether a service, or hooks, put the connection into a group.
+    pub(super) fn is_given(&self, group: &GroupName) -> bool {
+        self.0.as_ref().is_some_and(|known| known.added.contains(group))
     }
 
     pub(super) fn check_subscribe(&self, group: &GroupName) -> Result<(), Refusal> {
@@ -127,6 +133,18 @@ fn until(caller: &Caller) -> Option<Instant> {
 }
 
 impl Connection {
+    /// Who is in a group, and what it keeps, is for its subscribers where these have to be let in one by one.
+    pub(super) fn check_read(&self, command: &Command) -> Result<(), Refusal> {
+        let (Command::Members { group } | Command::History { group, .. }) = command else { return Ok(()) };
+        let is_asked = self.local.app.hooks.asks_subscribe(&self.access.caller(), group);
+        if is_asked && self.session.check_new(group).is_ok() {
+            let why =
+                format!("subscribe to group `{group}` first: who is in it and what it keeps is for its subscribers");
+            return Err(Refusal::new(ErrorCode::Forbidden, why));
+        }
+        Ok(())
+    }
+
     pub(super) fn by(&self) -> By {
         By { caller: self.access.caller(), channel: Some(self.channel.clone()), client: self.place.client() }
     }

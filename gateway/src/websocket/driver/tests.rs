@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::consumer::{Claims, Queries, QueryCache, Sources};
 use crate::dispatch::Dispatch;
 use crate::health::Health;
+use crate::hooks::Hooks;
 use crate::idempotency::Idempotency;
 use crate::jobs::Jobs;
 use crate::limits::Limits;
@@ -62,6 +63,7 @@ async fn panic_and_look() {
         config,
         auth: Auth::default(),
         limits,
+        hooks: Hooks::default(),
         layer,
         jobs,
         dispatch,
@@ -71,6 +73,7 @@ async fn panic_and_look() {
         metrics,
         health,
     });
+    let reserved = app.layer.reserve_name();
     let (shard, _events) = inboxes.remove(0).open();
     let local = Rc::new(Local::new(app, shard));
 
@@ -78,6 +81,8 @@ async fn panic_and_look() {
     let place = admission.enter(IpAddr::from([127, 0, 0, 1])).expect("there is room");
     let opening = Opening {
         caller: Caller::Everybody,
+        reserved,
+        given: Vec::new(),
         groups: vec![(GroupName::parse("g").expect("a good name"), None)],
         peer: "127.0.0.1".to_owned(),
         place,

@@ -18,6 +18,10 @@ impl Signer {
         Self(keys.iter().map(|key| Key::new(HMAC_SHA256, key)).collect())
     }
 
+    pub(super) fn has_keys(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// The header's value; `None` without a key.
     pub(super) fn sign(&self, id: &str, at_seconds: u64, body: &[u8]) -> Option<String> {
         let one = |key: &Key| {

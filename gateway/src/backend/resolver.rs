@@ -18,7 +18,7 @@ pub(super) struct CheckedResolver {
 /// A name leads to no public address.
 #[derive(Debug, thiserror::Error)]
 #[error("the backend's name leads to an address that is not public; set `allow_private = true` if that is meant")]
-pub(super) struct RefusedAddress;
+pub(crate) struct RefusedAddress;
 
 impl Resolve for CheckedResolver {
     /// The connection's deadline bounds it.
