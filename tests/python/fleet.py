@@ -69,6 +69,14 @@ class Django(Program):
         env = self.env | {"DJANGO_SUPERUSER_PASSWORD": password}
         manage(env, "createsuperuser", "--noinput", "--username", name, "--email", "nobody@example.org")
 
+    def invite(self, name: str, group: str) -> None:
+        """Puts a user into one of Django's own groups."""
+        lines = f"""
+from django.contrib.auth.models import Group, User
+User.objects.get(username={name!r}).groups.add(Group.objects.get_or_create(name={group!r})[0])
+"""
+        manage(self.env, "shell", "-c", lines)
+
     def answers(self) -> bool:
         try:
             return self.get("/whoami/").status_code == 200

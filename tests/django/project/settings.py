@@ -8,6 +8,7 @@ LAYER_KEYS            symmetric encryption keys, apart by commas
 LAYER_CAPACITY        messages that a channel holds
 LAYER_EXPIRY          seconds after which an unread message goes
 DATABASE              file of the database (default db.sqlite3 beside manage.py)
+HOOK_SECRET           what the gateway signs its questions with (live/hooks.py)
 """
 
 import os
@@ -29,6 +30,15 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
 ]
 ROOT_URLCONF = "project.urls"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+    }
+]
+LOGIN_REDIRECT_URL = "/whoami/"
+HOOK_SECRET = os.environ.get("HOOK_SECRET", "")
 ASGI_APPLICATION = "project.asgi.application"
 DATABASES = {
     "default": {
