@@ -31,7 +31,7 @@ fn address(number: u32) -> IpAddr {
 
 fn user(number: u32) -> Caller {
     let (name, rights, claims) = (format!("user-{number}"), Rights::default(), BTreeMap::default());
-    Caller::User(Arc::new(User { name, rights, claims, expires_ms: u64::MAX, proof: None }))
+    Caller::User(Arc::new(User { name, rights, claims, expires_ms: None, proof: None }))
 }
 
 fn services() -> Vec<Caller> {

@@ -12,7 +12,7 @@ use serde_json::json;
 /// Type and labels of each metric by its name, as a program asks for it.
 type Table = BTreeMap<String, (String, BTreeSet<String>)>;
 
-/// A backend that is not there, and a rate that is soon used up.
+/// Backends that are not there, and a rate that is soon used up.
 const MORE: &str = r#"
 [limits]
 group_rate = "1/s"
@@ -27,6 +27,12 @@ url = "http://127.0.0.1:1/"
 allow_private = true
 durability = "memory"
 max_attempts = 1
+
+[hooks]
+url = "http://127.0.0.1:1/"
+allow_private = true
+events = ["subscribe"]
+groups = ["private.*"]
 "#;
 
 #[tokio::test]
@@ -61,7 +67,9 @@ async fn busy(gateway: &Gateway) -> String {
     http.post("/v1/queries/numbers", &json!({})).await;
     let call = http.job("calls", &json!({"type": "call"})).await;
     assert_eq!(http.ended(&call).await["state"], "dead");
-    Socket::subscribed(gateway, &["room.1"]).await.close().await;
+    let mut socket = Socket::subscribed(gateway, &["room.1"]).await;
+    socket.refused(json!({"type": "subscribe", "group": "private.1"}), "unavailable").await;
+    socket.close().await;
     let over =
         || async { (http.post("/v1/groups/room.1/send", &json!({"type": "chat"})).await.status == 429).then_some(()) };
     eventually("a group gets more than it may", over).await;
@@ -73,6 +81,7 @@ async fn busy(gateway: &Gateway) -> String {
         let counted = [
             "websockets_closed_total{",
             "backend_requests_total{",
+            "hook_calls_total{",
             "job_run_seconds_count{",
             "jobs{",
             "refusals_total{",
