@@ -1,7 +1,7 @@
 //! The team's own service is asked about clients: whether they may connect and who they are, whether they may subscribe, what
 //! becomes of their messages. This is how a session of Django's authenticates a socket.
 //!
-//! Reading order: this file (who is asked about what), [`verdict`] (what the answers mean), `shown` (what is shown of a
+//! Reading order: this file (who is asked about what), `verdict` (what the answers mean), `shown` (what is shown of a
 //! request), `service` (one call: `line`, `circuit`, the answer), `notices` (what is told and not waited for), `counters`.
 //!
 //! # Contract

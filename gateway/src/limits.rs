@@ -1,9 +1,9 @@
 //! How much somebody may do: token buckets, and numbers of connections.
 //!
-//! Every front door asks here: who connects ([`Limits::connect`]), who asks ([`Limits::charge`]), who sends to a group
-//! ([`Limits::charge_group`]), whose connection becomes one that lasts ([`Limits::seat`]). Reading order: this file (which
+//! Every front door asks here: who connects (`Limits::connect`), who asks ([`Limits::charge`]), who sends to a group
+//! (`Limits::charge_group`), whose connection becomes one that lasts (`Limits::seat`). Reading order: this file (which
 //! bucket counts for whom), `client` (where somebody asks from), `bucket` and `store` (one limit, many keys), `seats`
-//! (connections at once), `refused` (what is told and counted), [`memory`] (how short it is, for all together).
+//! (connections at once), `refused` (what is told and counted), `memory` (how short it is, for all together).
 //!
 //! # Contract
 //!
@@ -11,7 +11,7 @@
 //! - **Who is over a limit of his own uses up no other one**: buckets are asked from the narrowest to the widest, and one that
 //!   refuses ends it.
 //! - **A bucket never allows more than its burst and its rate together.** Keys that nobody uses are forgotten when they are
-//!   full again; beside that at most [`store::KEYS_MAX`] are kept, and which one goes then is said there.
+//!   full again; beside that at most `store::KEYS_MAX` are kept, and which one goes then is said there.
 //! - **All of it can be replaced while it is in use** ([`Limits::replace`]): a rate that stays the same keeps its buckets.
 
 mod bucket;
