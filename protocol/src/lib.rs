@@ -18,6 +18,7 @@
 //! [`names`], [`id`], [`message`], [`raw_object`], [`envelope`]: the nouns. [`error`], [`close`]: what a client may be
 //! told. [`frame`]: what is on the wire. [`session`]: when it may be sent. [`websocket`], [`sse`]: the bytes around a
 //! frame. [`format`](mod@format): which of the two. [`asgi`]: what a team's own service is asked, and answers.
+//! [`trace`]: which trace something belongs to.
 
 pub mod asgi;
 pub mod close;
@@ -31,6 +32,7 @@ pub mod names;
 pub mod raw_object;
 pub mod session;
 pub mod sse;
+pub mod trace;
 pub mod websocket;
 
 #[cfg(test)]
@@ -45,3 +47,4 @@ pub use message::{Message, MessageError};
 pub use names::{ChannelName, GroupName, NameError, NodeId, Pattern};
 pub use raw_object::{RawObject, RawObjectError};
 pub use session::Session;
+pub use trace::{Trace, TraceContext};

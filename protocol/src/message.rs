@@ -7,12 +7,14 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use crate::trace::Trace;
+
 /// How deeply arrays and objects may nest: as deep as `serde_json` reads a tree. Others stop at a few hundred.
 pub const DEPTH_MAX: usize = 127;
 
-/// A JSON object with a non-empty string `type`.
+/// A JSON object with a non-empty string `type`, and the trace that it belongs to, if its sender named one.
 ///
-/// Cheap to clone. The bytes are valid UTF-8 and valid JSON without surrounding white space:
+/// Cheap to clone. The trace is no part of the bytes, and nobody who is sent the message sees it. The bytes are valid UTF-8 and valid JSON without surrounding white space:
 ///
 /// ```text
 /// {"type":"execute_query","queryset_id":7}
@@ -21,6 +23,7 @@ pub const DEPTH_MAX: usize = 127;
 pub struct Message {
     raw: Bytes,
     kind: Kind,
+    trace: Trace,
 }
 
 /// Where the text of `type` is.
@@ -86,7 +89,7 @@ impl Message {
             }
             Cow::Owned(text) => Kind::Owned(text.into()),
         };
-        Ok(Self { raw, kind })
+        Ok(Self { raw, kind, trace: None })
     }
 
     /// Like [`Message::parse`], for at most `max` bytes.
@@ -116,6 +119,17 @@ impl Message {
             Kind::Slice(start, end) => &self.as_str()[*start as usize..*end as usize],
             Kind::Owned(text) => text,
         }
+    }
+
+    /// The same message, as part of a trace.
+    #[must_use]
+    pub fn with_trace(self, trace: Trace) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// The trace that it belongs to, with the span that sent it.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     /// Whether a consumer of `kind` means this message: Channels turns dots into underscores, so

@@ -25,6 +25,7 @@ use crate::message::Message;
 use crate::names::{ChannelName, GroupName, NodeId, Pattern};
 use crate::raw_object::RawObject;
 use crate::session::{Answer, Limits, Output, Session, Ticket};
+use crate::trace::{STATE_LEN_MAX, TraceContext};
 use crate::websocket;
 
 proptest! {
@@ -79,6 +80,23 @@ proptest! {
     }
 
     #[test]
+    fn traces_come_back(context in trace()) {
+        let state = context.tracestate().map(str::as_bytes);
+        prop_assert_eq!(TraceContext::parse(context.traceparent(), state), Some(context.clone()));
+        prop_assert_eq!(TraceContext::from_text(&context.to_string()), Some(context));
+    }
+
+    #[test]
+    fn what_is_taken_for_a_trace_is_a_header(parent in hostile_parent(), state in prop::collection::vec(any::<u8>(), 0..600)) {
+        if let Some(context) = TraceContext::parse(&parent, Some(&state)) {
+            prop_assert_eq!(context.traceparent().len(), 55);
+            let text = context.to_string();
+            prop_assert!(text.len() <= 56 + STATE_LEN_MAX && text.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{:?}", text);
+            prop_assert!(parent.windows(32).any(|part| text.as_bytes()[3..35] == *part), "{:?}", text);
+        }
+    }
+
+    #[test]
     fn no_text_panics(text in hostile_text()) {
         let _ = ClientFrame::decode(&text, 100);
         let _ = ServerFrame::decode(&text);
@@ -92,6 +110,7 @@ proptest! {
         let _ = websocket::offer([text.as_str()]);
         let _ = websocket::close(CloseCode::Policy, &text);
         let _ = asgi::decode(text.as_bytes());
+        let _ = TraceContext::from_text(&text);
     }
 
     #[test]
@@ -149,6 +168,35 @@ fn input() -> impl Strategy<Value = Input> {
         1 => frames::few_groups().prop_map(Input::Removed),
         1 => prop_oneof![9 => Just(Input::Pong), 1 => Just(Input::Drain), 1 => Just(Input::Binary)],
     ]
+}
+
+fn trace() -> impl Strategy<Value = TraceContext> {
+    let id = any::<([u8; 16], [u8; 8], bool)>();
+    let member = ("[a-z][a-z0-9@_*/-]{0,6}", "[!-+.-<>-~]([ -+.-<>-~]{0,5}[!-+.-<>-~])?")
+        .prop_map(|(key, value)| format!("{key}={value}"));
+    (id, prop::collection::vec(member, 0..33)).prop_filter_map(
+        "an id is not zero",
+        |((trace, parent, sampled), state)| {
+            let context = TraceContext::new(trace, parent, sampled)?;
+            TraceContext::parse(context.traceparent(), Some(state.join(",").as_bytes()))
+        },
+    )
+}
+
+/// A header with one byte changed, or with something behind it.
+fn hostile_parent() -> impl Strategy<Value = Vec<u8>> {
+    let whole = || trace().prop_map(|context| context.traceparent().into_bytes());
+    let broken = (whole(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(mut header, at, byte)| {
+        let at = at.index(header.len());
+        header[at] = byte;
+        header
+    });
+    let later = (whole(), "[0-9a-f]{2}", "(-.{0,20})?").prop_map(|(mut header, version, tail)| {
+        header[..2].copy_from_slice(version.as_bytes());
+        header.extend(tail.bytes());
+        header
+    });
+    prop_oneof![broken, later]
 }
 
 /// Arbitrary text, text made of the pieces of frames, and real frames with one character changed.
