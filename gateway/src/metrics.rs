@@ -46,7 +46,7 @@ pub struct Metrics {
     pub websockets_opened: Counter,
     /// WebSockets that ended, by the code they were closed with; 1006 for those that broke.
     pub websockets_closed: Family<CloseLabels, Counter>,
-    /// Refused requests by their code.
+    /// Refused requests, and commands of sockets, by their code.
     refusals: Family<CodeLabel, Counter>,
     config_reloads: Family<OutcomeLabel, Counter>,
     config_reloaded: Gauge<f64, AtomicU64>,
@@ -114,7 +114,7 @@ impl Metrics {
         registry.register("http_request_seconds", "Time to the head of the answer", metrics.http_seconds.clone());
         registry.register("websockets_opened", "WebSockets opened", metrics.websockets_opened.clone());
         registry.register("websockets_closed", "WebSockets ended, by close code", metrics.websockets_closed.clone());
-        registry.register("refusals", "Refused HTTP requests, by code", metrics.refusals.clone());
+        registry.register("refusals", "Refused requests, and commands of sockets, by code", metrics.refusals.clone());
         let help = "Times that the configuration was read again, by what came of it";
         registry.register("config_reloads", help, metrics.config_reloads.clone());
         let help = "When the configuration was taken last, in seconds since 1970";
@@ -174,7 +174,7 @@ impl Metrics {
         RouteMeter { metrics: self.clone(), method, route, usual, answered, seconds }
     }
 
-    /// Counts a request that was refused.
+    /// Counts a request or a command that was refused.
     pub(crate) fn refused(&self, code: ErrorCode) {
         self.refusals.get_or_create(&CodeLabel { code: code.as_str() }).inc();
     }

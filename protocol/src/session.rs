@@ -10,7 +10,8 @@
 //! - `group_send`, `query`, `cancel`, `members` and `history` run side by side; answers still leave in order.
 //! - `subscribe`, `unsubscribe` and `authenticate` are barriers: they start when everything before is answered, and
 //!   nothing after them starts until they are. So the driver may move a cursor as soon as it has taken `subscribed`.
-//! - A command that cannot be understood or done is answered by `error`, in its place; the connection lives.
+//! - A command that cannot be understood or done is answered by `error`, in its place; the connection lives. The driver is told
+//!   of each by [`Output::Refused`], for its counters.
 //! - After [`Output::Close`] nothing comes out any more.
 //!
 //! Who may do what is decided by whoever executes the commands.
@@ -31,7 +32,7 @@
 //!         Output::Execute(ticket, _) => {
 //!             session.complete(ticket, Ok(Answer::Subscribed { position: None, recovery: None }));
 //!         }
-//!         Output::Forward(_) | Output::Ping | Output::Close(..) => {}
+//!         Output::Forward(_) | Output::Refused(..) | Output::Ping | Output::Close(..) => {}
 //!     }
 //! }
 //! assert_eq!(sent[1], r#"{"type":"subscribed","id":1,"group":"my_group"}"#);
@@ -108,10 +109,21 @@ pub enum Output {
     Forward(Bytes),
     /// Executes the command and hands the answer to [`Session::complete`] with this ticket.
     Execute(Ticket, Command),
+    /// Counts a command that is answered by `error`: its code, and by whom it was refused. Nothing is sent.
+    Refused(ErrorCode, RefusedBy),
     /// Sends a WebSocket ping.
     Ping,
     /// Sends a close frame and ends the connection. The last output.
     Close(CloseCode, String),
+}
+
+/// Who has refused a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedBy {
+    /// The session, by its own rules and [`Limits`].
+    Session,
+    /// Whoever executed it.
+    Driver,
 }
 
 /// The protocol state of one connection. See the [module](self).
@@ -126,8 +138,6 @@ pub struct Session {
     control_frames_left: Allowance,
     outputs: VecDeque<Output>,
     timer: Timer,
-    /// Commands beyond [`Limits::commands`] that nobody has counted.
-    refused: u32,
     state: State,
 }
 
@@ -153,7 +163,6 @@ impl Session {
             commands_left: Allowance::full(now),
             control_frames_left: Allowance::full(now),
             outputs: VecDeque::from([Output::Send(welcome)]),
-            refused: 0,
             state: State::Open,
         }
     }
@@ -220,7 +229,10 @@ impl Session {
         }
         let Some((id, asked)) = self.commands.running(ticket) else { return };
         let reply = answer.and_then(|answer| answer.into_frame(id.clone(), asked));
-        let reply = reply.unwrap_or_else(|refusal| ServerFrame::Error { id, refusal });
+        let reply = reply.unwrap_or_else(|refusal| {
+            self.outputs.push_back(Output::Refused(refusal.code, RefusedBy::Driver));
+            ServerFrame::Error { id, refusal }
+        });
         self.note(&reply);
         self.commands.answer(ticket, reply.encode());
         self.advance();
@@ -333,11 +345,6 @@ impl Session {
         self.state == State::Closed
     }
 
-    /// How many commands were refused because there were too many, since this was last asked.
-    pub fn take_refused(&mut self) -> u32 {
-        std::mem::take(&mut self.refused)
-    }
-
     /// Who the client is, if known.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
@@ -369,6 +376,7 @@ impl Session {
                 Ok(()) => self.outputs.push_back(Output::Execute(ticket, command)),
                 Err(refusal) => {
                     let id = self.commands.running(ticket).and_then(|(id, _)| id);
+                    self.outputs.push_back(Output::Refused(refusal.code, RefusedBy::Session));
                     self.commands.answer(ticket, ServerFrame::Error { id, refusal }.encode());
                 }
             }
@@ -376,13 +384,13 @@ impl Session {
     }
 
     fn refuse(&mut self, id: Option<RequestId>, refusal: Refusal) {
+        self.outputs.push_back(Output::Refused(refusal.code, RefusedBy::Session));
         self.commands.push_answered(ServerFrame::Error { id, refusal }.encode());
     }
 
     fn refuse_command(&mut self, id: Option<RequestId>, wait: Duration) {
         let Rate { per_second, .. } = self.limits.commands;
         let message = format!("more than {per_second} commands a second; this one was not done, send it again later");
-        self.refused = self.refused.saturating_add(1);
         self.refuse(id, Refusal::new(ErrorCode::RateLimited, message).again_in(wait));
     }
 

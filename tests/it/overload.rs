@@ -167,6 +167,11 @@ async fn subscriptions_of_a_connection_are_limited() {
     let gateway = Gateway::start(&format!("{BARE}\n[limits]\nsubscriptions_per_connection = 3\n")).await;
     let mut socket = Socket::subscribed(&gateway, &["a", "b", "c"]).await;
     socket.refused(json!({"type": "subscribe", "group": "d"}), "limit_exceeded").await;
+    let counted = gateway.http().get("/metrics").await.text();
+    for line in ["refusals_total{code=\"limit_exceeded\"} 1", "limited_total{limit=\"subscriptions_per_connection\"} 1"]
+    {
+        assert!(counted.contains(&format!("\ngroupcast_{line}\n")), "{line} is not in\n{counted}");
+    }
     let answer = socket.command(json!({"type": "unsubscribe", "group": "a"})).await;
     assert_eq!(answer["type"], "unsubscribed", "{answer}");
     socket.subscribe("d").await;

@@ -23,6 +23,8 @@ pub(crate) enum Limit {
     ConnectionRate,
     /// Commands of one connection.
     CommandsPerSecond,
+    /// Groups that one connection is in.
+    SubscriptionsPerConnection,
     /// Requests and commands of one address.
     AddressRate,
     /// Those of one user.
@@ -47,12 +49,13 @@ pub(crate) struct Refused([AtomicU64; Limit::ALL.len()]);
 
 impl Limit {
     /// Every limit.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::ConnectionsPerUser,
         Self::ConnectionRate,
         Self::CommandsPerSecond,
+        Self::SubscriptionsPerConnection,
         Self::AddressRate,
         Self::UserRate,
         Self::KeyRate,
@@ -67,6 +70,7 @@ impl Limit {
             Self::ConnectionsPerUser => "connections_per_user",
             Self::ConnectionRate => "connection_rate",
             Self::CommandsPerSecond => "commands_per_second",
+            Self::SubscriptionsPerConnection => "subscriptions_per_connection",
             Self::AddressRate => "address_rate",
             Self::UserRate => "user_rate",
             Self::KeyRate => "key_rate",
@@ -119,6 +123,10 @@ impl From<Limited> for Refusal {
             Limit::CommandsPerSecond => {
                 (ErrorCode::RateLimited, "more commands than a connection may send; slow down".to_owned())
             }
+            Limit::SubscriptionsPerConnection => (
+                ErrorCode::LimitExceeded,
+                "this connection has as many subscriptions as are allowed; leave a group first".to_owned(),
+            ),
             Limit::AddressRate => {
                 (ErrorCode::RateLimited, format!("more than {rate} requests and commands from one address; slow down"))
             }

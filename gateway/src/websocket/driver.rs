@@ -245,7 +245,6 @@ impl Connection {
             self.read();
         }
         self.act_all();
-        self.count_refused();
         self.note_unfinished();
         let mut shard = self.local.shard.borrow_mut();
         shard.hold(self.slot, self.commands.as_mut().is_some_and(|commands| commands.hold(&self.session)));
@@ -283,6 +282,7 @@ impl Connection {
             Output::Send(text) => self.push(websocket::text(&text)),
             Output::Forward(frame) => self.push(frame),
             Output::Ping => self.push(websocket::ping(b"")),
+            Output::Refused(code, by) => self.count_refused(code, by),
             Output::Execute(ticket, command) => match self.charge() {
                 Ok(()) => self.execute(ticket, command),
                 Err(refusal) => self.session.complete(ticket, Err(refusal)),

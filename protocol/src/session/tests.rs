@@ -244,6 +244,18 @@ fn a_refused_command_is_not_open() {
 }
 
 #[test]
+fn each_refusal_is_told_once_with_its_code() {
+    let once = Rate { per_second: 1, burst: 4 };
+    let mut it = Open::with(Limits { subscriptions_max: 0, commands: once, ..Limits::default() });
+    it.says("{").says(SUBSCRIBE).says(MEMBERS).says(QUERY).says(QUERY).outputs();
+    it.completes(3, Err(Refusal::new(ErrorCode::UnknownQuery, "none"))).completes(2, Ok(nobody())).outputs();
+    let by_session = [ErrorCode::BadRequest, ErrorCode::LimitExceeded, ErrorCode::RateLimited];
+    let mut expected = by_session.map(|code| (code, RefusedBy::Session)).to_vec();
+    expected.push((ErrorCode::UnknownQuery, RefusedBy::Driver));
+    assert_eq!(it.refused, expected);
+}
+
+#[test]
 fn reading_stops_at_the_bound_and_goes_on_below() {
     let mut it = Open::with(Limits { in_flight_max: 2, ..Limits::default() });
     it.says(MEMBERS);
@@ -358,6 +370,7 @@ struct Open {
     session: Session,
     now: Instant,
     asked: Vec<(Ticket, Command)>,
+    refused: Vec<(ErrorCode, RefusedBy)>,
 }
 
 impl Open {
@@ -369,7 +382,7 @@ impl Open {
         let now = Instant::now();
         let mut session = Session::new(channel("specific.gw1!c12"), None, limits, now);
         session.poll().expect("welcome");
-        Self { session, now, asked: Vec::new() }
+        Self { session, now, asked: Vec::new(), refused: Vec::new() }
     }
 
     fn says(&mut self, text: &str) -> &mut Self {
@@ -401,6 +414,10 @@ impl Open {
         let mut outputs = Vec::new();
         while let Some(output) = self.session.poll() {
             outputs.push(match output {
+                Output::Refused(code, by) => {
+                    self.refused.push((code, by));
+                    continue;
+                }
                 Output::Send(text) => String::from_utf8(text.to_vec()).expect("text"),
                 Output::Execute(ticket, command) => {
                     let name = format!("{command:?}").split(' ').next().unwrap_or_default().to_owned();

@@ -310,7 +310,7 @@ impl Driver {
                     self.barrier = barrier;
                     self.running.push((ticket, frames::answer_to(&command)));
                 }
-                Output::Ping | Output::Forward(_) => {}
+                Output::Ping | Output::Forward(_) | Output::Refused(..) => {}
                 Output::Close(_, _) => self.closed = true,
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use groupcast_protocol::close::CloseCode;
 use groupcast_protocol::frame::{Command, Token};
-use groupcast_protocol::session::{Answer, Ticket};
+use groupcast_protocol::session::{Answer, RefusedBy, Ticket};
 use groupcast_protocol::{ErrorCode, GroupName, Refusal};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -158,11 +158,16 @@ impl Connection {
         self.local.app.limits.charge(caller, self.place.client())
     }
 
-    /// Shows operators what the session has refused.
-    pub(super) fn count_refused(&mut self) {
-        let refused = self.session.take_refused();
-        if refused > 0 {
-            self.local.app.limits.refused().add(Limit::CommandsPerSecond, refused.into());
+    /// Shows operators what was refused. Whoever refuses for the sake of a limit of his own counts that himself, but the session.
+    pub(super) fn count_refused(&self, code: ErrorCode, by: RefusedBy) {
+        let app = &self.local.app;
+        app.metrics.refused(code);
+        match (by, code) {
+            (RefusedBy::Session, ErrorCode::RateLimited) => app.limits.refused().add(Limit::CommandsPerSecond, 1),
+            (RefusedBy::Session, ErrorCode::LimitExceeded) => {
+                app.limits.refused().add(Limit::SubscriptionsPerConnection, 1);
+            }
+            _ => {}
         }
     }
 
