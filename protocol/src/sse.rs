@@ -150,9 +150,14 @@ fn field(out: &mut BytesMut, name: &str, value: &dyn fmt::Display) {
 
 /// A stream's line ends with a line feed, a carriage return, or both.
 fn lines(json: &[u8]) -> impl Iterator<Item = &[u8]> {
-    json.split(|byte| *byte == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-        .flat_map(|line| line.split(|byte| *byte == b'\r'))
+    let mut rest = Some(json);
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let Some(end) = text.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else { return Some(text) };
+        let behind = if text[end..].starts_with(b"\r\n") { end + 2 } else { end + 1 };
+        rest = Some(&text[behind..]);
+        Some(&text[..end])
+    })
 }
 
 #[cfg(test)]
@@ -180,6 +185,10 @@ mod tests {
     fn every_kind_of_line_end_begins_a_new_data_line() {
         let framed = event(None, b"{\"a\":\n1,\r\n\"b\":\r2,\n\r\"c\":3}", None);
         assert_eq!(framed, "data: {\"a\":\ndata: 1,\ndata: \"b\":\ndata: 2,\ndata: \ndata: \"c\":3}\n\n");
+        for (text, lines) in [("", 1), ("\r", 2), ("\n", 2), ("\r\n", 2), ("\n\r", 3), ("\r\r\n", 3), ("{}\r", 2)] {
+            let framed = event(None, text.as_bytes(), None);
+            assert_eq!(framed.iter().filter(|byte| **byte == b'\n').count(), lines + 1, "{text:?}");
+        }
     }
 
     #[test]
