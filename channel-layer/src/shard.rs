@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use groupcast_protocol::frame::{Recovery, ServerFrame, Unrecovered};
-use groupcast_protocol::{ChannelName, Format, GroupName, Position};
+use groupcast_protocol::{ChannelName, Format, GroupName, Position, Trace, TraceContext};
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 
@@ -67,8 +67,8 @@ pub struct Event(pub(crate) EventKind);
 
 #[derive(Debug)]
 pub(crate) enum EventKind {
-    /// A message of a group, encoded and numbered.
-    Deliver { group: Arc<Group>, seq: u64, frame: Bytes },
+    /// A message of a group, encoded and numbered, with the trace that it belongs to.
+    Deliver { group: Arc<Group>, seq: u64, frame: Bytes, trace: Trace },
     /// A group has begun anew: its members go on in the other one, behind a frame that says so.
     Renew { old: Arc<Group>, new: Arc<Group>, from_seq: u64, frame: Bytes },
     /// Who came and went in a group, as frames without a number.
@@ -330,7 +330,12 @@ impl Shard {
     /// Applies what another thread told. Afterwards [`Shard::next_ready`] names the connections that have to write.
     pub fn apply(&mut self, event: Event) {
         match event.0 {
-            EventKind::Deliver { group, seq, frame } => self.deliver(&group, seq, &frame),
+            EventKind::Deliver { group, seq, frame, trace } => {
+                self.deliver(&group, seq, &frame);
+                if let Some(trace) = trace {
+                    note_delivery(&group, seq, &trace);
+                }
+            }
             EventKind::Renew { old, new, from_seq, frame } => self.renew(&old, &new, from_seq, &frame),
             EventKind::Presence { group, frames } => self.deliver_presence(&group, &frames),
             EventKind::Mail { to } => {
@@ -371,6 +376,13 @@ impl Shard {
         let cursors = &self.connections[slot].cursors;
         cursors.iter().copied().find(|cursor| is(&self.lanes[self.cursors[*cursor].lane].group.name))
     }
+}
+
+/// The logs of this shard have the message, once for all who read it here. Only messages of a trace come by: others pay the
+/// look at a pointer.
+#[cold]
+fn note_delivery(group: &Group, seq: u64, trace: &TraceContext) {
+    tracing::trace!(group = %group.name, seq, traceparent = trace.traceparent(), "delivered to the logs of a shard");
 }
 
 /// The recovery of what keeps no history, or has been subscribed before: whatever was missed is gone, and that is

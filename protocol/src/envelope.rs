@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::message::{Message, MessageError};
+use crate::trace::{Trace, TraceContext};
 
 /// The most characters an epoch may have; ours have far fewer.
 pub const EPOCH_LEN_MAX: usize = 64;
@@ -16,15 +18,22 @@ pub const OFFSET_MAX: u64 = 1 << 53;
 /// What an envelope begins with: the name of its form, so that another form can be told from it.
 const FORM: &str = "gc1";
 
+/// What stands before a trace.
+const TRACE: &str = "trace=";
+
 /// A message of a group with its place in the group's sequence, as it travels between nodes. The same for every recipient.
 ///
 /// ```text
 /// gc1 x7 40 - {"type":"chat.message","text":"hello"}
 ///     |  |  |  the message, as it was sent
-///     |  |  for what may come to travel with a message; readers pass over it
+///     |  |  what travels with it: `-` for nothing
 ///     |  offset
 ///     epoch
+/// gc1 x7 40 trace=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 {"type":"chat.message","text":"hello"}
 /// ```
+///
+/// What travels with a message is its trace, as [`TraceContext`] is written, with tabs for spaces. Anything else there is
+/// passed over.
 ///
 /// A broker that numbers messages itself puts epoch and offset between [`Envelope::HEAD`] and [`Envelope::tail`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +65,10 @@ impl Envelope {
     /// What stands behind the offset.
     pub fn tail(message: &Message) -> Bytes {
         let mut tail = BytesMut::with_capacity(message.raw().len() + 3);
-        tail.put_slice(b" - ");
+        match message.trace() {
+            None => tail.put_slice(b" - "),
+            Some(trace) => tail.put_slice(format!(" {} ", meta(trace)).as_bytes()),
+        }
         tail.put_slice(message.raw());
         tail.freeze()
     }
@@ -64,11 +76,7 @@ impl Envelope {
     /// The bytes that travel.
     pub fn encode(&self) -> Bytes {
         let Position { epoch, offset } = &self.position;
-        let head = format!("{FORM} {epoch} {offset} - ");
-        let mut bytes = BytesMut::with_capacity(head.len() + self.message.raw().len());
-        bytes.put_slice(head.as_bytes());
-        bytes.put_slice(self.message.raw());
-        bytes.freeze()
+        [format!("{FORM} {epoch} {offset}").as_bytes(), &Self::tail(&self.message)].concat().into()
     }
 
     /// Reads what came from outside; the message may have at most `max` bytes.
@@ -81,14 +89,25 @@ impl Envelope {
         if text() != Some(FORM) {
             return Err(EnvelopeError::Form);
         }
-        let (Some(epoch), Some(offset), Some(_)) = (text(), text(), text()) else { return Err(EnvelopeError::Form) };
+        let (Some(epoch), Some(offset), Some(meta)) = (text(), text(), text()) else { return Err(EnvelopeError::Form) };
         let message = parts.next().ok_or(EnvelopeError::Form)?;
         let position: Position = format!("{epoch}:{offset}").parse()?;
         if position.offset == 0 || position.offset > OFFSET_MAX {
             return Err(EnvelopeError::Form);
         }
-        Ok(Self { position, message: Message::parse_within(bytes.slice_ref(message), max)? })
+        let message = Message::parse_within(bytes.slice_ref(message), max)?;
+        Ok(Self { position, message: message.with_trace(trace(meta)) })
     }
+}
+
+/// Spaces are what parts an envelope, and a trace has no tabs.
+fn meta(trace: &TraceContext) -> String {
+    format!("{TRACE}{trace}").replace(' ', "\t")
+}
+
+fn trace(meta: &str) -> Trace {
+    let trace = meta.strip_prefix(TRACE)?;
+    TraceContext::from_text(&trace.replace('\t', " ")).map(Arc::new)
 }
 
 /// A place in a group's sequence: everything up to and including `offset` has been seen.
@@ -169,8 +188,30 @@ mod tests {
         assert_eq!(Envelope::decode(&bytes, 100).expect("valid"), envelope);
         let tail = Envelope::tail(&envelope.message);
         assert_eq!(bytes, [Envelope::HEAD.as_bytes(), b"x7 40", &tail].concat());
-        let later = Bytes::from_static(br#"gc1 x7 40 trace=00-ab {"type":"a","text":"b c"}"#);
-        assert_eq!(Envelope::decode(&later, 100).expect("what may come is passed over"), envelope);
+    }
+
+    #[test]
+    fn a_trace_travels_with_its_message() {
+        let message = Message::parse(Bytes::from_static(br#"{"type":"a"}"#)).expect("valid");
+        let trace = TraceContext::from_text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 a=b c,d=e");
+        let position: Position = "x7:40".parse().expect("valid");
+        let envelope = Envelope { position, message: message.with_trace(trace.map(Arc::new)) };
+        let bytes = envelope.encode();
+        let text =
+            "gc1 x7 40 trace=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\ta=b\tc,d=e {\"type\":\"a\"}";
+        assert_eq!(bytes, text);
+        assert_eq!(Envelope::decode(&bytes, 100).expect("valid"), envelope);
+    }
+
+    #[test]
+    fn what_else_travels_is_passed_over() {
+        let message = r#"{"type":"a"}"#;
+        let long = format!("trace={}", "0".repeat(100_000));
+        for meta in ["-", "", "later", "trace=", "trace=00-ab", "trace=\t", &long] {
+            let bytes = Bytes::from(format!("gc1 x7 40 {meta} {message}"));
+            let read = Envelope::decode(&bytes, 100).expect("it is an envelope").message;
+            assert_eq!((read.as_str(), read.trace()), (message, &None), "{meta:.20}");
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcast_protocol::{GroupName, Message, NodeId, Position};
+use groupcast_protocol::{GroupName, Message, NodeId, Position, TraceContext};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{Ask, Broker, BrokerEvent, BrokerInbox, ChannelBound, Kept, Publication, WhereIs};
@@ -33,6 +34,7 @@ const A_WHILE: Duration = Duration::from_millis(150);
 pub async fn run<F: Future<Output = Vec<Node>>>(connect: impl Fn(usize) -> F) {
     messages_are_numbered_and_reach_who_follows(ready(connect(3).await).await).await;
     one_order_for_all(ready(connect(3).await).await).await;
+    a_trace_goes_with_its_message(ready(connect(2).await).await).await;
     groups_that_are_followed_no_more_are_silent(ready(connect(2).await).await).await;
     a_group_begins_where_it_is_asked_for(ready(connect(2).await).await).await;
     history_is_read_in_parts(ready(connect(1).await).await).await;
@@ -110,6 +112,29 @@ async fn one_order_for_all(mut nodes: Vec<Node>) {
             seen[0].iter().map(|(_, text)| text.clone()).filter(|text| expected.contains(text)).collect();
         assert_eq!(own, expected, "each sender's in his order");
     }
+}
+
+/// Also of messages that are sent at once, which a broker may number together.
+async fn a_trace_goes_with_its_message(mut nodes: Vec<Node>) {
+    let traced = |n: usize| {
+        let state = n.is_multiple_of(4).then_some(&b"rojo=a b,congo=t61"[..]);
+        let trace = TraceContext::parse(format!("00-{:032x}-{:016x}-01", n + 1, n + 7), state);
+        message(n).with_trace(trace.filter(|_| n.is_multiple_of(2)).map(Arc::new))
+    };
+    nodes[1].broker.follow(vec![group("room")]).await.expect("it is there");
+    let mut sending = JoinSet::new();
+    for n in 0..12 {
+        let publication = Publication { message: traced(n), ..publication("room", n) };
+        let broker = nodes[0].broker.clone();
+        sending.spawn(async move { broker.publish(publication).await.expect("it is there") });
+    }
+    sending.join_all().await;
+    let mut arrived = Vec::new();
+    for _ in 0..12 {
+        arrived.push(nodes[1].message().await.2);
+    }
+    let missing: Vec<Message> = (0..12).map(traced).filter(|sent| !arrived.contains(sent)).collect();
+    assert!(missing.is_empty(), "{missing:?} is not among {arrived:?}");
 }
 
 async fn groups_that_are_followed_no_more_are_silent(mut nodes: Vec<Node>) {

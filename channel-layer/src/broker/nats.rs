@@ -5,7 +5,7 @@
 //! the group's followers listen to. So numbering, keeping and handing over are one step, and no two nodes give one number.
 //! A stream for each group would have numbers of its own, but costs the server a hundred times what a subject does.
 //! Reading order: `config`, `names`, `link` (connecting and watching), `session` (what is listened to), `record` and `place`
-//! (how a group moves on), `publisher`, `reading`, `channels`; `api` and `streams` are JetStream's. `django` is the dialect of
+//! (how a group moves on), `traces` (what goes with a record), `publisher`, `reading`, `channels`; `api` and `streams` are JetStream's. `django` is the dialect of
 //! other programs.
 //!
 //! ```text
@@ -38,6 +38,7 @@ mod record;
 mod session;
 mod streams;
 mod time;
+mod traces;
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -32,7 +32,7 @@ impl ChannelLayer {
             state.next_seq = seq + 1;
             let frame = gap(&group, missed, seq);
             // As if it were a message: it has its place between those before and behind the hole.
-            room.send(frame, |frame| EventKind::Deliver { group: group.clone(), seq, frame });
+            room.send(frame, |frame| EventKind::Deliver { group: group.clone(), seq, frame, trace: None });
         })
         .await;
     }

@@ -116,7 +116,8 @@ impl ChannelLayer {
         if let Some(history) = &mut state.history {
             history.push(frame.clone(), outgoing.message.raw().len());
         }
-        room.send(frame, |frame| EventKind::Deliver { group: group.clone(), seq, frame });
+        let payload = (frame, outgoing.message.trace().clone());
+        room.send(payload, |(frame, trace)| EventKind::Deliver { group: group.clone(), seq, frame, trace });
         let members = self.deliver_to_mailboxes(group, state, outgoing.message);
         Sent { members: Some(members), position: group.position(seq) }
     }

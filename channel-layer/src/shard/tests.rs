@@ -420,4 +420,5 @@ fn what_every_connection_takes_is_small() {
     assert!(size_of::<Cursor>() <= 72, "{}", size_of::<Cursor>());
     assert!(size_of::<crate::mailbox::Mailbox>() <= 160, "{}", size_of::<crate::mailbox::Mailbox>());
     assert!(size_of::<Member>() <= 32, "{}", size_of::<Member>());
+    assert!(size_of::<Event>() <= 64, "{}", size_of::<Event>());
 }

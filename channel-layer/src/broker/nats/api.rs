@@ -73,7 +73,17 @@ impl Api {
 
     /// Stores a message if the newest one of its subject has this number (0 for none).
     pub(super) async fn store(&self, subject: &str, payload: Bytes, expected: u64) -> Result<Outcome, ApiError> {
-        let mut headers = HeaderMap::new();
+        self.store_with(HeaderMap::new(), subject, payload, expected).await
+    }
+
+    /// The same, with headers.
+    pub(super) async fn store_with(
+        &self,
+        mut headers: HeaderMap,
+        subject: &str,
+        payload: Bytes,
+        expected: u64,
+    ) -> Result<Outcome, ApiError> {
         headers.insert("Nats-Expected-Last-Subject-Sequence", expected.to_string());
         let answer = self.request(subject.to_owned(), headers, payload).await?;
         match understood(&answer.payload) {

@@ -5,6 +5,7 @@ use super::names::Stream;
 use super::record::{Mark, Record};
 use super::session::Session;
 use super::time::ServerTime;
+use super::traces;
 use crate::broker::dropped::Reason;
 use groupcast_protocol::{GroupName, Message, Position};
 
@@ -65,10 +66,11 @@ impl Session {
     ) -> Result<Option<Newest>, ApiError> {
         let Next { to: at, messages, foreign } = next;
         let foreign = foreign.or(newest.and_then(|newest| newest.foreign));
+        let headers = traces::headers(&messages);
         let record = Record { run: self.run.clone(), at, messages, foreign };
         let subject = self.names.stored(stream, group);
         let expected = newest.map_or(0, |newest| newest.sequence);
-        match self.api.store(&subject, record.encode(), expected).await? {
+        match self.api.store_with(headers, &subject, record.encode(), expected).await? {
             Outcome::Stored(sequence) => Ok(Some(Newest { sequence, since: None, at: Some(record.at), foreign })),
             Outcome::Overtaken => Ok(None),
         }

@@ -18,6 +18,7 @@ use super::django::Django;
 use super::names::{Names, Stream};
 use super::record::Record;
 use super::time::ServerClock;
+use super::traces;
 use crate::broker::dropped::{Dropped, Reason};
 use crate::broker::{BrokerError, BrokerEvent, Level};
 
@@ -203,7 +204,8 @@ impl Session {
     fn reader(&self, group: GroupName) -> Read {
         let (max, dropped) = (self.max_bytes, self.dropped.clone());
         Box::new(move |arrived| {
-            let Some(record) = dropped.sift(Record::decode(&arrived.payload, max)) else { return Vec::new() };
+            let Some(mut record) = dropped.sift(Record::decode(&arrived.payload, max)) else { return Vec::new() };
+            traces::give(&mut record.messages, arrived.headers.as_ref());
             let epoch = record.at.epoch.clone();
             let event = |(offset, message)| BrokerEvent::Message {
                 group: group.clone(),
