@@ -51,7 +51,7 @@ impl Dispatch {
         key: Option<KeyOf>,
     ) -> Result<Accepted, Refusal> {
         Self::check(by, group, &message)?;
-        self.route(by, group, message, key).await
+        self.route(by, group, message.with_trace(by.trace.clone()), key).await
     }
 
     /// Whether somebody may send a message to a group.
@@ -83,7 +83,7 @@ impl Dispatch {
     pub async fn send(&self, by: &By, channel: &ChannelName, message: Message) -> Result<MessageId, Refusal> {
         refuse_job_events(&message)?;
         by.caller.check_send_to_channel(channel, message.kind())?;
-        self.layer.send(channel, message).await.map_err(refusal)?;
+        self.layer.send(channel, message.with_trace(by.trace.clone())).await.map_err(refusal)?;
         Ok(clock::new_id())
     }
 

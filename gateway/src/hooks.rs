@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use groupcast_protocol::asgi::{Door, Event, Scope};
-use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Message, Refusal};
+use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Message, Refusal, Trace};
 use http::{HeaderMap, Uri, Version};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,8 @@ pub(crate) struct Applicant<'a> {
     pub(crate) caller: &'a Caller,
     /// The channel that it will have.
     pub(crate) channel: &'a ChannelName,
+    /// The trace that its request belongs to.
+    pub(crate) trace: &'a Trace,
 }
 
 impl Hooks {
@@ -167,19 +169,19 @@ impl Hooks {
     /// # Errors
     /// What its client is told: `forbidden` or `unauthenticated` when it may not be, `unavailable` without an answer.
     pub(crate) async fn connect(&self, app: &App, applicant: Applicant<'_>) -> Result<Connected, Refusal> {
-        let Applicant { door, scope, caller, channel } = applicant;
+        let Applicant { door, scope, caller, channel, trace } = applicant;
         let Some(asking) = self.0.as_ref().filter(|asking| asking.connect && !is_service(caller)) else {
             return Ok(Connected { caller: caller.clone(), groups: Vec::new() });
         };
         let event = Event::Connect { door, channel, user: caller.user(), scope };
-        let actions = asking.service.ask(&event).await?;
+        let actions = asking.service.ask(&event, trace).await?;
         let (accept, sends) = verdict::of_connect(actions).map_err(|why| asking.wrong(event.kind(), why))??;
         let named = app.auth.named(caller, &accept, &asking.grants);
         let caller = named.map_err(|why| asking.wrong(event.kind(), why.to_string()))?;
         caller.check_lasts(clock::now_ms())?;
         // A user may be one of those whose tokens are worth nothing any more.
         app.auth.check_still(&caller)?;
-        actions::send_all(app, sends).await?;
+        actions::send_all(app, sends, trace).await?;
         Ok(Connected { caller, groups: accept.groups })
     }
 
@@ -190,9 +192,9 @@ impl Hooks {
     pub(crate) async fn subscribe(&self, app: &App, by: &By, group: &GroupName, exists: bool) -> Result<(), Refusal> {
         let (Some(asking), Some(channel)) = (&self.0, &by.channel) else { return Ok(()) };
         let event = Event::Subscribe { channel, user: by.caller.user(), group };
-        let actions = asking.service.ask(&event).await?;
+        let actions = asking.service.ask(&event, &by.trace).await?;
         let own = by.channel.as_ref().filter(|_| exists);
-        match asking.carry_out(app, event.kind(), &by.caller, own, actions).await? {
+        match asking.carry_out(app, event.kind(), by, own, actions).await? {
             Verdict::Allowed => Ok(()),
             Verdict::Denied(reason) => Err(Verdict::refusal(reason)),
             Verdict::Nothing => Err(asking.wrong(event.kind(), "it has neither `allow` nor `deny`".to_owned())),
@@ -213,14 +215,21 @@ impl Hooks {
         let Some(asking) = &self.0 else { return Ok(Verdict::Allowed) };
         let channel = by.channel.as_ref();
         let event = Event::Receive { channel, user: by.caller.user(), group, message };
-        let actions = asking.service.ask(&event).await?;
-        asking.carry_out(app, event.kind(), &by.caller, channel, actions).await
+        let actions = asking.service.ask(&event, &by.trace).await?;
+        asking.carry_out(app, event.kind(), by, channel, actions).await
     }
 
     /// A connection has ended. Never waits; without room the notice is dropped, and counted.
-    pub(crate) fn disconnected(&self, door: Door, channel: &ChannelName, user: Option<&str>, code: Option<u16>) {
+    pub(crate) fn disconnected(
+        &self,
+        door: Door,
+        channel: &ChannelName,
+        user: Option<&str>,
+        code: Option<u16>,
+        trace: &Trace,
+    ) {
         if let Some(notices) = self.0.as_ref().and_then(|asking| asking.notices.as_ref()) {
-            notices.tell(&Event::Disconnect { door, channel, user, code });
+            notices.tell(&Event::Disconnect { door, channel, user, code }, trace);
         }
     }
 }
@@ -230,15 +239,15 @@ impl Asking {
         &self,
         app: &App,
         event: &'static str,
-        caller: &Caller,
+        by: &By,
         own: Option<&ChannelName>,
         actions: Vec<groupcast_protocol::asgi::Action>,
     ) -> Result<Verdict, Refusal> {
         let (verdict, steps) = verdict::of_command(actions, own.is_some()).map_err(|why| self.wrong(event, why))?;
         for step in &steps {
-            actions::check(step, caller, &self.grants).map_err(|why| self.wrong(event, why))?;
+            actions::check(step, &by.caller, &self.grants).map_err(|why| self.wrong(event, why))?;
         }
-        actions::carry_out(app, own, steps).await?;
+        actions::carry_out(app, own, steps, &by.trace).await?;
         Ok(verdict)
     }
 

@@ -35,6 +35,7 @@ pub mod schedule;
 pub mod server;
 mod stream;
 mod threads;
+mod trace;
 mod websocket;
 
 pub use server::{Groupcast, Running};

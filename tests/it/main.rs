@@ -57,5 +57,6 @@ mod store;
 mod synced;
 mod tls;
 mod torture;
+mod traces;
 mod warehouse;
 mod wire;

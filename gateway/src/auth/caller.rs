@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Refusal};
+use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Refusal, Trace};
 
 use serde_json::Value;
 
@@ -34,12 +34,19 @@ pub struct By {
     pub channel: Option<ChannelName>,
     /// From where, as the limits count it.
     pub client: Client,
+    /// The trace that the request belongs to, if it names one: what it asks for is told as part of it.
+    pub trace: Trace,
 }
 
 impl By {
     /// The gateway itself, and programs that embed it.
     pub fn gateway() -> Self {
-        Self { caller: Caller::Everybody, channel: None, client: Client::NOWHERE }
+        Self { caller: Caller::Everybody, channel: None, client: Client::NOWHERE, trace: None }
+    }
+
+    /// The same, for what belongs to a trace.
+    pub fn gateway_in(trace: &Trace) -> Self {
+        Self { trace: trace.clone(), ..Self::gateway() }
     }
 }
 

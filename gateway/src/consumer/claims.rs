@@ -175,7 +175,7 @@ impl Claims {
         }
         let body = serde_json::to_vec(&Body { kind: &listener.config.kind, query: name, params })
             .map_err(|error| Refusal::new(ErrorCode::BadParams, error.to_string()))?;
-        let message = Message::parse(Bytes::from(body))?;
+        let message = Message::parse(Bytes::from(body))?.with_trace(by.trace.clone());
         let asker = by.caller.asker();
         let ask = Ask::parse(&message)?.of(asker.as_ref());
         let job = self.job(by, listener, &ask, message.clone(), reply, 0)?.job;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use groupcast_protocol::{JobId, Message};
+use groupcast_protocol::{JobId, Message, Trace};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +62,11 @@ impl JobContext {
     /// The message that asked for the job.
     pub fn message(&self) -> &Message {
         &self.inner.claimed.message
+    }
+
+    /// The trace of whoever asked for the job, the same in every attempt.
+    pub fn trace(&self) -> &Trace {
+        self.message().trace()
     }
 
     /// Whose job it is; `None`: no user's.

@@ -1,4 +1,4 @@
-//! The events of jobs, as messages.
+//! The events of jobs, as messages. They belong to the trace that the job belongs to.
 //!
 //! ```text
 //! {"type":"job.started","job":"01J…","consumer":"queries","attempt":1}
@@ -22,13 +22,14 @@ use crate::jobs::{JobState, Progress};
 
 /// `job.started`
 pub(crate) fn started(claimed: &Claimed) -> Result<Message, MessageError> {
-    of(claimed, "job.started").message()
+    of(claimed, "job.started").message().map(|event| event.with_trace(claimed.message.trace().clone()))
 }
 
 /// `job.progress`
 pub(crate) fn progress(claimed: &Claimed, progress: &Progress) -> Result<Message, MessageError> {
     let event = of(claimed, "job.progress");
-    event.field("done", &progress.done).field("total", &progress.total).field("unit", &progress.unit).message()
+    let event = event.field("done", &progress.done).field("total", &progress.total).field("unit", &progress.unit);
+    event.message().map(|event| event.with_trace(claimed.message.trace().clone()))
 }
 
 /// The event of a job after a commit; `None` in a state that has none.
@@ -64,7 +65,7 @@ pub(crate) fn settled(settled: &Settled, inline: Option<&str>) -> Result<Option<
         JobState::Cancelled => event("job.cancelled").message()?,
         JobState::Ready | JobState::Running => return Ok(None),
     };
-    Ok(Some(message))
+    Ok(Some(message.with_trace(record.trace.clone())))
 }
 
 /// A result as it travels in an event, if it has at most `max` bytes.

@@ -10,6 +10,7 @@
 //! idempotency-key: 01JD8ZJ4M5E8RAX0V4C9QW2N7K
 //! groupcast-job: 01JD8ZJ4M5E8RAX0V4C9QW2N7K
 //! groupcast-attempt: 1
+//! traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01     if whoever asked has named a trace; tracestate, too
 //!
 //! {"job":"01JD…","consumer":"views","attempt":1,"max_attempts":5,"timeout_ms":60000,"message":{"type":"execute_query","queryset_id":7}}
 //! ```
@@ -36,6 +37,7 @@ use super::problem::Problem;
 use super::work::{Consumer, Failure, Outcome};
 use crate::backend::{Backend, Place, RefusedAddress, causes, with_causes};
 use crate::config::ConsumerConfig;
+use crate::trace;
 
 /// Bytes that an answer may have unless the consumer says otherwise.
 const MAX_BYTES: usize = 8 << 20;
@@ -89,7 +91,7 @@ impl HttpConsumer {
             .header("idempotency-key", &id)
             .header("groupcast-job", &id)
             .header("groupcast-attempt", job.attempt());
-        let response = request.send().await.map_err(|error| unreached(&error))?;
+        let response = request.headers(trace::headers(job.trace())).send().await.map_err(|error| unreached(&error))?;
         self.read(response).await
     }
 

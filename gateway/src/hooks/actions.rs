@@ -1,6 +1,6 @@
 //! Carries out what an answer says beside its verdict: messages, and what happens to the connection that was asked about.
 
-use groupcast_protocol::{ChannelName, Refusal};
+use groupcast_protocol::{ChannelName, Refusal, Trace};
 
 use super::verdict::{Sends, Step};
 use crate::app::App;
@@ -27,9 +27,9 @@ pub(super) fn check(step: &Step, caller: &Caller, grants: &Rights) -> Result<(),
 ///
 /// # Errors
 /// When one could not be taken; those before it were.
-pub(super) async fn send_all(app: &App, sends: Sends) -> Result<(), Refusal> {
+pub(super) async fn send_all(app: &App, sends: Sends, trace: &Trace) -> Result<(), Refusal> {
     for (group, message) in sends {
-        app.dispatch.group_send(&By::gateway(), &group, message, None).await?;
+        app.dispatch.group_send(&By::gateway_in(trace), &group, message, None).await?;
     }
     Ok(())
 }
@@ -38,11 +38,16 @@ pub(super) async fn send_all(app: &App, sends: Sends) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// When one could not be taken; those before it were.
-pub(super) async fn carry_out(app: &App, own: Option<&ChannelName>, steps: Vec<Step>) -> Result<(), Refusal> {
+pub(super) async fn carry_out(
+    app: &App,
+    own: Option<&ChannelName>,
+    steps: Vec<Step>,
+    trace: &Trace,
+) -> Result<(), Refusal> {
     for step in steps {
         let done = match (step, own) {
             (Step::Send(group, message), _) => {
-                app.dispatch.group_send(&By::gateway(), &group, message, None).await?;
+                app.dispatch.group_send(&By::gateway_in(trace), &group, message, None).await?;
                 continue;
             }
             // What is about a connection was refused where there is none.
@@ -50,7 +55,7 @@ pub(super) async fn carry_out(app: &App, own: Option<&ChannelName>, steps: Vec<S
             (Step::Add(group), Some(own)) => app.layer.group_add(&group, own).await,
             (Step::Discard(group), Some(own)) => app.layer.group_discard(&group, own).await,
             (Step::Direct(message), Some(own)) => {
-                app.dispatch.send(&By::gateway(), own, message).await?;
+                app.dispatch.send(&By::gateway_in(trace), own, message).await?;
                 continue;
             }
             (Step::Disconnect, Some(own)) => app.layer.disconnect(own).await.map(drop),

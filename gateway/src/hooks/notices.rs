@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use groupcast_protocol::Trace;
 use groupcast_protocol::asgi::Event;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -16,8 +17,8 @@ const WAITING_MAX: usize = 1024;
 /// Notices that are told at once: the turns of the line are for who waits.
 const AT_ONCE: usize = 4;
 
-/// An event that has been encoded.
-type Notice = (&'static str, Vec<u8>);
+/// An event that has been encoded, and the trace of the connection that it is about.
+type Notice = (&'static str, Vec<u8>, Trace);
 
 /// A bounded queue, and the one task that empties it.
 pub(super) struct Notices {
@@ -34,8 +35,8 @@ impl Notices {
     }
 
     /// Never waits.
-    pub(super) fn tell(&self, event: &Event<'_>) {
-        if self.way_in.try_send((event.kind(), event.encode())).is_err() {
+    pub(super) fn tell(&self, event: &Event<'_>, trace: &Trace) {
+        if self.way_in.try_send((event.kind(), event.encode(), trace.clone())).is_err() {
             self.service.counters().notices_dropped.inc();
         }
     }
@@ -51,8 +52,8 @@ impl Notices {
                 () = stop.cancelled() => break,
                 // What is answered is not read, and what could not be told has been counted.
                 Some(_) = telling.next(), if !telling.is_empty() => {}
-                Some((event, body)) = notices.recv(), if telling.len() < AT_ONCE => {
-                    telling.push(self.service.ask_as(event, body));
+                Some((event, body, trace)) = notices.recv(), if telling.len() < AT_ONCE => {
+                    telling.push(self.service.ask_as(event, body, trace));
                 }
             }
         }

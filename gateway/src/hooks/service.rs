@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use groupcast_protocol::asgi::{self, Action, Event};
-use groupcast_protocol::{ErrorCode, Refusal};
+use groupcast_protocol::{ErrorCode, Refusal, Trace};
 use parking_lot::Mutex;
 use reqwest::header::CONTENT_ENCODING;
 use reqwest::{Response, StatusCode};
@@ -19,6 +19,7 @@ use super::line::Line;
 use crate::backend::{Backend, ReadError, RefusedAddress, causes, is_json, read, with_causes};
 use crate::clock;
 use crate::config::HooksConfig;
+use crate::trace;
 
 /// The log has one line about bad answers in this time, however many there are: clients may be able to provoke them.
 const QUIET_MS: u64 = 1000;
@@ -79,12 +80,17 @@ impl Service {
     /// # Errors
     /// What a client is told: `forbidden` or `unauthenticated` when the service says so by its status, otherwise
     /// `unavailable`.
-    pub(super) async fn ask(&self, event: &Event<'_>) -> Result<Vec<Action>, Refusal> {
-        self.ask_as(event.kind(), event.encode()).await
+    pub(super) async fn ask(&self, event: &Event<'_>, trace: &Trace) -> Result<Vec<Action>, Refusal> {
+        self.ask_as(event.kind(), event.encode(), trace.clone()).await
     }
 
     /// The same with an event that has been encoded.
-    pub(super) async fn ask_as(&self, event: &'static str, body: Vec<u8>) -> Result<Vec<Action>, Refusal> {
+    pub(super) async fn ask_as(
+        &self,
+        event: &'static str,
+        body: Vec<u8>,
+        trace: Trace,
+    ) -> Result<Vec<Action>, Refusal> {
         let asked = self.counters.begin(event);
         let deadline = Instant::now() + self.timeout;
         if !self.circuit.lock().would_pass(Instant::now()) {
@@ -100,7 +106,7 @@ impl Service {
             return Err(away());
         };
         let post = self.post.clone();
-        let posting = self.runtime.spawn(async move { timeout_at(deadline, post.run(body)).await });
+        let posting = self.runtime.spawn(async move { timeout_at(deadline, post.run(body, trace)).await });
         let told = match AbortOnDropHandle::new(posting).await {
             Ok(Ok(told)) => told,
             Ok(Err(_elapsed)) => Err(NoAnswer::Late),
@@ -151,9 +157,10 @@ impl Service {
 }
 
 impl Post {
-    async fn run(&self, body: Vec<u8>) -> Result<Vec<Action>, NoAnswer> {
+    async fn run(&self, body: Vec<u8>, trace: Trace) -> Result<Vec<Action>, NoAnswer> {
         let id = clock::new_id().to_string();
-        let response = self.backend.post(&id, body).send().await.map_err(|error| unreachable_because(&error))?;
+        let request = self.backend.post(&id, body).headers(trace::headers(&trace));
+        let response = request.send().await.map_err(|error| unreachable_because(&error))?;
         match response.status() {
             status if status.is_success() => {}
             StatusCode::UNAUTHORIZED => return Err(NoAnswer::Denied(ErrorCode::Unauthenticated)),

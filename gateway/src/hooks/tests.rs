@@ -120,6 +120,7 @@ async fn asked_about_are_clients_and_what_is_named() {
         caller: caller.clone(),
         channel: channel.map(|name| ChannelName::parse(name).expect("a name")),
         client: crate::limits::Client::NOWHERE,
+        trace: None,
     };
     let asks = |caller: &Caller, channel, to: &str, kind: &str| {
         all.asks_message(&by(caller, channel), &group(to), &message(kind))
@@ -146,7 +147,7 @@ async fn notices_beyond_the_bound_are_dropped_and_counted() {
     let hooks = hooks(r#"["disconnect"]"#);
     let channel = ChannelName::parse("c").expect("a name");
     for _ in 0..1030 {
-        hooks.disconnected(Door::WebSocket, &channel, Some("alice"), Some(1000));
+        hooks.disconnected(Door::WebSocket, &channel, Some("alice"), Some(1000), &None);
     }
     let asking = hooks.0.as_ref().expect("there are hooks");
     assert_eq!(asking.service.counters().notices_dropped.get(), 6);

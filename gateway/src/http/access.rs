@@ -15,6 +15,7 @@ use crate::auth::{By, Caller};
 use crate::clock;
 use crate::limits::Client;
 use crate::server::Peer;
+use crate::trace;
 
 /// For everybody: whether the gateway lives, and how it is used.
 pub(super) const OPEN: &[&str] = &["/healthz", "/readyz", "/openapi.json", "/docs"];
@@ -48,7 +49,8 @@ pub(super) async fn admit(State(app): State<App>, route: MatchedPath, mut reques
     let client = request.extensions().get::<Peer>().map_or(Client::NOWHERE, |peer| peer.whom(request.headers()).1);
     match admitted(&app, route.as_str(), request.headers(), client) {
         Ok(caller) => {
-            request.extensions_mut().insert(By { caller, channel: None, client });
+            let trace = trace::of_headers(request.headers());
+            request.extensions_mut().insert(By { caller, channel: None, client, trace });
             next.run(request).await
         }
         Err(problem) => problem.into_response(),

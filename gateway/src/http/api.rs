@@ -25,6 +25,7 @@ use crate::app::App;
 use crate::auth::By;
 use crate::metrics::RouteMeter;
 use crate::server::Peer;
+use crate::trace;
 
 /// Every route, for a connection.
 #[derive(Clone)]
@@ -97,7 +98,7 @@ impl Api {
         let (parts, body) = request.into_parts();
         let client = peer.whom(&parts.headers).1;
         let caller = access::charged(&self.app, access::identify(&self.app, &parts.headers), client)?;
-        let by = By { caller, channel: None, client };
+        let by = By { caller, channel: None, client, trace: trace::of_headers(&parts.headers) };
         by.caller.check_known()?;
         let group = group?;
         let RequestKey(key) = RequestKey::of(&parts.headers)?;

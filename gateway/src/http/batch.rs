@@ -95,6 +95,10 @@ struct Sending {
     path = "/v1/send",
     tag = "groups",
     operation_id = "batch",
+    params(
+        ("traceparent" = Option<String>, Header, description = "The trace that this is part of (W3C Trace Context); one that is not valid is ignored"),
+        ("tracestate" = Option<String>, Header, description = "What tracing systems keep beside it"),
+    ),
     request_body(content = Vec<BatchItem<'_>>, description = "The messages", content_type = "application/json"),
     responses(
         (status = 202, description = "Each with its `status`", body = BatchAnswer),

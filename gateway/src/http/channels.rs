@@ -24,6 +24,8 @@ use crate::app::App;
     params(
         ("channel" = String, Path, description = "Name of the channel", example = "specific.gw1!c12"),
         ("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key does nothing again; at most 255 bytes"),
+        ("traceparent" = Option<String>, Header, description = "The trace that this is part of (W3C Trace Context); one that is not valid is ignored"),
+        ("tracestate" = Option<String>, Header, description = "What tracing systems keep beside it"),
     ),
     request_body(content = Object, description = "The message", example = json!({"type": "chat", "text": "hello"})),
     responses(

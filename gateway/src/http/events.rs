@@ -95,6 +95,7 @@ pub(super) async fn stream(
     let place = peer.place.of_stream(version, client)?;
     let scope = app.hooks.scope(Door::Events, version, &uri, &headers, peer.origin(&headers));
     let deadline = app.config.limits.handshake_timeout.0;
+    let trace = by.trace.clone();
     let admitting = admit::admit(&app, by, scope, groups);
     let late = |_| unavailable("who may open this stream was not known in time; connect again in a moment");
     let Admitted { caller, reserved, groups } = timeout(deadline, admitting).await.map_err(late)??;
@@ -104,7 +105,7 @@ pub(super) async fn stream(
     let open = open(&app, &groups).await?;
     let (answer, opened) = oneshot::channel();
     let peer_name = address.to_string();
-    let opening = Opening { groups, open, questions, caller, reserved, peer: peer_name, place, seat, answer };
+    let opening = Opening { groups, open, questions, caller, reserved, peer: peer_name, place, seat, trace, answer };
     if peer.shard.try_send(Arrival::Events(opening)).is_err() {
         let detail = "too many connections are being opened; connect again in a moment";
         return Err(Problem::new(ErrorCode::Overloaded, detail));

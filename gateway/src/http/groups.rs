@@ -73,6 +73,8 @@ pub(super) struct Members {
     params(
         ("group" = String, Path, description = "Name of the group", example = "my_group"),
         ("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key does nothing again; at most 255 bytes"),
+        ("traceparent" = Option<String>, Header, description = "The trace that this is part of (W3C Trace Context); one that is not valid is ignored"),
+        ("tracestate" = Option<String>, Header, description = "What tracing systems keep beside it"),
     ),
     request_body(
         content = Object,

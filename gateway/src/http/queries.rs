@@ -31,6 +31,8 @@ use crate::jobs::JobRecord;
         ("name" = String, Path, description = "Name of the query", example = "worst_routes"),
         ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for the end of the job"),
         ("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key does nothing again; at most 255 bytes"),
+        ("traceparent" = Option<String>, Header, description = "The trace that this is part of (W3C Trace Context); one that is not valid is ignored"),
+        ("tracestate" = Option<String>, Header, description = "What tracing systems keep beside it"),
     ),
     request_body(content = Object, description = "The parameters", content_type = "application/json", example = json!({"origin": "JFK"})),
     responses(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcast_protocol::{GroupName, JobId, Message};
+use groupcast_protocol::{GroupName, JobId, Message, TraceContext};
 
 use super::backend::Backend;
 use super::counters::Counters;
@@ -63,6 +63,7 @@ contract!(
     a_tick_is_noted_once_with_its_jobs,
     a_tick_without_room_for_its_jobs_is_not_noted,
     whose_a_job_is_is_kept,
+    the_trace_of_who_asked_is_kept,
     lists_are_newest_first,
     a_paused_consumer_claims_nothing,
     dead_jobs_are_counted_by_reason,
@@ -435,6 +436,31 @@ async fn a_refused_request_leaves_no_key(rig: Rig) {
     rig.claim_one().await;
     let told = rig.backend.queue.enqueue_once(once(), vec![rig.at_level(job())]).await.expect("told");
     assert!(matches!(told, Told::Stored(_)), "{told:?}");
+}
+
+async fn the_trace_of_who_asked_is_kept(rig: Rig) {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let long = format!("a={}", "x".repeat(500));
+    for state in [None, Some("rojo=00f067aa0ba902b7,congo=t61 rc"), Some(&*long)] {
+        let trace = TraceContext::parse(parent, state.map(str::as_bytes)).map(Arc::new);
+        let new = job();
+        let id = rig.enqueue(NewJob { message: new.message.clone().with_trace(trace.clone()), ..new }).await;
+        assert_eq!(rig.record(id).await.trace, trace);
+        let claimed = rig.claim_one().await;
+        assert_eq!(claimed.message.trace(), &trace);
+        let failed = How::Dead(error("x", ErrorClass::Permanent));
+        assert_eq!(rig.accepted(&claimed, failed).await.record.trace, trace);
+        assert_eq!(rig.pending().await.iter().map(|settled| &settled.record.trace).collect::<Vec<_>>(), [&trace]);
+        rig.sent_all().await;
+        let all = RedriveFilter { limit: 9, ..RedriveFilter::default() };
+        assert_eq!(rig.backend.queue.redrive(all).await.expect("told").len(), 1);
+        let claimed = rig.claim_one().await;
+        assert_eq!(claimed.message.trace(), &trace);
+        rig.accepted(&claimed, How::Succeeded(info())).await;
+        rig.sent_all().await;
+    }
+    let id = rig.enqueue(job()).await;
+    assert_eq!((rig.record(id).await.trace, rig.claim_one().await.message.trace()), (None, &None));
 }
 
 async fn lists_are_newest_first(rig: Rig) {

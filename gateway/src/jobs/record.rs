@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use groupcast_protocol::JobId;
+use groupcast_protocol::{JobId, Trace};
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -192,6 +192,10 @@ pub struct JobRecord {
     /// What its acceptance survives.
     #[schema(value_type = String)]
     pub durability: Durability,
+    /// The trace of whoever asked for it: W3C's `traceparent`. Not there where none was named.
+    #[serde(rename = "traceparent", serialize_with = "traceparent", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub trace: Trace,
     /// Whose it is; nobody is told.
     #[serde(skip)]
     pub asker: Option<Asker>,
@@ -212,6 +216,10 @@ pub(super) fn time<S: Serializer>(unix_ms: &u64, s: S) -> Result<S::Ok, S::Error
     s.serialize_str(&clock::rfc3339(*unix_ms))
 }
 
+fn traceparent<S: Serializer>(trace: &Trace, s: S) -> Result<S::Ok, S::Error> {
+    trace.as_ref().map(|trace| trace.traceparent()).serialize(s)
+}
+
 fn time_or_null<S: Serializer>(unix_ms: &Option<u64>, s: S) -> Result<S::Ok, S::Error> {
     match unix_ms {
         Some(ms) => time(ms, s),
@@ -221,6 +229,8 @@ fn time_or_null<S: Serializer>(unix_ms: &Option<u64>, s: S) -> Result<S::Ok, S::
 
 #[cfg(test)]
 mod tests {
+    use groupcast_protocol::TraceContext;
+
     use super::*;
 
     #[test]
@@ -246,6 +256,7 @@ mod tests {
                 age_ms: None,
             }),
             durability: Durability::Disk,
+            trace: None,
             asker: None,
         };
         let text = serde_json::to_string(&record).expect("a record is JSON");
@@ -256,6 +267,10 @@ mod tests {
                 record.id
             )
         );
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let trace = TraceContext::parse(parent, Some(b"a=b")).map(std::sync::Arc::new);
+        let traced = serde_json::to_string(&JobRecord { trace, ..record }).expect("a record is JSON");
+        assert_eq!(traced, text.replace("\"disk\"}", &format!("\"disk\",\"traceparent\":\"{parent}\"}}")));
     }
 
     #[test]

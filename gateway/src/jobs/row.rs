@@ -276,6 +276,7 @@ impl Row {
             error: self.error.clone(),
             result: self.result.clone(),
             durability: self.durability,
+            trace: self.message.trace().clone(),
             asker: self.asker.clone(),
         }
     }

@@ -23,7 +23,7 @@ use groupcast_protocol::close::CloseCode;
 use groupcast_protocol::frame::Command;
 use groupcast_protocol::session::{Answer, Output, Session, Ticket};
 use groupcast_protocol::websocket::reader::Reader;
-use groupcast_protocol::{ChannelName, Format, GroupName, Position, RawObject, Refusal, websocket};
+use groupcast_protocol::{ChannelName, Format, GroupName, Position, RawObject, Refusal, Trace, websocket};
 use tokio::time::{Instant, timeout};
 
 use self::access::Access;
@@ -72,6 +72,8 @@ struct Connection {
     /// There while a subscription waits for its group.
     opening: Option<Box<open::Opening>>,
     channel: ChannelName,
+    /// What is asked by this connection belongs to it.
+    trace: Trace,
     slot: Slot,
     alarm: Alarm,
     /// Held until the connection is over.
@@ -145,6 +147,7 @@ impl Connection {
             commands: None,
             opening: None,
             channel,
+            trace: opening.trace,
             slot,
             alarm,
             place: opening.place,
@@ -189,7 +192,7 @@ impl Connection {
         self.local.app.metrics.websockets_closed.get_or_create(&code).inc();
         if !self.echo {
             let hooks = &self.local.app.hooks;
-            hooks.disconnected(Door::WebSocket, &self.channel, self.access.user(), Some(self.close_code));
+            hooks.disconnected(Door::WebSocket, &self.channel, self.access.user(), Some(self.close_code), &self.trace);
         }
         let (socket, lingers, _place) = (self.socket.clone(), self.state == State::Over, self.place.clone());
         drop(self);

@@ -13,7 +13,7 @@ use groupcast_channel_layer::Reserved;
 use groupcast_protocol::asgi::{Door, Scope};
 use groupcast_protocol::envelope::Position;
 use groupcast_protocol::websocket::{self, Offer};
-use groupcast_protocol::{ErrorCode, GroupName, Refusal};
+use groupcast_protocol::{ErrorCode, GroupName, Refusal, Trace};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
@@ -37,6 +37,7 @@ use crate::limits::Seat;
 use crate::server::shard::{Arrival, Local};
 use crate::server::{Busy, Guarded, Peer, Place};
 use crate::stream::Stream;
+use crate::trace;
 
 /// Where WebSockets are opened.
 pub(crate) const PATH: &str = "/ws";
@@ -68,6 +69,8 @@ pub(crate) struct Opening {
     pub(crate) place: Place,
     /// Its place among those of its user.
     pub(crate) seat: Option<Seat>,
+    /// The trace that the handshake belongs to, and with it what is asked by this connection.
+    pub(crate) trace: Trace,
     /// The answer to the handshake, written in one with `welcome`; empty when hyper has written it.
     pub(crate) head: Bytes,
     /// Whether messages may be compressed.
@@ -214,6 +217,7 @@ pub(crate) fn accept<B>(
         caller,
         reserved: app.layer.reserve_name(),
         given: Vec::new(),
+        trace: trace::of_headers(headers),
         head: Bytes::new(),
         deflate: extensions.is_some(),
         echo: false,
@@ -224,8 +228,8 @@ pub(crate) fn accept<B>(
 impl Accepted {
     /// Has hooks asked who it is, and whether it may be.
     async fn ask(mut self, app: &App, scope: &Scope) -> Result<Self, Problem> {
-        let Opening { caller, reserved, groups, given, seat, .. } = &mut self.opening;
-        let applicant = Applicant { door: Door::WebSocket, scope, caller, channel: reserved.channel() };
+        let Opening { caller, reserved, groups, given, seat, trace, .. } = &mut self.opening;
+        let applicant = Applicant { door: Door::WebSocket, scope, caller, channel: reserved.channel(), trace };
         let connected = app.hooks.connect(app, applicant).await?;
         (*caller, *given) = (connected.caller, connected.groups);
         if seat.is_none() {

@@ -20,6 +20,7 @@ use crate::http::access::bearer;
 use crate::http::problem::Problem;
 use crate::limits::Client;
 use crate::server::Peer;
+use crate::trace;
 use crate::{clock, origin};
 
 /// The cookie's name.
@@ -50,7 +51,8 @@ pub(super) async fn admit(
         Err(problem) => return refused(&app, client, problem).into_response(),
     };
     let change = (!is_read(request.method())).then(|| (request.method().clone(), request.uri().path().to_owned()));
-    request.extensions_mut().insert(By { caller: admitted.caller, channel: None, client });
+    let trace = trace::of_headers(request.headers());
+    request.extensions_mut().insert(By { caller: admitted.caller, channel: None, client, trace });
     let response = next.run(request).await;
     if let Some((method, path)) = change {
         let status = response.status().as_u16();

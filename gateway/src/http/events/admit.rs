@@ -24,12 +24,12 @@ pub(super) struct Admitted {
 /// # Errors
 /// `forbidden` or `unauthenticated` when it may not be, `unavailable` without an answer of hooks.
 pub(super) async fn admit(app: &App, by: By, scope: Option<Scope>, mut groups: Groups) -> Result<Admitted, Problem> {
-    let By { caller, client, .. } = by;
+    let By { caller, client, trace, .. } = by;
     let reserved = app.layer.reserve_name();
     let Connected { caller, groups: given } = match scope {
         Some(scope) => {
-            let applicant =
-                Applicant { door: Door::Events, scope: &scope, caller: &caller, channel: reserved.channel() };
+            let (door, scope, channel) = (Door::Events, &scope, reserved.channel());
+            let applicant = Applicant { door, scope, caller: &caller, channel, trace: &trace };
             app.hooks.connect(app, applicant).await?
         }
         None => Connected { caller, groups: Vec::new() },
@@ -37,7 +37,7 @@ pub(super) async fn admit(app: &App, by: By, scope: Option<Scope>, mut groups: G
     caller.check_known()?;
     let asked = || groups.iter().map(|(group, _)| group).filter(|group| !given.contains(group));
     asked().try_for_each(|group| caller.check_subscribe(group))?;
-    let by = By { caller: caller.clone(), channel: Some(reserved.channel().clone()), client };
+    let by = By { caller: caller.clone(), channel: Some(reserved.channel().clone()), client, trace };
     for group in asked().filter(|group| app.hooks.asks_subscribe(&caller, group)) {
         app.hooks.subscribe(app, &by, group, false).await?;
     }

@@ -13,7 +13,7 @@ use groupcast_channel_layer::{Origin, Reserved, Signal, Sink, Slot, Subscribed, 
 use groupcast_protocol::asgi::Door;
 use groupcast_protocol::format::At;
 use groupcast_protocol::frame::{Recovery, ServerFrame};
-use groupcast_protocol::{ChannelName, ErrorCode, Format, GroupName, Position, Refusal, sse};
+use groupcast_protocol::{ChannelName, ErrorCode, Format, GroupName, Position, Refusal, Trace, sse};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -54,6 +54,8 @@ pub(crate) struct Opening {
     pub(super) place: Place,
     /// Its place among those of its user.
     pub(super) seat: Option<Seat>,
+    /// The trace that the request belongs to.
+    pub(super) trace: Trace,
     /// Who waits to answer the request.
     pub(super) answer: oneshot::Sender<Result<Opened, Refusal>>,
 }
@@ -101,7 +103,7 @@ pub(crate) async fn drive(local: Rc<Local>, opening: Opening) {
     stream.ask_again();
     let hooks = stream.local.app.hooks.clone();
     stream.run().await;
-    hooks.disconnected(Door::Events, &channel, user.as_deref(), None);
+    hooks.disconnected(Door::Events, &channel, user.as_deref(), None, &opening.trace);
 }
 
 struct Stream {

@@ -4,9 +4,10 @@
 //! often. What does not fit is dropped.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use groupcast_protocol::{ChannelName, GroupName, JobId, Message};
+use groupcast_protocol::{ChannelName, GroupName, JobId, Message, TraceContext};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -55,6 +56,8 @@ struct Wire<'a> {
     group: Option<&'a str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     channel: Option<&'a str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace: Option<String>,
     #[serde(borrow)]
     event: &'a RawValue,
 }
@@ -117,8 +120,9 @@ fn payload(letter: &Letter) -> Option<String> {
         ReplyTo::Channel(channel) => (None, Some(channel.as_str())),
         ReplyTo::Nobody => return None,
     };
+    let trace = event.trace().as_ref().map(ToString::to_string);
     let event: &RawValue = serde_json::from_str(event.as_str()).ok()?;
-    let wire = Wire { to: &letter.to, job: *id, attempt: *attempt, group, channel, event };
+    let wire = Wire { to: &letter.to, job: *id, attempt: *attempt, group, channel, trace, event };
     let text = format!("{PREFIX}{}", serde_json::to_string(&wire).ok()?);
     (text.len() <= PAYLOAD_MAX).then_some(text)
 }
@@ -134,7 +138,8 @@ pub(super) fn read(payload: &str, node: &str) -> Option<Carried> {
         (None, Some(channel)) => ReplyTo::Channel(ChannelName::parse(channel).ok()?),
         _ => return None,
     };
-    let event = Message::parse(wire.event.get().to_owned().into()).ok()?;
+    let trace = wire.trace.as_deref().and_then(TraceContext::from_text).map(Arc::new);
+    let event = Message::parse(wire.event.get().to_owned().into()).ok()?.with_trace(trace);
     Some(Carried { id: wire.job, attempt: wire.attempt, reply_to, event })
 }
 
@@ -153,7 +158,10 @@ mod tests {
         let letter = letter(r#"{"type":"job.started","text":"\"é\n"}"#);
         let channel = ReplyTo::Channel(ChannelName::parse("specific.gw1!c1").expect("a name"));
         let other = Letter { to: "gw1".into(), carried: Carried { reply_to: channel, ..letter.carried.clone() } };
-        for letter in [letter, other] {
+        let trace = TraceContext::from_text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 a=b c,d=e");
+        let event = letter.carried.event.clone().with_trace(trace.map(Arc::new));
+        let traced = Letter { to: "gw1".into(), carried: Carried { event, ..letter.carried.clone() } };
+        for letter in [letter, other, traced] {
             let text = payload(&letter).expect("it fits");
             let rest = text.strip_prefix(PREFIX).expect("it begins so");
             assert_eq!(read(rest, "gw1"), Some(letter.carried));

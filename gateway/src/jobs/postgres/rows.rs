@@ -1,9 +1,10 @@
 //! Rows of the table `job`: read, inserted, saved. The only place that knows the columns.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use groupcast_protocol::{ChannelName, GroupName, JobId, Message};
+use groupcast_protocol::{ChannelName, GroupName, JobId, Message, Trace, TraceContext};
 use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
@@ -22,7 +23,7 @@ macro_rules! columns {
          job.deadline_at, job.tries, job.max_attempts, job.unique_key, job.hops, job.state, job.attempt, job.crashes,
          job.timeouts, job.token, job.lease_until, job.cancel_requested, job.enqueued_at, job.started_at,
          job.finished_at, job.progress, job.error_code, job.error_message, job.error_class, job.result,
-         job.event_pending, job.origin, job.coalesce_key, job.shared_result, job.asker"
+         job.event_pending, job.origin, job.coalesce_key, job.shared_result, job.asker, job.traceparent"
     };
 }
 pub(super) use columns;
@@ -65,14 +66,15 @@ impl<'a> FromSql<'a> for Uuid {
 /// were added.
 pub(super) async fn insert(tx: &Tx<'_>, rows: &[Row], origin: &str) -> Result<HashSet<JobId>, Failed> {
     let sql = "insert into job (id, consumer, message, reply_kind, reply_to, durability, priority, run_at, deadline_at,
-            tries, max_attempts, unique_key, hops, state, enqueued_at, origin, coalesce_key, asker)
+            tries, max_attempts, unique_key, hops, state, enqueued_at, origin, coalesce_key, asker,
+            traceparent)
         select id, consumer, message, reply_kind, reply_to, durability, priority, run_at, deadline_at, tries,
-            max_attempts, unique_key, hops, state, enqueued_at, $16, coalesce_key, asker
+            max_attempts, unique_key, hops, state, enqueued_at, $16, coalesce_key, asker, traceparent
         from unnest($1::uuid[], $2::text[], $3::bytea[], $4::smallint[], $5::text[], $6::smallint[], $7::integer[],
             $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bytea[], $13::smallint[], $14::smallint[],
-            $15::bigint[], $17::text[], $18::text[]) with ordinality as fresh (id, consumer, message, reply_kind, reply_to,
+            $15::bigint[], $17::text[], $18::text[], $19::text[]) with ordinality as fresh (id, consumer, message, reply_kind, reply_to,
             durability, priority, run_at, deadline_at, tries, max_attempts, unique_key, hops, state, enqueued_at,
-            coalesce_key, asker, place)
+            coalesce_key, asker, traceparent, place)
         order by place
         on conflict (consumer, unique_key) where state < 3 and unique_key is not null do nothing returning id";
     let replies: Vec<_> = rows.iter().map(|row| reply_parts(&row.reply_to)).collect();
@@ -98,6 +100,7 @@ pub(super) async fn insert(tx: &Tx<'_>, rows: &[Row], origin: &str) -> Result<Ha
                 &origin,
                 &list(rows, |row| row.coalesce_key.as_deref()),
                 &list(rows, |row| row.asker.as_ref().map(json)),
+                &list(rows, |row| row.message.trace().as_ref().map(ToString::to_string)),
             ],
         )
         .await?;
@@ -158,7 +161,7 @@ pub(super) fn read(row: &SqlRow) -> Result<Kept, Failed> {
     let kept = Row {
         id: row.get::<_, Uuid>(0).0,
         consumer: row.get(1),
-        message: message(row.get(2))?,
+        message: message(row.get(2))?.with_trace(trace(row.get(33))),
         reply_to: reply_to(row.get(3), row.get(4))?,
         durability: durability(row.get(5))?,
         priority: row.get(6),
@@ -264,6 +267,11 @@ fn reply_to(kind: i16, name: &str) -> Result<ReplyTo, Failed> {
 
 fn shared_result(bytes: &[u8]) -> Result<ResultKey, Failed> {
     ResultKey::from_bytes(bytes).ok_or_else(|| strange("a shared result"))
+}
+
+/// What is no trace is none: work is not lost for it.
+fn trace(text: Option<&str>) -> Trace {
+    text.and_then(TraceContext::from_text).map(Arc::new)
 }
 
 fn message(raw: Vec<u8>) -> Result<Message, Failed> {

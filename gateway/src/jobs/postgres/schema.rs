@@ -15,7 +15,7 @@ use crate::jobs::error::{JobsError, OpenError};
 /// `text` takes no zero.
 ///
 /// The indexes that claims use cover live states only, so that history does not slow them down.
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     "
 create table job (
     id uuid primary key,
@@ -129,6 +129,10 @@ create table tick (
     "
 -- Whose job it is, as JSON; none of a job that no user asked for.
 alter table job add column asker text;
+",
+    "
+-- The trace of whoever asked: `traceparent`, and behind a space `tracestate`, if there was one.
+alter table job add column traceparent text;
 ",
 ];
 

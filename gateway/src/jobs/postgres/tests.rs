@@ -210,6 +210,23 @@ async fn a_layout_moves_up_and_never_down() {
 }
 
 #[tokio::test]
+async fn work_of_before_traces_is_done_without_one() {
+    let (schema, address) = (testing::schema(), testing::url().parse::<Address>().expect("an address"));
+    let db = Db::new(&address, &schema, 2, Time::Server(Arc::new(SystemClock::new()))).expect("a handle");
+    let before = &schema::MIGRATIONS[..schema::MIGRATIONS.len() - 1];
+    schema::migrate_to(&db, "here", &schema, before).await.expect("made");
+    let old = "insert into job (id, consumer, message, reply_kind, reply_to, durability, priority, run_at, tries,
+            max_attempts, hops, state, enqueued_at, origin, asker)
+        values ('0193a0b0-c0d0-7000-8000-00000000000a', 'workers', '{\"type\":\"work\"}', 1, 'g', 1, 0, 0, 5, 5, 0, 1, 7,
+            'gw1', '{\"user\":\"alice\"}') returning id";
+    assert_eq!(db.read(old, Vec::new()).await.expect("as it was written then").len(), 1);
+    let node = open(&schema, "gw1").await;
+    let claimed = node.queue.claim(ask(9)).await.expect("a batch").jobs.remove(0);
+    assert_eq!((claimed.message.as_str(), claimed.message.trace()), (r#"{"type":"work"}"#, &None));
+    assert_eq!(claimed.asker.and_then(|asker| asker.user).as_deref(), Some("alice"));
+}
+
+#[tokio::test]
 async fn a_database_that_cannot_keep_every_text_is_refused() {
     let server = testing::Postgres::shared();
     server.query("create database latin encoding 'LATIN1' template template0");

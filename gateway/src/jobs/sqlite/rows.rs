@@ -1,7 +1,9 @@
 //! Rows of `jobs.db`: read, inserted, saved. The only place that knows the columns.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use groupcast_protocol::{ChannelName, GroupName, JobId, Message};
+use groupcast_protocol::{ChannelName, GroupName, JobId, Message, TraceContext};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, named_params};
 
@@ -26,7 +28,7 @@ pub(super) fn insert(conn: &Connection, row: &Row) -> rusqlite::Result<()> {
     conn.prepare_cached(
         "insert into job values (:id, :consumer, :kind, :message, :reply_kind, :reply_to, :durability, :priority,
             :run_at, :deadline_at, :tries, :max_attempts, :unique_key, :hops, :state, 0, 0, 0, 0, 0, 0, :enqueued_at,
-            null, null, null, null, null, null, null, 0, :coalesce_key, null, :asker)",
+            null, null, null, null, null, null, null, 0, :coalesce_key, null, :asker, :traceparent)",
     )?
     .execute(named_params! {
         ":id": row.id.to_bytes(),
@@ -47,6 +49,7 @@ pub(super) fn insert(conn: &Connection, row: &Row) -> rusqlite::Result<()> {
         ":state": state_code(row.state),
         ":enqueued_at": int(row.enqueued_at),
         ":asker": row.asker.as_ref().map(json),
+        ":traceparent": row.message.trace().as_ref().map(ToString::to_string),
     })?;
     Ok(())
 }
@@ -178,7 +181,10 @@ fn durability(code: i64) -> rusqlite::Result<Durability> {
 
 fn message(row: &SqlRow<'_>) -> rusqlite::Result<Message> {
     let raw: Vec<u8> = row.get("message")?;
-    Message::parse(Bytes::from(raw)).map_err(|_| strange("message", Type::Blob))
+    let message = Message::parse(Bytes::from(raw)).map_err(|_| strange("message", Type::Blob))?;
+    // What is no trace is none: work is not lost for it.
+    let trace: Option<String> = row.get("traceparent")?;
+    Ok(message.with_trace(trace.and_then(|text| TraceContext::from_text(&text)).map(Arc::new)))
 }
 
 fn reply_to(row: &SqlRow<'_>) -> rusqlite::Result<ReplyTo> {

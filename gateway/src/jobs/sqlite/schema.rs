@@ -76,4 +76,6 @@ create index once_expires on once (expires_at);
     "create table tick (schedule text not null primary key, due_ms integer not null) strict;",
     // Whose job it is, as JSON; none of a job that no user asked for.
     "alter table job add column asker text;",
+    // The trace of whoever asked: `traceparent`, and behind a space `tracestate`, if there was one.
+    "alter table job add column traceparent text;",
 ];

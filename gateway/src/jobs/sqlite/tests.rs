@@ -10,6 +10,7 @@ use groupcast_protocol::{GroupName, JobId, Message};
 
 use super::lock::DirLock;
 use super::open::open_writer;
+use super::schema::MIGRATIONS;
 use super::writer::{Failed, Sync, Writer};
 use super::{SqliteQueue, WorkQueue};
 use crate::config::consumer::{Durability, JobsConfig};
@@ -70,6 +71,32 @@ async fn a_job_that_kills_its_process_is_dead_at_the_third_time() {
     let error = record.error.expect("it failed");
     assert_eq!((record.state, error.class, error.code.as_str()), (JobState::Dead, ErrorClass::Crash, "worker_lost"));
     assert_eq!(queue.events_pending(9).await.expect("read").len(), 1);
+}
+
+#[tokio::test]
+async fn work_of_before_traces_is_done_without_one() {
+    let home = tempfile::tempdir().expect("a directory");
+    let before = open_writer(&home.path().join("jobs.db"), &MIGRATIONS[..7]).expect("made");
+    let old = "insert into job values (x'0193a0b0c0d07000800000000000000a', 'workers', 'work', cast('{\"type\":\"work\"}' as blob), 1,
+        'g', 1, 0, 0, null, 5, 5, null, 0, 1, 0, 0, 0, 0, 0, 0, 7, null, null, null, null, null, null, null, 0, null, null,
+        '{\"user\":\"alice\"}')";
+    assert_eq!(before.execute(old, []).expect("as it was written then"), 1);
+    drop(before);
+    let queue = open(home.path());
+    let claimed = queue.claim(ask(9)).await.expect("a batch").jobs.remove(0);
+    assert_eq!((claimed.message.as_str(), claimed.message.trace()), (r#"{"type":"work"}"#, &None));
+    assert_eq!(claimed.asker.and_then(|asker| asker.user).as_deref(), Some("alice"));
+}
+
+#[tokio::test]
+async fn a_trace_that_somebody_else_has_written_holds_up_no_work() {
+    let home = tempfile::tempdir().expect("a directory");
+    let queue = open(home.path());
+    let id = enqueue(&queue, 1, Durability::Os).await[0];
+    let conn = open_writer(&home.path().join("jobs.db"), MIGRATIONS).expect("open");
+    assert_eq!(conn.execute("update job set traceparent = 'x\u{e9} y'", []).expect("written"), 1);
+    let claimed = queue.claim(ask(1)).await.expect("a batch").jobs.remove(0);
+    assert_eq!((claimed.lease.id, claimed.message.trace()), (id, &None));
 }
 
 #[tokio::test]

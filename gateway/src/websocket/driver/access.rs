@@ -146,7 +146,12 @@ impl Connection {
     }
 
     pub(super) fn by(&self) -> By {
-        By { caller: self.access.caller(), channel: Some(self.channel.clone()), client: self.place.client() }
+        By {
+            caller: self.access.caller(),
+            channel: Some(self.channel.clone()),
+            client: self.place.client(),
+            trace: self.trace.clone(),
+        }
     }
 
     /// Counts a command.

@@ -87,6 +87,7 @@ async fn panic_and_look() {
         peer: "127.0.0.1".to_owned(),
         place,
         seat: None,
+        trace: None,
         head: Bytes::new(),
         deflate: false,
         echo: false,
