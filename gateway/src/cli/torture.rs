@@ -17,6 +17,7 @@ mod fleet;
 mod gather;
 mod judge;
 mod ledger;
+mod lookout;
 mod producer;
 mod progress;
 mod report;

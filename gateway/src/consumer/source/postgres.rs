@@ -1,41 +1,31 @@
 //! A PostgreSQL server as a source: pooled connections, each query in a read-only transaction with timeouts of its own.
 
+mod ask;
 mod cells;
+mod failed;
 mod named;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-use deadpool_postgres::{
-    Client, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Timeouts, Transaction,
-};
-use futures_util::TryStreamExt;
+use deadpool_postgres::{Client, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use tokio_postgres::error::{DbError, SqlState};
-use tokio_postgres::types::{Format, IsNull, ToSql, Type};
-use tokio_postgres::{CancelToken, Error, Row, Statement};
+use tokio_postgres::CancelToken;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use self::cells::{Kind, TooBig, Value};
+use self::failed::{Class, Failed};
 use self::named::Numbered;
-use super::encode::Rows;
 use super::guard::earlier;
 use super::{Execution, SourceError};
 use crate::consumer::context::Stop;
-use crate::consumer::params::SqlValue;
 use crate::jobs::results::RowSet;
 use crate::postgres::{Address, CONNECT_TIMEOUT};
-
-/// Rows that the server sends at once: what is over a budget is not even sent, apart from the rest of these.
-const FETCH_ROWS: u64 = 256;
 
 /// How much longer than the server we wait for it to keep the time that it was given.
 const GRACE: Duration = Duration::from_millis(500);
@@ -126,9 +116,7 @@ impl PostgresSource {
         let prepared = timeout(CHECK_TIMEOUT, self.inner.prepare_only(&numbered)).await;
         match prepared {
             Ok(Ok(_columns)) => {}
-            Ok(Err(Failed::Postgres(error))) => problems.push(describe(&error)),
-            Ok(Err(Failed::Pool(error))) => problems.push(of_pool(&error)),
-            Ok(Err(Failed::NotRead(why))) => problems.push(why),
+            Ok(Err(failed)) => problems.push(failed.to_string()),
             Err(_) => problems.push("the server did not answer in time".to_owned()),
         }
         problems
@@ -144,22 +132,9 @@ impl PostgresSource {
         let connected = timeout(CHECK_TIMEOUT, self.inner.pool.get()).await;
         match connected {
             Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(format!("the server cannot be reached: {}", of_pool(&error))),
+            Ok(Err(error)) => Some(format!("the server cannot be reached: {}", Failed::from(error))),
             Err(_) => Some("the server did not answer in time".to_owned()),
         }
-    }
-}
-
-/// Why a query gave no rows.
-enum Failed {
-    Postgres(Error),
-    Pool(PoolError),
-    NotRead(String),
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self::Postgres(error)
     }
 }
 
@@ -181,12 +156,12 @@ impl Inner {
     /// Dropped, or when it fails, the connection it has is given up.
     async fn read(&self, execution: &Execution, deadline: Instant) -> Result<RowSet, Failed> {
         let waiting = Counted::new(&self.waiting);
-        let client = self.pool.get().await.map_err(Failed::Pool)?;
+        let client = self.pool.get().await?;
         drop(waiting);
         let _busy = Counted::new(&self.busy);
         let mut lent = Lent { cancel: client.cancel_token(), client: Some(client), of: self };
         let client = lent.client.as_mut().expect("it was put there a line above");
-        let rows = read(client, execution, &self.settings(deadline)).await?;
+        let rows = ask::read(client, execution, &self.settings(deadline)).await?;
         lent.give_back();
         Ok(rows)
     }
@@ -204,12 +179,12 @@ impl Inner {
     }
 
     async fn prepare_only(&self, numbered: &Numbered) -> Result<Vec<String>, Failed> {
-        let client = self.pool.get().await.map_err(Failed::Pool)?;
+        let client = self.pool.get().await?;
         let mut lent = Lent { cancel: client.cancel_token(), client: Some(client), of: self };
         let client = lent.client.as_mut().expect("it was put there a line above");
         let transaction = client.build_transaction().read_only(true).start().await?;
         transaction.batch_execute(&self.settings(Instant::now() + CHECK_TIMEOUT)).await?;
-        let (_plan, statement) = prepare(&transaction, numbered).await?;
+        let (_plan, statement) = ask::prepare(&transaction, numbered).await?;
         let columns = statement.columns().iter().map(|column| column.name().to_owned()).collect();
         transaction.rollback().await?;
         lent.give_back();
@@ -217,18 +192,11 @@ impl Inner {
     }
 
     fn explain(&self, failed: Failed, stop: &Stop, execution: &Execution) -> SourceError {
-        let error = match failed {
-            Failed::NotRead(why) => return SourceError::Refused(why),
-            Failed::Pool(error) => return self.unavailable(of_pool(&error)),
-            Failed::Postgres(error) => error,
-        };
-        let Some(code) = error.code() else { return self.unavailable(describe(&error)) };
-        match Class::of(code) {
-            _ if has_changed(&error) => self.unavailable(describe(&error)),
+        match failed.class() {
             Class::Stopped if stop.token.is_cancelled() => SourceError::Cancelled,
             Class::Stopped => SourceError::TimedOut(execution.timeout),
-            Class::Transient => self.unavailable(describe(&error)),
-            Class::Permanent => SourceError::Refused(describe(&error)),
+            Class::Transient => self.unavailable(failed.to_string()),
+            Class::Permanent => SourceError::Refused(failed.to_string()),
         }
     }
 
@@ -282,192 +250,8 @@ impl Drop for Counted<'_> {
     }
 }
 
-async fn read(client: &mut Client, execution: &Execution, settings: &str) -> Result<RowSet, Failed> {
-    let numbered = named::number(&execution.sql);
-    let values = values(&numbered, execution)?;
-    let transaction = client.build_transaction().read_only(true).start().await?;
-    transaction.batch_execute(settings).await?;
-    let (plan, statement) = prepare(&transaction, &numbered).await?;
-    let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-    let rows = fetch(&transaction, &statement, &values, &plan, execution).await?;
-    transaction.rollback().await?;
-    Ok(rows)
-}
-
-/// Prepares a query: as it is, to learn of its columns as they are at this moment, and then so that they can be read,
-/// which is kept with the connection.
-async fn prepare(transaction: &Transaction<'_>, numbered: &Numbered) -> Result<(Plan, Statement), Failed> {
-    if numbered.has_more {
-        return Err(Failed::NotRead("it is more than one statement; write one SELECT".into()));
-    }
-    let plan = Plan::new(&transaction.prepare(&numbered.sql).await?, numbered)?;
-    let statement = transaction.prepare_typed_cached(&plan.sql, &plan.params).await?;
-    Ok((plan, statement))
-}
-
-/// Fetches until all is there, or a budget is spent.
-async fn fetch(
-    transaction: &Transaction<'_>,
-    statement: &Statement,
-    values: &[&(dyn ToSql + Sync)],
-    plan: &Plan,
-    execution: &Execution,
-) -> Result<RowSet, Failed> {
-    let portal = transaction.bind(statement, values).await?;
-    let mut rows = Rows::new(plan.columns.clone(), execution.max_bytes);
-    loop {
-        // One more than may be kept tells that there are more.
-        let wanted = FETCH_ROWS.min(execution.max_rows.saturating_sub(rows.len()).saturating_add(1));
-        let mut page = pin!(transaction.query_portal_raw(&portal, wanted as i32).await?);
-        let mut came = 0;
-        while let Some(row) = page.try_next().await? {
-            came += 1;
-            let cells = plan.read(&row)?;
-            if rows.len() == execution.max_rows || !rows.push(cells.into_iter()) {
-                return Ok(rows.finish(true));
-            }
-        }
-        if came < wanted {
-            return Ok(rows.finish(false));
-        }
-    }
-}
-
-/// How a query is asked so that its values can be read.
-struct Plan {
-    columns: Vec<String>,
-    kinds: Vec<Kind>,
-    sql: String,
-    params: Vec<Type>,
-}
-
-impl Plan {
-    fn new(statement: &Statement, numbered: &Numbered) -> Result<Self, Failed> {
-        if statement.columns().is_empty() {
-            return Err(Failed::NotRead("it gives no columns; write one SELECT".into()));
-        }
-        let kinds: Vec<_> = statement.columns().iter().map(|column| Kind::of(column.type_())).collect();
-        // By position: two columns may have one name.
-        let names: Vec<_> = (0..kinds.len()).map(|at| format!("c{at}")).collect();
-        let expressions: Vec<_> =
-            kinds.iter().zip(&names).map(|(kind, name)| kind.expression(&format!("q.{name}"))).collect();
-        // A line of its own for what follows, since the query may end in a comment.
-        let sql = format!("select {} from ({}\n) as q({})", expressions.join(", "), numbered.sql, names.join(", "));
-        let columns = statement.columns().iter().map(|column| column.name().to_owned()).collect();
-        Ok(Self { columns, kinds, sql, params: statement.params().to_vec() })
-    }
-
-    fn read<'a>(&self, row: &'a Row) -> Result<Vec<Value<'a>>, Failed> {
-        let cell = |(at, kind): (usize, &Kind)| match kind.read(row, at)? {
-            Ok(value) => Ok(value),
-            Err(TooBig) => {
-                let why = format!("a value of column `{}` is too big; ask for a part of it", self.columns[at]);
-                Err(Failed::NotRead(why))
-            }
-        };
-        self.kinds.iter().enumerate().map(cell).collect()
-    }
-}
-
-fn values(numbered: &Numbered, execution: &Execution) -> Result<Vec<Text>, Failed> {
-    let value = |name: &String| {
-        let value = execution.values.iter().find(|(known, _)| known == name).map(|(_, value)| Text::new(value));
-        value.ok_or_else(|| Failed::NotRead(format!("its parameter `{name}` is not declared")))
-    };
-    numbered.names.iter().map(value).collect()
-}
-
-/// A value as text: the server reads it as whatever type the query wants there.
-#[derive(Debug)]
-struct Text(String);
-
-impl Text {
-    fn new(value: &SqlValue) -> Self {
-        Self(match value {
-            SqlValue::Text(text) => text.clone(),
-            SqlValue::Integer(n) => n.to_string(),
-            SqlValue::Real(n) => n.to_string(),
-        })
-    }
-}
-
-impl ToSql for Text {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        out.extend_from_slice(self.0.as_bytes());
-        Ok(IsNull::No)
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    fn encode_format(&self, _: &Type) -> Format {
-        Format::Text
-    }
-
-    fn to_sql_checked(
-        &self,
-        kind: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        self.to_sql(kind, out)
-    }
-}
-
-/// What an error means for the job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
-    /// Cancelled, or out of time.
-    Stopped,
-    /// May go away by itself.
-    Transient,
-    Permanent,
-}
-
-impl Class {
-    /// PostgreSQL's manual, appendix A.
-    fn of(code: &SqlState) -> Self {
-        match code.code() {
-            "57014" => Self::Stopped,
-            "40001" | "40P01" | "55P03" | "25P03" | "57P01" | "57P02" | "57P03" | "57P05" => Self::Transient,
-            // Connections, resources, and what the system beneath does not do.
-            code if ["08", "53", "58"].iter().any(|class| code.starts_with(class)) => Self::Transient,
-            _ => Self::Permanent,
-        }
-    }
-}
-
-/// Whether the types of a table changed under a prepared statement: on the next connection it is prepared anew.
-fn has_changed(error: &Error) -> bool {
-    error.as_db_error().is_some_and(|error| error.routine() == Some("RevalidateCachedQuery"))
-}
-
 fn stopped(stop: &Stop, execution: &Execution) -> SourceError {
     if stop.token.is_cancelled() { SourceError::Cancelled } else { SourceError::TimedOut(execution.timeout) }
-}
-
-/// The server's own words, without the SQL, which may be long and is not the asker's.
-fn describe(error: &Error) -> String {
-    let of_server = |error: &DbError| {
-        let hint = error.hint().map(|hint| format!(" ({hint})"));
-        format!("{}{}", error.message(), hint.unwrap_or_default())
-    };
-    error.as_db_error().map_or_else(|| with_cause(error), of_server)
-}
-
-fn with_cause(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", with_cause(cause)),
-        None => error.to_string(),
-    }
-}
-
-fn of_pool(error: &PoolError) -> String {
-    match error {
-        PoolError::Backend(error) => describe(error),
-        PoolError::Timeout(_) => "it did not answer in time".to_owned(),
-        other => other.to_string(),
-    }
 }
 
 /// A name as SQL quotes it.

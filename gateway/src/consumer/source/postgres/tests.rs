@@ -1,8 +1,10 @@
 //! A source on a real server: what it gives, what it lets through, how fast it stops.
 
+use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::consumer::params::SqlValue;
 use crate::jobs::postgres::testing::Postgres;
 
 #[tokio::test]
