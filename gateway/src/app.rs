@@ -80,10 +80,12 @@ impl App {
     ) -> Result<Accepted, Refusal> {
         self.limits.charge_group(&by.caller, by.client, group)?;
         let Some(key) = key else { return self.send_or_ask(by, group, message, None).await };
-        let scope = format!("{}group {group}", by.caller.scope());
+        // A repeat is answered by what is remembered: also that is for those alone who may send it.
+        Dispatch::check(by, group, &message)?;
+        let (share, scope) = (by.share(), format!("{}group {group}", by.caller.scope()));
         let (app, body, by, group) = (self.clone(), message.raw().clone(), by.clone(), group.clone());
         let run = |key| async move { app.send_or_ask(&by, &group, message, Some(key)).await };
-        self.idempotency.once(&scope, key, &body, run).await
+        self.idempotency.once(&share, &scope, key, &body, run).await
     }
 
     async fn send_or_ask(

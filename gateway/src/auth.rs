@@ -119,19 +119,20 @@ impl Auth {
         Ok(())
     }
 
-    /// Takes a list of tokens and users that are revoked (`[auth] revoked_file`).
+    /// Takes a list of tokens and users that are revoked (`[auth] revoked_file`); says how many of each it names.
     ///
     /// # Errors
     /// With the line that makes no sense; the list that was there stays then.
-    pub fn revoke(&self, list: &str) -> Result<(), String> {
-        let Some(shared) = &self.0 else { return Ok(()) };
+    pub fn revoke(&self, list: &str) -> Result<(usize, usize), String> {
+        let Some(shared) = &self.0 else { return Ok((0, 0)) };
         let revoked = Arc::new(Revoked::parse(list)?);
+        let counts = revoked.counts();
         {
             let mut authority = shared.authority.write();
             *authority = Arc::new(authority.with_revoked(revoked));
         }
         self.tell_changed();
-        Ok(())
+        Ok(counts)
     }
 
     /// Says that keys or rules are others, to whoever waits by [`Auth::changes`].

@@ -81,10 +81,18 @@ impl Dispatch {
     /// # Errors
     /// `forbidden` for a type that only consumers send, `channel_full`, `not_found` for a connection that is gone.
     pub async fn send(&self, by: &By, channel: &ChannelName, message: Message) -> Result<MessageId, Refusal> {
-        refuse_job_events(&message)?;
-        by.caller.check_send_to_channel(channel, message.kind())?;
+        Self::check_channel(by, channel, &message)?;
         self.layer.send(channel, message.with_trace(by.trace.clone())).await.map_err(refusal)?;
         Ok(clock::new_id())
+    }
+
+    /// Whether somebody may send a message to a channel.
+    ///
+    /// # Errors
+    /// `forbidden`, as [`Dispatch::send`].
+    pub(crate) fn check_channel(by: &By, channel: &ChannelName, message: &Message) -> Result<(), Refusal> {
+        refuse_job_events(message)?;
+        by.caller.check_send_to_channel(channel, message.kind())
     }
 
     /// Sends the message of a schedule's tick as a client's would be. `None` when the tick was sent before, by whichever gateway.

@@ -2,9 +2,13 @@
 //!
 //! Kept in memory for `MEMORY`, which is all for messages without jobs. The keys of work are kept with its jobs, by the
 //! store, for a day: a repeat that is not remembered here is run, and finds its answer there.
+//!
+//! The memory is shared out: no client has more of it than [`Share::Client`] says, and all of them together leave half of it to
+//! the team's own programs.
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +23,16 @@ use tokio::time::{Instant, timeout_at};
 const MEMORY: Duration = Duration::from_secs(5 * 60);
 /// Keys that are remembered at once, some 300 bytes each; more are refused, since forgetting one could send a message twice.
 const KEYS_MAX: usize = 100_000;
+/// Those of them that are of clients.
+const CLIENTS_MAX: usize = KEYS_MAX / 2;
+/// Those of one client.
+const CLIENT_MAX: usize = 1_000;
 /// How long a repeat waits for the first one, which has deadlines of its own.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often what is to be forgotten is looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// When somebody without room is to come again.
+const AGAIN: Duration = SWEEP_EVERY;
 
 /// A key and its request, as digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,15 +51,29 @@ impl KeyOf {
     }
 }
 
+/// Whose keys they are: what one remembers takes nothing from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Share {
+    /// The team's programs.
+    Team,
+    /// One client, of whoever is called so; 1,000 keys at once.
+    Client(String),
+}
+
 /// The answers of this process by key. Cheap to clone; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Idempotency {
     entries: Arc<Mutex<Entries>>,
+    /// Clients are known by a number: a name of any length is one, and whoever chooses names does not know which.
+    numbers: RandomState,
 }
 
 #[derive(Debug, Default)]
 struct Entries {
     by_key: HashMap<Name, Entry>,
+    /// How many of them are of each client, and of all clients.
+    of_client: HashMap<u64, usize>,
+    of_clients: usize,
     /// When expired entries were last looked for.
     swept: Option<Instant>,
 }
@@ -57,6 +83,8 @@ type Name = [u8; 32];
 
 #[derive(Debug)]
 struct Entry {
+    /// The client whose it is, by its number.
+    client: Option<u64>,
     body: [u8; 32],
     state: State,
 }
@@ -81,15 +109,16 @@ enum Plan {
 impl Idempotency {
     /// Runs a request unless one with the same key has been run: then its answer is given, with `existing` set.
     ///
-    /// `scope` says who asks for what, so that equal keys of different routes have nothing to do with each other. A
-    /// request that is refused is forgotten: its repeat is run. Dropping the call does not stop the request. `run` gets the
+    /// `scope` says who asks for what, so that equal keys of different routes have nothing to do with each other; `share` says
+    /// whose memory it takes. A request that is refused is forgotten: its repeat is run. Dropping the call does not stop the request. `run` gets the
     /// key's digests, for the store.
     ///
     /// # Errors
-    /// `idempotency_conflict` when the key came with another body, `overloaded` when too many keys are remembered,
-    /// and whatever the request itself is refused with.
+    /// `idempotency_conflict` when the key came with another body, `rate_limited` when too many keys of the client are
+    /// remembered, `overloaded` when too many of all are, and whatever the request itself is refused with.
     pub async fn once<F>(
         &self,
+        share: &Share,
         scope: &str,
         key: &str,
         body: &[u8],
@@ -99,9 +128,13 @@ impl Idempotency {
         F: Future<Output = Result<Accepted, Refusal>> + Send + 'static,
     {
         let (name, body) = (digest(&[scope.as_bytes(), &[0], key.as_bytes()]), digest(&[body]));
+        let client = match share {
+            Share::Team => None,
+            Share::Client(who) => Some(self.numbers.hash_one(who)),
+        };
         let deadline = Instant::now() + WAIT_MAX;
         let done = loop {
-            match self.plan(name, body)? {
+            match self.plan(client, name, body)? {
                 Plan::Run(done) => break done,
                 Plan::Answer(accepted) => return Ok(repeated(*accepted)),
                 Plan::Wait(mut running) => {
@@ -123,21 +156,17 @@ impl Idempotency {
         running.await.map_err(|_| Refusal::new(ErrorCode::Internal, "the request failed; the log knows more"))?
     }
 
-    fn plan(&self, name: Name, body: [u8; 32]) -> Result<Plan, Refusal> {
+    fn plan(&self, client: Option<u64>, name: Name, body: [u8; 32]) -> Result<Plan, Refusal> {
         let mut entries = self.entries.lock();
         entries.sweep(Instant::now());
-        let full = !entries.by_key.contains_key(&name) && entries.is_full();
         match entries.by_key.get(&name) {
             Some(entry) if entry.body != body => Err(conflict()),
             Some(Entry { state: State::Running(running), .. }) => Ok(Plan::Wait(running.clone())),
             Some(Entry { state: State::Done(accepted, _), .. }) => Ok(Plan::Answer(accepted.clone())),
-            None if full => Err(Refusal::new(
-                ErrorCode::Overloaded,
-                format!("{KEYS_MAX} idempotency keys are remembered, as many as are kept; try again later"),
-            )),
             None => {
+                entries.make_room(client)?;
                 let (done, running) = watch::channel(());
-                entries.by_key.insert(name, Entry { body, state: State::Running(running) });
+                entries.insert(name, Entry { client, body, state: State::Running(running) });
                 Ok(Plan::Run(done))
             }
         }
@@ -145,27 +174,75 @@ impl Idempotency {
 }
 
 impl Entries {
-    /// Whether there is no room for a key, even without the answers to messages that made jobs: the store knows those.
-    fn is_full(&mut self) -> bool {
-        if self.by_key.len() >= KEYS_MAX {
-            self.by_key.retain(|_, entry| match &entry.state {
+    /// Sees to it that there is room for one more key, if need be without the answers to messages that made jobs: the store
+    /// knows those.
+    fn make_room(&mut self, client: Option<u64>) -> Result<(), Refusal> {
+        if self.check_room(client).is_err() {
+            self.keep(|state| match state {
                 State::Running(_) => true,
                 State::Done(accepted, _) => accepted.jobs.is_empty(),
             });
         }
-        self.by_key.len() >= KEYS_MAX
+        self.check_room(client)
+    }
+
+    fn check_room(&self, client: Option<u64>) -> Result<(), Refusal> {
+        let full = |code, what: &str, max: usize| {
+            let why = format!("{max} idempotency keys {what} are remembered, as many as are kept; try again later");
+            Err(Refusal::new(code, why).again_in(AGAIN))
+        };
+        if self.by_key.len() >= KEYS_MAX {
+            return full(ErrorCode::Overloaded, "of all callers", KEYS_MAX);
+        }
+        let Some(client) = client else { return Ok(()) };
+        if self.of_client.get(&client).is_some_and(|count| *count >= CLIENT_MAX) {
+            return full(ErrorCode::RateLimited, "of this client", CLIENT_MAX);
+        }
+        if self.of_clients >= CLIENTS_MAX {
+            return full(ErrorCode::Overloaded, "of clients", CLIENTS_MAX);
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, name: Name, entry: Entry) {
+        if let Some(client) = entry.client {
+            *self.of_client.entry(client).or_default() += 1;
+            self.of_clients += 1;
+        }
+        self.by_key.insert(name, entry);
+    }
+
+    fn remove(&mut self, name: &Name) {
+        let Some(client) = self.by_key.remove(name).and_then(|entry| entry.client) else { return };
+        self.of_clients -= 1;
+        if let Some(count) = self.of_client.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_client.remove(&client);
+            }
+        }
     }
 
     fn sweep(&mut self, now: Instant) {
         // Every entry is looked at, so not for every request.
-        if self.swept.is_some_and(|swept| now < swept + Duration::from_secs(10)) {
+        if self.swept.is_some_and(|swept| now < swept + SWEEP_EVERY) {
             return;
         }
         self.swept = Some(now);
-        self.by_key.retain(|_, entry| match &entry.state {
+        self.keep(|state| match state {
             State::Running(_) => true,
             State::Done(_, until) => now < *until,
         });
+    }
+
+    /// Forgets the others, and counts anew.
+    fn keep(&mut self, wanted: impl Fn(&State) -> bool) {
+        self.by_key.retain(|_, entry| wanted(&entry.state));
+        self.of_client.clear();
+        for client in self.by_key.values().filter_map(|entry| entry.client) {
+            *self.of_client.entry(client).or_default() += 1;
+        }
+        self.of_clients = self.of_client.values().sum();
     }
 }
 
@@ -190,7 +267,7 @@ impl Drop for First {
     fn drop(&mut self) {
         let mut entries = self.entries.lock();
         if let Some(Entry { state: State::Running(_), .. }) = entries.by_key.get(&self.name) {
-            entries.by_key.remove(&self.name);
+            entries.remove(&self.name);
         }
     }
 }
@@ -240,23 +317,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_repeat_gets_the_first_answer_until_it_is_forgotten() {
         let (keys, runs) = (Idempotency::default(), Arc::new(AtomicU32::new(0)));
-        let first = keys.once("s", "k", b"body", |_| counted(&runs)).await.expect("taken");
-        let second = keys.once("s", "k", b"body", |_| counted(&runs)).await.expect("taken");
+        let first = keys.once(&Share::Team, "s", "k", b"body", |_| counted(&runs)).await.expect("taken");
+        let second = keys.once(&Share::Team, "s", "k", b"body", |_| counted(&runs)).await.expect("taken");
         assert_eq!((first.existing, second.existing, runs.load(Ordering::Relaxed)), (false, true, 1));
         assert_eq!(first.message_id, second.message_id);
-        keys.once("other", "k", b"body", |_| counted(&runs)).await.expect("another scope");
+        keys.once(&Share::Team, "other", "k", b"body", |_| counted(&runs)).await.expect("another scope");
         assert_eq!(runs.load(Ordering::Relaxed), 2);
         tokio::time::advance(MEMORY).await;
-        assert!(!keys.once("s", "k", b"body", |_| counted(&runs)).await.expect("forgotten").existing);
+        assert!(!keys.once(&Share::Team, "s", "k", b"body", |_| counted(&runs)).await.expect("forgotten").existing);
     }
 
     #[tokio::test]
     async fn another_body_is_a_conflict_and_a_refused_request_may_be_repeated() {
         let (keys, runs) = (Idempotency::default(), Arc::new(AtomicU32::new(0)));
         let refuse = async { Err(Refusal::new(ErrorCode::Overloaded, "later")) };
-        assert!(keys.once("s", "k", b"a", |_| refuse).await.is_err());
-        keys.once("s", "k", b"b", |_| counted(&runs)).await.expect("the refused one is forgotten");
-        let refusal = keys.once("s", "k", b"c", |_| counted(&runs)).await.expect_err("another body");
+        assert!(keys.once(&Share::Team, "s", "k", b"a", |_| refuse).await.is_err());
+        keys.once(&Share::Team, "s", "k", b"b", |_| counted(&runs)).await.expect("the refused one is forgotten");
+        let refusal = keys.once(&Share::Team, "s", "k", b"c", |_| counted(&runs)).await.expect_err("another body");
         assert_eq!((refusal.code, runs.load(Ordering::Relaxed)), (ErrorCode::IdempotencyConflict, 1));
     }
 
@@ -269,10 +346,10 @@ mod tests {
             Ok(answer())
         };
         let (first, second) = (keys.clone(), keys.clone());
-        let mut first = Box::pin(async move { first.once("s", "k", b"body", |_| gated).await });
+        let mut first = Box::pin(async move { first.once(&Share::Team, "s", "k", b"body", |_| gated).await });
         assert!(futures_util::poll!(first.as_mut()).is_pending());
         drop(first);
-        let mut second = Box::pin(second.once("s", "k", b"body", |_| counted(&runs)));
+        let mut second = Box::pin(second.once(&Share::Team, "s", "k", b"body", |_| counted(&runs)));
         assert!(futures_util::poll!(second.as_mut()).is_pending());
         go.send(()).expect("the first request still runs");
         assert!(second.await.expect("the first answer").existing);
@@ -282,9 +359,45 @@ mod tests {
     #[tokio::test]
     async fn a_panic_leaves_no_trace() {
         let (keys, runs) = (Idempotency::default(), Arc::new(AtomicU32::new(0)));
-        let refusal = keys.once("s", "k", b"body", |_| async { panic!("on purpose") }).await.expect_err("a panic");
+        let refusal =
+            keys.once(&Share::Team, "s", "k", b"body", |_| async { panic!("on purpose") }).await.expect_err("a panic");
         assert_eq!(refusal.code, ErrorCode::Internal);
-        keys.once("s", "k", b"body", |_| counted(&runs)).await.expect("runs");
+        keys.once(&Share::Team, "s", "k", b"body", |_| counted(&runs)).await.expect("runs");
         assert_eq!(runs.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_has_a_share_and_nobody_elses() {
+        let (keys, runs) = (Idempotency::default(), Arc::new(AtomicU32::new(0)));
+        let client = |n: usize| Share::Client(format!("user {n}"));
+        let once = async |share: &Share, key: usize| {
+            keys.once(share, "s", &format!("{share:?} {key}"), b"body", |_| counted(&runs)).await
+        };
+        for key in 0..CLIENT_MAX {
+            once(&client(0), key).await.expect("within its share");
+        }
+        let refusal = once(&client(0), CLIENT_MAX).await.expect_err("over its share");
+        assert_eq!(refusal.code, ErrorCode::RateLimited);
+        assert!(once(&client(0), 0).await.expect("a repeat needs no room").existing);
+        for other in 1..CLIENTS_MAX / CLIENT_MAX {
+            for key in 0..CLIENT_MAX {
+                once(&client(other), key).await.expect("another client has one of its own");
+            }
+        }
+        assert_eq!(once(&client(1000), 0).await.expect_err("half is the team's").code, ErrorCode::Overloaded);
+        once(&Share::Team, 0).await.expect("half is the team's");
+        tokio::time::advance(MEMORY + SWEEP_EVERY).await;
+        once(&client(0), CLIENT_MAX).await.expect("the others are forgotten");
+        let entries = keys.entries.lock();
+        assert_eq!((entries.by_key.len(), entries.of_client.len(), entries.of_clients), (1, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_takes_no_share() {
+        let keys = Idempotency::default();
+        let refuse = async { Err(Refusal::new(ErrorCode::Overloaded, "later")) };
+        assert!(keys.once(&Share::Client("a".to_owned()), "s", "k", b"a", |_| refuse).await.is_err());
+        let entries = keys.entries.lock();
+        assert!(entries.by_key.is_empty() && entries.of_client.is_empty() && entries.of_clients == 0);
     }
 }

@@ -255,7 +255,7 @@ impl<C: Clock + Clone> Shared<C> {
     /// Users of the same name in two tenants are two.
     fn key_of_user(&self, caller: &Caller) -> Option<u64> {
         match caller {
-            Caller::User(user) => Some(self.key((&user.name, &user.rights.within))),
+            Caller::User(user) => Some(self.key(user.identity())),
             Caller::Everybody | Caller::Anonymous(_) | Caller::Service(_) => None,
         }
     }

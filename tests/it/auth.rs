@@ -224,6 +224,33 @@ async fn a_token_of_the_command_line_is_one_that_the_gateway_takes() {
 }
 
 #[tokio::test]
+async fn a_token_of_the_command_line_says_what_the_configuration_asks_for() {
+    let auth = "[auth]\njwt_secret_env = \"APP_SECRET\"\nissuer = \"us\"\naudience = \"here\"\ntenant_claim = \"tenant\"\nrevoked_file = \"revoked\"\n";
+    let home = Home::new(&format!("{BARE}\n{auth}"));
+    home.write("revoked", "user alice 2020-01-01T00:00:00Z\n");
+    let command = |arguments: &[&str]| {
+        let mut command = groupcast(&home, arguments);
+        command.env("APP_SECRET", SECRET);
+        command
+    };
+    let mut process = Process::spawn(command(&["serve", "--config", "groupcast.toml"]));
+    let http = Http::new(process.address().await);
+    let base = ["token", "--config", "groupcast.toml", "--sub", "alice", "--send", "*"];
+    let mint = async |more: &[&str]| run(command(&[&base[..], more].concat())).await;
+    let output = mint(&["--claim", "tenant=acme", "--claim", "level=3"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let token = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let send = async |group: &str| {
+        asked(&http, "POST", &format!("/v1/groups/{group}/send"), Some(&token), r#"{"type":"chat"}"#).await
+    };
+    send("tenant.acme.room").await.expect(202);
+    send("tenant.other.room").await.problem(403, "forbidden");
+    for bad in [&[][..], &["--claim", "tenant"], &["--claim", "exp=7", "--claim", "tenant=acme"]] {
+        assert_eq!(mint(bad).await.status.code(), Some(2), "{bad:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_of_the_command_line_may_do_what_its_scopes_say() {
     let home = Home::new(BARE);
     let arguments = ["key", "new", "--name", "billing", "--send", "invoice.*", "--type", "invoice.paid"];

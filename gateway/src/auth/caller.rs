@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::proof::{Mark, Proof};
 use super::rights::Rights;
+use crate::idempotency::Share;
 use crate::jobs::{Asker, ReplyTo};
 use crate::limits::Client;
 
@@ -50,6 +51,17 @@ impl By {
     }
 }
 
+impl By {
+    /// Whose memory the idempotency keys of the caller take. Of those who show nothing, each address has its own.
+    pub(crate) fn share(&self) -> Share {
+        match &self.caller {
+            Caller::Everybody | Caller::Service(_) => Share::Team,
+            Caller::Anonymous(_) => Share::Client(format!("anonymous {:?}", self.client)),
+            Caller::User(_) => Share::Client(self.caller.scope()),
+        }
+    }
+}
+
 /// A program of the team.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Service {
@@ -74,6 +86,13 @@ pub struct User {
     pub expires_ms: Option<u64>,
     /// What his token was good by; `None` for who came by something else.
     pub proof: Option<Proof>,
+}
+
+impl User {
+    /// Who it is: two tenants may have a user of the same name, who has nothing to do with the other one.
+    pub(crate) fn identity(&self) -> (&str, Option<&str>) {
+        (&self.name, self.rights.within.as_deref())
+    }
 }
 
 impl Caller {
@@ -212,7 +231,7 @@ impl Caller {
             (Self::Service(service), _) if service.scopes.is_none() => true,
             (Self::Service(service), Some(asker)) => asker.service.as_ref() == Some(&service.name),
             (Self::Anonymous(_), Some(asker)) => asker.user.is_none() && asker.service.is_none(),
-            (Self::User(user), Some(asker)) => asker.user.as_ref() == Some(&user.name),
+            (Self::User(user), Some(asker)) => asker.user().is_some_and(|asked| asked == user.identity()),
             (Self::Anonymous(_) | Self::Service(_) | Self::User(_), None) => false,
         }
     }
@@ -227,7 +246,9 @@ impl Caller {
             }
             Self::Anonymous(_) => Some(Asker::default()),
             Self::User(user) => {
-                Some(Asker { user: Some(user.name.clone()), claims: user.claims.clone(), ..Asker::default() })
+                let (name, within) = user.identity();
+                let (user_name, within) = (Some(name.to_owned()), within.map(str::to_owned));
+                Some(Asker { user: user_name, within, claims: user.claims.clone(), service: None })
             }
         }
     }
@@ -239,7 +260,11 @@ impl Caller {
             Self::Anonymous(_) => "anonymous ".to_owned(),
             // Names have no end of their own that could be imitated: a length says where they end.
             Self::Service(service) => format!("service {} {} ", service.name.len(), service.name),
-            Self::User(user) => format!("user {} {} ", user.name.len(), user.name),
+            Self::User(user) => {
+                let (name, within) = user.identity();
+                let within = within.unwrap_or_default();
+                format!("user {} {name} {} {within} ", name.len(), within.len())
+            }
         }
     }
 
@@ -251,7 +276,7 @@ impl Caller {
         match (self, other) {
             (Self::Everybody | Self::Anonymous(_), _) => Ok(()),
             (Self::Service(old), Self::Service(new)) if old.name == new.name => Ok(()),
-            (Self::User(old), Self::User(new)) if old.name == new.name => Ok(()),
+            (Self::User(old), Self::User(new)) if old.identity() == new.identity() => Ok(()),
             (Self::Service(_) | Self::User(_), _) => {
                 let why = "this connection is somebody else's; open another one for this token";
                 Err(Refusal::new(ErrorCode::Forbidden, why))

@@ -5,10 +5,12 @@
 //! token 7f3a9c
 //! user mallory
 //! user alice 2026-11-27T09:00:00Z
+//! user "Alice Smith"
 //! ```
 //!
 //! `token` is a claim `jti`; `user` a `sub`, all of whose tokens are meant, or those that were issued (`iat`) before a time.
-//! One that does not say when it was issued counts as issued before.
+//! One that does not say when it was issued counts as issued before. Who has a space in his name is named in quotes, as JSON
+//! has them: what stands behind a name is a time, or the line makes no sense.
 
 use std::collections::{HashMap, HashSet};
 
@@ -45,16 +47,25 @@ impl Revoked {
 
     fn add(&mut self, line: &str) -> Result<(), &'static str> {
         let unknown = "is neither `token ID` nor `user NAME` nor `user NAME TIME`";
-        match line.split_once(' ').map(|(kind, rest)| (kind, rest.trim())) {
-            Some(("token", id)) => drop(self.tokens.insert(id.into())),
+        match line.split_once(char::is_whitespace).map(|(kind, rest)| (kind, rest.trim())) {
+            Some(("token", rest)) => match name_and_rest(rest)? {
+                (id, "") => drop(self.tokens.insert(id)),
+                _ => return Err("has more than an id behind `token`; an id with a space is written in quotes"),
+            },
             Some(("user", rest)) => {
-                let (name, until) = name_and_time(rest)?;
-                let known = self.users.entry(name.into()).or_insert(until);
+                let (name, rest) = name_and_rest(rest)?;
+                let until = if rest.is_empty() { u64::MAX } else { time(rest)? };
+                let known = self.users.entry(name).or_insert(until);
                 *known = until.max(*known);
             }
             _ => return Err(unknown),
         }
         Ok(())
+    }
+
+    /// How many tokens and users it names.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.tokens.len(), self.users.len())
     }
 
     pub(super) fn names_token(&self, id: &str) -> bool {
@@ -66,16 +77,23 @@ impl Revoked {
     }
 }
 
-/// A name may have spaces in it; a time has none, and stands last.
-fn name_and_time(rest: &str) -> Result<(&str, u64), &'static str> {
-    let Some((name, last)) = rest.rsplit_once(' ') else { return Ok((rest, u64::MAX)) };
-    let looks_like_time = last.starts_with(|c: char| c.is_ascii_digit()) && last.contains('T');
-    if !looks_like_time {
-        return Ok((rest, u64::MAX));
+/// A name up to a space, or in quotes; and what is behind it.
+fn name_and_rest(text: &str) -> Result<(Box<str>, &str), &'static str> {
+    if !text.starts_with('"') {
+        let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        return Ok((name.into(), rest.trim()));
     }
-    let time: jiff::Timestamp =
-        last.parse().map_err(|_| "has a time that cannot be read; write it as in 2026-11-27T09:00:00Z")?;
-    Ok((name.trim_end(), u64::try_from(time.as_millisecond()).unwrap_or(0)))
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<String>();
+    match values.next() {
+        Some(Ok(name)) => Ok((name.into(), text[values.byte_offset()..].trim())),
+        _ => Err("has a name in quotes that do not end, or that are not those of JSON"),
+    }
+}
+
+fn time(text: &str) -> Result<u64, &'static str> {
+    let why = "has something behind the name that is no time: write one as in 2026-11-27T09:00:00Z, and a name with a space in quotes";
+    let time: jiff::Timestamp = text.parse().map_err(|_| why)?;
+    Ok(u64::try_from(time.as_millisecond()).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -84,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_list_names_tokens_and_users() {
-        let list = "# a comment\n\ntoken 7f3a\nuser mallory\nuser Alice Smith 2027-01-15T08:00:00Z\n  user bob\r\n";
+        let list =
+            "# a comment\n\ntoken 7f3a\nuser mallory\nuser \"Alice Smith\" 2027-01-15T08:00:00Z\n  user\tbob\r\n";
         let revoked = Revoked::parse(list).expect("a good list");
         assert!(revoked.names_token("7f3a") && !revoked.names_token("7f3"));
         assert!(revoked.names_user("mallory", Some(u64::MAX - 1)) && revoked.names_user("bob", None));
@@ -95,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_widest_of_several_lines_counts() {
-        let list = "user a 2027-01-15T08:00:00Z\nuser a\nuser a 2020-01-01T00:00:00Z";
+        let list = "user a 2027-01-15T08:00:00Z\nuser a\nuser a 2020-01-01 00:00:00Z";
         assert!(Revoked::parse(list).expect("a good list").names_user("a", Some(1_900_000_000_000)));
     }
 
@@ -103,8 +122,15 @@ mod tests {
     fn a_line_that_makes_no_sense_is_told_by_its_number() {
         for (list, told) in [
             ("token a\nmallory", "line 2: is neither"),
-            ("user alice 2027-13-15T08:00:00Z", "line 1: has a time"),
+            ("user alice 2027-13-15T08:00:00Z", "line 1: has something behind the name"),
+            ("user alice 2027-01-01", "line 1: has something behind the name"),
+            ("user alice now", "line 1: has something behind the name"),
+            ("user Alice Smith", "line 1: has something behind the name"),
+            ("user \"Alice Smith", "line 1: has a name in quotes"),
+            ("user \"Alice\" Smith", "line 1: has something behind the name"),
+            ("token 7f3a lost", "line 1: has more than an id"),
             ("session x", "line 1: is neither"),
+            ("user", "line 1: is neither"),
         ] {
             let why = Revoked::parse(list).expect_err(list);
             assert!(why.starts_with(told), "{why}");

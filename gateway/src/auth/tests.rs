@@ -105,6 +105,10 @@ fn a_token_that_is_over_or_says_too_little_is_refused() {
         assert!(says(odd.clone()).contains("cannot be read"), "{odd}");
     }
     assert!(says(json!({"exp": -1})).contains("expired"));
+    // What a token can be revoked by: read as absent, it could not be.
+    for odd in [json!({"jti": 7}), json!({"jti": ["t"]}), json!({"iat": "now"}), json!({"iat": true})] {
+        assert!(refused(&signed(&claims(&odd))).message.contains("claims"), "{odd}");
+    }
     for odd in [json!({"sub": null}), json!({"sub": 7}), json!({"subscribe": "room.*"}), json!({"send": [7]})] {
         assert!(says(odd.clone()).contains("cannot be read"), "{odd}");
     }

@@ -10,6 +10,7 @@ use http::request::Parts;
 use super::problem::Problem;
 use crate::app::App;
 use crate::auth::By;
+use crate::dispatch::Dispatch;
 use crate::jobs::ReplyTo;
 
 const HEADER: &str = "idempotency-key";
@@ -74,7 +75,8 @@ pub(super) async fn send(
     message: Message,
     key: Option<Key>,
 ) -> Result<Accepted, Refusal> {
-    let scope = format!("{}channel {channel}", by.caller.scope());
+    Dispatch::check_channel(by, &channel, &message)?;
+    let (share, scope) = (by.share(), format!("{}channel {channel}", by.caller.scope()));
     let (dispatch, by, body) = (app.dispatch.clone(), by.clone(), message.raw().clone());
     let run = async move {
         let message_id = dispatch.send(&by, &channel, message).await?;
@@ -82,7 +84,7 @@ pub(super) async fn send(
         Ok(Accepted { message_id, group: None, members: None, existing, jobs, offset: None, epoch: None })
     };
     match key {
-        Some(Key(key)) => app.idempotency.once(&scope, &key, &body, |_| run).await,
+        Some(Key(key)) => app.idempotency.once(&share, &scope, &key, &body, |_| run).await,
         None => run.await,
     }
 }
@@ -96,10 +98,11 @@ pub(super) async fn query(
     key: Option<Key>,
 ) -> Result<Accepted, Refusal> {
     let Some(Key(key)) = key else { return app.dispatch.query(by, &name, &params, ReplyTo::Nobody, None).await };
+    by.caller.check_query(&name)?;
     let (dispatch, by, body) = (app.dispatch.clone(), by.clone(), params.raw().clone());
-    let scope = format!("{}query {name}", by.caller.scope());
+    let (share, scope) = (by.share(), format!("{}query {name}", by.caller.scope()));
     app.idempotency
-        .once(&scope, &key, &body, |key| async move {
+        .once(&share, &scope, &key, &body, |key| async move {
             dispatch.query(&by, &name, &params, ReplyTo::Nobody, Some(key)).await
         })
         .await

@@ -26,12 +26,22 @@ pub struct Asker {
     /// The user; `None`: a service, or somebody who shows nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// What the names of the groups of the user's tenant begin with, where there are tenants: a name may be used in each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
     /// The service whose key does not let it see everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
     /// Claims of the user's token by name, as far as the query binds them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub claims: BTreeMap<String, serde_json::Value>,
+}
+
+impl Asker {
+    /// The user, as a token of his names him: by his name, and by where his tenant's groups are.
+    pub(crate) fn user(&self) -> Option<(&str, Option<&str>)> {
+        self.user.as_deref().map(|name| (name, self.within.as_deref()))
+    }
 }
 
 /// Work to be stored: made by `consumer::Claims` from a message, or for `POST /v1/queries`.

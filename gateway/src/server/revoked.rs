@@ -62,9 +62,9 @@ fn look(path: &Path, known: Option<State>, auth: &Auth) -> Result<State, String>
         return Err(format!("it has {} bytes, at most {FILE_BYTES_MAX} are read", state.bytes));
     }
     let list = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    auth.revoke(&list)?;
+    let (tokens, users) = auth.revoke(&list)?;
     if known.is_some() {
-        tracing::info!("the list of what is revoked was read again");
+        tracing::info!(tokens, users, "the list of what is revoked was read again");
     }
     Ok(state)
 }

@@ -17,6 +17,14 @@ api_keys_file = "api.keys"
 tenant_claim = "tenant"
 "#;
 
+const WORK_OF_TENANTS: &str = r#"
+[[consumer]]
+name = "tenants"
+group = "tenant.*"
+type = "execute_query"
+run = "query"
+"#;
+
 /// Rows of whoever asks: the claim is bound, and nobody gives it.
 const OWN_ROWS: &str = r#"
 [[query]]
@@ -67,6 +75,62 @@ async fn tenants_meet_in_no_group_whatever_their_tokens_say() {
         asked(&http, "POST", "/v1/groups/tenant.acme.quiet/send", Some(token), &quiet(kind)).await.status
     };
     assert_eq!((send(&acme, "wave").await, send(&acme, "chat").await, send(KEY, "chat").await), (202, 403, 202));
+}
+
+#[tokio::test]
+async fn a_user_of_the_same_name_in_another_tenant_is_somebody_else() {
+    let gateway = guarded_with(&format!("{JOBS}{WORK_OF_TENANTS}"), TENANTS).await;
+    let http = gateway.http();
+    let alice =
+        |tenant: &str| user("alice", &json!({"tenant": tenant, "subscribe": ["*"], "send": ["*"], "query": ["*"]}));
+    let (acme, other) = (alice("acme"), alice("acme2"));
+    let ask = async |token: &str, key: &str| {
+        let headers = [("authorization", format!("Bearer {token}")), ("idempotency-key", key.to_owned())];
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let record = http.request("POST", "/v1/queries/numbers", &headers, b"{}".to_vec()).await.expect(202);
+        record["id"].as_str().expect("a job").to_owned()
+    };
+    let job = ask(&acme, "k").await;
+    assert_eq!(ask(&acme, "k").await, job, "a repeat is answered by the first");
+    assert_ne!(ask(&other, "k").await, job, "a key of somebody else is no repeat");
+    asked(&http, "GET", &format!("/v1/jobs/{job}?wait=20"), Some(&acme), "").await.expect(200);
+    for path in [format!("/v1/jobs/{job}"), format!("/v1/jobs/{job}/result")] {
+        asked(&http, "GET", &path, Some(&other), "").await.problem(404, "not_found");
+        asked(&http, "GET", &path, Some(&acme), "").await.expect(200);
+    }
+    asked(&http, "DELETE", &format!("/v1/jobs/{job}"), Some(&other), "").await.problem(404, "not_found");
+
+    let unique =
+        json!({"type": "execute_query", "query": "numbers", "unique_key": "u", "delay_ms": 60_000}).to_string();
+    let queued = async |token: &str, group: &str| {
+        let path = format!("/v1/groups/{group}/send");
+        asked(&http, "POST", &path, Some(token), &unique).await.expect(202)["jobs"][0].clone()
+    };
+    let (mine, theirs) = (queued(&acme, "tenant.acme.x").await, queued(&other, "tenant.acme2.x").await);
+    assert_ne!(mine["id"], theirs["id"]);
+    assert_eq!((&mine["existing"], &theirs["existing"]), (&json!(false), &json!(false)));
+
+    let mut socket = open(&gateway, &acme).await;
+    socket.refused(json!({"type": "authenticate", "token": other}), "forbidden").await;
+    assert_eq!(socket.command(json!({"type": "authenticate", "token": acme})).await["type"], "authenticated");
+}
+
+#[tokio::test]
+async fn a_repeat_is_answered_to_those_alone_who_may_ask() {
+    let gateway = guarded_with(JOBS, "\n[auth]\njwt_secret_file = \"jwt.secret\"\n").await;
+    let http = gateway.http();
+    let with = user("alice", &json!({"send": ["room"], "query": ["numbers"]}));
+    let without = user("alice", &json!({"subscribe": ["room"]}));
+    for (path, body) in [("/v1/groups/room/send", r#"{"type":"chat"}"#), ("/v1/queries/numbers", "{}")] {
+        let ask = async |token: &str| {
+            let bearer = format!("Bearer {token}");
+            let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k")];
+            http.request("POST", path, &headers, body.as_bytes().to_vec()).await
+        };
+        ask(&with).await.expect(202);
+        ask(&without).await.problem(403, "forbidden");
+        ask(&with).await.expect(202);
+    }
 }
 
 #[tokio::test]

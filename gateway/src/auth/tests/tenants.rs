@@ -33,6 +33,18 @@ fn a_tenant_has_its_own_groups_alone() {
 }
 
 #[test]
+fn the_same_name_in_another_tenant_is_somebody_else() {
+    let all = json!({"subscribe": ["*"], "send": ["*"], "query": ["*"]});
+    let (here, there) = (user("a", &all), user("b", &all));
+    assert_eq!(here.user(), there.user());
+    assert!(here.owns(here.asker().as_ref()) && !there.owns(here.asker().as_ref()));
+    assert!(!here.owns(Some(&Asker { within: None, ..here.asker().expect("a user") })));
+    assert_ne!(here.scope(), there.scope());
+    assert!(here.check_becomes(&here).is_ok());
+    assert_eq!(here.check_becomes(&there).expect_err("another tenant's").code, ErrorCode::Forbidden);
+}
+
+#[test]
 fn the_name_of_a_tenant_is_a_name_and_nothing_else() {
     let long = "x".repeat(41);
     for name in ["", "*", "a.b", "a*", "{tenant}", "a!b", "a b", "a\n", "é", "a/b", "..", &long] {

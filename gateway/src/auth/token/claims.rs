@@ -22,6 +22,8 @@ pub(super) struct Claims {
     sub: String,
     exp: f64,
     nbf: Option<f64>,
+    iat: Option<f64>,
+    jti: Option<String>,
     iss: Option<String>,
     aud: Option<Audience>,
     #[serde(default)]
@@ -49,8 +51,7 @@ enum Audience {
 impl Claims {
     /// What the token can be revoked by: `jti` and `iat`.
     pub(super) fn identity(&self) -> (Option<Box<str>>, Option<u64>) {
-        let token = self.more.get("jti").and_then(Value::as_str).map(Into::into);
-        (token, self.more.get("iat").and_then(Value::as_f64).map(milliseconds))
+        (self.jti.as_deref().map(Into::into), self.iat.map(milliseconds))
     }
 
     pub(super) fn into_user(self, rules: &Rules, now_ms: u64) -> Result<User, Refusal> {

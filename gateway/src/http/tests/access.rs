@@ -196,7 +196,7 @@ fn token(rights: &[&str]) -> String {
 
 fn claims(user: &str, send: &[&str], query: &[&str]) -> Claims {
     let exp = clock::now_ms() / 1000 + 60;
-    Claims { sub: user.to_owned(), exp, subscribe: Vec::new(), send: list(send), query: list(query) }
+    Claims { sub: user.to_owned(), exp, send: list(send), query: list(query), ..Claims::default() }
 }
 
 fn list(names: &[&str]) -> Vec<String> {
