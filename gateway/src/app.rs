@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use groupcast_channel_layer::ChannelLayer;
 use groupcast_protocol::frame::Accepted;
-use groupcast_protocol::{GroupName, JobId, Message, Refusal};
+use groupcast_protocol::{ErrorCode, GroupName, JobId, Message, Refusal};
 
-use crate::auth::{Auth, By};
+use crate::auth::{Auth, By, Caller};
 use crate::clock;
 use crate::config::Config;
 use crate::consumer::QueryCache;
@@ -78,6 +78,7 @@ impl App {
         message: Message,
         key: Option<&str>,
     ) -> Result<Accepted, Refusal> {
+        self.check_length(&by.caller, &message)?;
         self.limits.charge_group(&by.caller, by.client, group)?;
         let Some(key) = key else { return self.send_or_ask(by, group, message, None).await };
         // A repeat is answered by what is remembered: also that is for those alone who may send it.
@@ -86,6 +87,18 @@ impl App {
         let (app, body, by, group) = (self.clone(), message.raw().clone(), by.clone(), group.clone());
         let run = |key| async move { app.send_or_ask(&by, &group, message, Some(key)).await };
         self.idempotency.once(&share, &scope, key, &body, run).await
+    }
+
+    /// A client's message has the same bound by every door; a socket does not even read more.
+    fn check_length(&self, caller: &Caller, message: &Message) -> Result<(), Refusal> {
+        let (bytes, bytes_max) = (message.raw().len(), self.config.limits.message_bytes.0);
+        if bytes <= bytes_max || matches!(caller, Caller::Everybody | Caller::Service(_)) {
+            return Ok(());
+        }
+        let why = format!(
+            "the message has {bytes} bytes, and a client's may have {bytes_max}; send less, or have a service send it"
+        );
+        Err(Refusal::new(ErrorCode::TooLarge, why))
     }
 
     async fn send_or_ask(

@@ -15,7 +15,7 @@ use groupcast_protocol::{ChannelName, ErrorCode, GroupName, JobId, Message, Mess
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::auth::By;
+use crate::auth::{By, Caller};
 use crate::clock;
 use crate::config::Mode;
 use crate::consumer::{Claims, EVENT_PREFIX, Outlet, OutletError};
@@ -59,7 +59,7 @@ impl Dispatch {
     /// # Errors
     /// `forbidden`, as [`Dispatch::group_send`].
     pub(crate) fn check(by: &By, group: &GroupName, message: &Message) -> Result<(), Refusal> {
-        refuse_job_events(message)?;
+        refuse_job_events(&by.caller, message)?;
         if group.is_of_live_query() {
             return Err(Refusal::group_of_live_query(group));
         }
@@ -91,7 +91,7 @@ impl Dispatch {
     /// # Errors
     /// `forbidden`, as [`Dispatch::send`].
     pub(crate) fn check_channel(by: &By, channel: &ChannelName, message: &Message) -> Result<(), Refusal> {
-        refuse_job_events(message)?;
+        refuse_job_events(&by.caller, message)?;
         by.caller.check_send_to_channel(channel, message.kind())
     }
 
@@ -295,7 +295,7 @@ impl Intake for Dispatch {
         id: &'a [u8],
     ) -> std::pin::Pin<Box<dyn Future<Output = Taken> + Send + 'a>> {
         Box::pin(async move {
-            if refuse_job_events(message).is_err() || group.is_of_live_query() {
+            if refuse_job_events(&Caller::Everybody, message).is_err() || group.is_of_live_query() {
                 tracing::warn!(%group, kind = message.kind(), "a message of another program was dropped: only consumers send such");
                 return Taken::Done;
             }
@@ -342,8 +342,15 @@ impl Outlet for Dispatch {
     }
 }
 
-fn refuse_job_events(message: &Message) -> Result<(), Refusal> {
-    if message.kind().starts_with(EVENT_PREFIX) {
+/// Consumers of Channels know an event by a method, in whose name dots are underscores: `job_result` of a client would be
+/// `job.result` to them. What services call so is theirs to know.
+const EVENT_METHODS: [&str; 6] =
+    ["job_started", "job_progress", "job_result", "job_retry", "job_failed", "job_cancelled"];
+
+fn refuse_job_events(caller: &Caller, message: &Message) -> Result<(), Refusal> {
+    let is_client = matches!(caller, Caller::User(_) | Caller::Anonymous(_));
+    let kind = message.kind();
+    if kind.starts_with(EVENT_PREFIX) || is_client && EVENT_METHODS.contains(&kind) {
         let why = format!(
             "type `{}` is an event of a job, and only consumers send those; choose another type",
             message.kind()

@@ -13,6 +13,7 @@ mod body;
 mod channels;
 mod connections;
 mod consumers;
+mod cors;
 pub(crate) mod events;
 mod groups;
 pub(crate) mod head;
@@ -113,6 +114,7 @@ fn finish(router: Router, app: App) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(PanicToProblem(app.clone())))
+        .layer(cors::layer(&app))
         .layer(from_fn_with_state(app.clone(), head::check))
         .layer(from_fn_with_state(app, count))
 }

@@ -145,6 +145,31 @@ async fn a_page_of_an_origin_that_is_let_in_may_read() {
     let mut events = Events::open_with(&gateway, "group=a", &[("Origin", "https://app.example")]).await;
     assert_eq!(events.head.header("access-control-allow-origin"), Some("https://app.example"));
     events.expect("subscribed", "subscribed").await;
+    let http = gateway.http();
+    let page = ("origin", "https://app.example");
+    let asks = [page, ("access-control-request-method", "GET"), ("access-control-request-headers", "authorization")];
+    for (path, method) in
+        [("/v1/events?group=a", "GET"), ("/v1/queries/numbers", "POST"), ("/v1/groups/a/send", "POST")]
+    {
+        let asked = http.request("OPTIONS", path, &[asks[0], (asks[1].0, method), asks[2]], Vec::new()).await;
+        assert_eq!(asked.status, 200, "{path}: {}", asked.text());
+        assert_eq!(asked.header("access-control-allow-origin"), Some(page.1), "{path}");
+        assert!(asked.header("access-control-allow-headers").is_some_and(|names| names.contains("authorization")));
+        assert!(asked.header("access-control-allow-methods").is_some_and(|names| names.contains(method)));
+    }
+    // What is refused is read as well, and so is what goes the straight way.
+    for (method, path, body, status) in
+        [("GET", "/v1/jobs/x", "", 404), ("POST", "/v1/groups/a/send", r#"{"type":"chat"}"#, 202)]
+    {
+        let answer = http.request(method, path, &[page], body.as_bytes().to_vec()).await;
+        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (status, Some(page.1)), "{path}");
+    }
+    // Others are told nothing, and the operators' page is for nobody's.
+    let other =
+        http.request("OPTIONS", "/v1/events", &[("origin", "https://other.example"), asks[1]], Vec::new()).await;
+    assert_eq!((other.status, other.header("access-control-allow-origin")), (403, None));
+    let admin = http.request("OPTIONS", "/admin/api/overview", &asks, Vec::new()).await;
+    assert_eq!(admin.header("access-control-allow-origin"), None, "{}", admin.status);
 }
 
 #[tokio::test]

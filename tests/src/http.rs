@@ -138,6 +138,12 @@ impl Reply {
         if self.body.is_empty() { Value::Null } else { self.json() }
     }
 
+    /// Asserts that a query was taken; its record. It may have ended already: then the status is 200.
+    #[track_caller]
+    pub fn record(&self) -> Value {
+        if self.status == 200 { self.expect(200) } else { self.expect(202) }
+    }
+
     /// Asserts that it is a problem of this status and code, as RFC 9457 wants it.
     #[track_caller]
     pub fn problem(&self, status: u16, code: &str) {

@@ -13,7 +13,7 @@ use super::units::{Size, Time};
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Bytes of one message from a socket; more closes it with 1009. Default 64 KiB.
+    /// Bytes of one message from a client: more closes a socket with 1009, and is 413 from a user or anonymous caller over HTTP. Default 64 KiB.
     pub message_bytes: Size,
     /// Bytes of one HTTP request's body; more is 413. Default 1 MiB.
     pub publish_bytes: Size,

@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
 use groupcast_protocol::asgi::Door;
 use groupcast_protocol::{ErrorCode, sse};
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, VARY};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -114,7 +114,7 @@ pub(super) async fn stream(
     let Ok(Ok(opened)) = opened else {
         return Err(unavailable("the stream could not be opened in time; connect again in a moment"));
     };
-    Ok(answer_with(opened?, headers.get(ORIGIN)))
+    Ok(answer_with(opened?))
 }
 
 /// Waits until all groups reach this node.
@@ -135,7 +135,7 @@ fn questions(app: &App, queries: Vec<InWords>, asker: Option<&Asker>) -> Result<
     Ok(questions)
 }
 
-fn answer_with(opened: Opened, origin: Option<&HeaderValue>) -> Response {
+fn answer_with(opened: Opened) -> Response {
     let mut response = Body::new(opened.body).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(sse::MEDIA_TYPE));
@@ -143,11 +143,6 @@ fn answer_with(opened: Opened, origin: Option<&HeaderValue>) -> Response {
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
     let channel = HeaderValue::from_str(opened.channel.as_str()).expect("the name of a channel is ASCII");
     headers.insert(CHANNEL, channel);
-    // An origin that has come this far is one of ours or of `[server] origins`; its browser wants to read that here.
-    if let Some(origin) = origin {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        headers.insert(VARY, HeaderValue::from_static("Origin"));
-    }
     response
 }
 
