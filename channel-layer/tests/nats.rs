@@ -28,7 +28,7 @@ use groupcast_channel_layer::broker::dropped::Reason;
 use groupcast_channel_layer::broker::nats::{NatsBroker, NatsConfig, SettingsError};
 use groupcast_channel_layer::broker::{Ask, Broker, BrokerEvent, Kept, Level, Publication, WhereIs};
 use groupcast_channel_layer::contract::{group, message};
-use groupcast_protocol::{GroupName, NodeId, Position};
+use groupcast_protocol::{GroupName, Message, NodeId, Position, TraceContext};
 use proxy::{Fault, Proxy};
 use server::Nats;
 use tokio::time::timeout;
@@ -371,6 +371,26 @@ async fn eventually_kept(node: &Node, n: usize) -> Position {
         }
     };
     timeout(Duration::from_secs(30), kept).await.expect("it is acknowledged")
+}
+
+#[tokio::test]
+async fn a_message_is_not_refused_for_its_trace() {
+    const MAX_PAYLOAD: usize = 1 << 20;
+    let server = Nats::start_jetstream("");
+    let mut node = connect(1, &NatsConfig { message_bytes: MAX_PAYLOAD, ..config(&server) }).remove(0);
+    next(&mut node, is_up).await;
+    node.broker.follow(vec![group("room")]).await.expect("it is there");
+    let state = format!("a={}", "x".repeat(500));
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let trace = TraceContext::parse(parent, Some(state.as_bytes())).map(Arc::new);
+    for (bytes, is_traced) in [(MAX_PAYLOAD - 1200, true), (MAX_PAYLOAD - 400, false)] {
+        let text = format!(r#"{{"type":"large","text":"{}"}}"#, "x".repeat(bytes));
+        let sent = Message::parse(text.into()).expect("a valid message").with_trace(trace.clone());
+        let publication = Publication { message: sent.clone(), ..publication("room", bytes) };
+        node.broker.publish(publication).await.expect("there is room for the message");
+        let BrokerEvent::Message { envelope, .. } = next(&mut node, |_| true).await else { panic!("a message comes") };
+        assert_eq!((envelope.message.raw(), envelope.message.trace().is_some()), (sent.raw(), is_traced));
+    }
 }
 
 #[tokio::test]

@@ -23,6 +23,9 @@ const SEQUENCE_NOT_FOUND: u64 = 10043;
 const NOBODY_THERE: &str = "JetStream is not there; start nats-server with `--jetstream`, or wait for its cluster";
 const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 
+/// The headers of what is stored: their first line, the number of the newest message, and the end.
+const HEADERS: usize = 128;
+
 /// A server's JetStream, as one client sees it. A cheap handle.
 #[derive(Clone)]
 pub(super) struct Api {
@@ -91,6 +94,11 @@ impl Api {
             Err(ApiError::Said(code, _)) if WRONG_LAST_SEQUENCE.contains(&code) => Ok(Outcome::Overtaken),
             Err(error) => Err(error),
         }
+    }
+
+    /// How many bytes of headers a server takes beside a payload and the headers that each request has.
+    pub(super) fn room_beside(&self, payload: &Bytes) -> usize {
+        self.client.max_payload().saturating_sub(payload.len() + HEADERS)
     }
 
     /// The newest message of a subject, from the server that decides.

@@ -66,11 +66,12 @@ impl Session {
     ) -> Result<Option<Newest>, ApiError> {
         let Next { to: at, messages, foreign } = next;
         let foreign = foreign.or(newest.and_then(|newest| newest.foreign));
-        let headers = traces::headers(&messages);
         let record = Record { run: self.run.clone(), at, messages, foreign };
+        let payload = record.encode();
+        let headers = traces::headers(&record.messages, self.api.room_beside(&payload));
         let subject = self.names.stored(stream, group);
         let expected = newest.map_or(0, |newest| newest.sequence);
-        match self.api.store_with(headers, &subject, record.encode(), expected).await? {
+        match self.api.store_with(headers, &subject, payload, expected).await? {
             Outcome::Stored(sequence) => Ok(Some(Newest { sequence, since: None, at: Some(record.at), foreign })),
             Outcome::Overtaken => Ok(None),
         }

@@ -18,6 +18,7 @@ use super::link::Link;
 use super::names::Stream;
 use super::place::{Newest, Next};
 use super::session::Session;
+use super::traces;
 use crate::broker::{BrokerError, Publication, Published};
 
 /// Publications on their way to the task; at the bound publishers wait.
@@ -125,7 +126,7 @@ impl Lanes {
 fn next_batch(waiting: &mut VecDeque<Work>) -> (Vec<Work>, usize) {
     let (mut batch, mut bytes, mut taken) = (Vec::new(), 0, 0);
     while let Some(work) = waiting.front() {
-        let size = work.publication.message.raw().len();
+        let size = work.publication.message.raw().len() + traces::bytes(&work.publication.message);
         if !batch.is_empty() && (batch.len() >= MESSAGES || bytes + size > BYTES) {
             break;
         }

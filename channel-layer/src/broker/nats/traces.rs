@@ -15,15 +15,28 @@ use groupcast_protocol::{Message, TraceContext};
 
 const NAME: HeaderName = HeaderName::from_static("Groupcast-Trace");
 
-/// What goes with messages that are stored together; nothing for those without a trace.
-pub(super) fn headers(messages: &[Message]) -> HeaderMap {
+/// What the header of one trace has beside its `tracestate`, and some.
+const HEADER: usize = 100;
+
+/// What goes with messages that are stored together; nothing for those without a trace. Where there is no room for all, none:
+/// a message is not refused for its trace.
+pub(super) fn headers(messages: &[Message], room: usize) -> HeaderMap {
     let mut headers = HeaderMap::new();
+    if messages.iter().map(bytes).sum::<usize>() > room {
+        return headers;
+    }
     for (at, message) in messages.iter().enumerate() {
         if let Some(trace) = message.trace() {
             headers.append(NAME, format!("{at} {trace}"));
         }
     }
     headers
+}
+
+/// At most so many bytes a message's trace takes.
+pub(super) fn bytes(message: &Message) -> usize {
+    let size = |trace: &TraceContext| HEADER + trace.tracestate().map_or(0, str::len);
+    message.trace().as_deref().map_or(0, size)
 }
 
 /// Gives messages the traces that came with them. What makes no sense, or is about none of them, is passed over.
@@ -59,11 +72,15 @@ mod tests {
         let trace = TraceContext::from_text(TRACE).map(Arc::new);
         let mut sent = messages();
         sent[2] = sent[2].clone().with_trace(trace);
-        let headers = headers(&sent);
+        let room = bytes(&sent[2]);
+        let headers = headers(&sent, room);
         let mut read = messages();
         give(&mut read, Some(&headers));
         assert_eq!(read, sent);
-        assert!(self::headers(&messages()).is_empty());
+        let line = headers.get(NAME).expect("it is there").as_str().len() + "Groupcast-Trace: \r\n".len();
+        assert!(line + "255".len() <= room, "{line}");
+        assert!(self::headers(&messages(), 0).is_empty(), "there is none");
+        assert!(self::headers(&sent, room - 1).is_empty(), "there is no room");
     }
 
     #[test]
