@@ -34,6 +34,7 @@ mod postgres;
 pub mod schedule;
 pub mod server;
 mod stream;
+mod telemetry;
 mod threads;
 mod trace;
 mod websocket;

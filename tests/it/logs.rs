@@ -1,8 +1,9 @@
 //! The log as programs read it: each line is an object, whatever happens, and no secret is in any.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use groupcast_tests::home::JOBS;
+use groupcast_tests::home::{BARE, JOBS};
 use groupcast_tests::token::{seconds_from_now, token};
 use groupcast_tests::wait::eventually;
 use groupcast_tests::{Gateway, Home, Socket};
@@ -46,6 +47,83 @@ async fn every_line_of_the_log_is_an_object_and_no_secret_is_in_any() {
     for secret in ["canary", &user, &user[user.len() - 40..]] {
         assert!(!printed.contains(secret), "{secret}: {printed}");
     }
+}
+
+#[tokio::test]
+async fn a_line_says_whose_work_it_was_written_for() {
+    // Nobody listens there, and the log says so.
+    let away = "http://127.0.0.1:1";
+    let server = "[server]\nlog_format = \"json\"\nlog = \"groupcast=debug\"\n";
+    let config = BARE.replacen("[server]\n", server, 1);
+    let gateway = Gateway::start(&format!(
+        r#"{config}
+[hooks]
+url = "{away}/hook"
+allow_private = true
+events = ["message"]
+types = ["chat"]
+[[consumer]]
+name = "views"
+group = "my_group"
+type = "execute_query"
+run = "http"
+url = "{away}/jobs"
+allow_private = true
+durability = "memory"
+max_attempts = 1
+"#
+    ))
+    .await;
+    let headers = [("x-request-id", "proxy-1:7"), ("content-type", "application/json")];
+    let body = json!({"key": "wrong"}).to_string().into_bytes();
+    let refused = gateway.http().request("POST", "/admin/api/session", &headers, body).await;
+    refused.problem(401, "unauthenticated");
+    assert_eq!(refused.header("x-request-id"), Some("proxy-1:7"));
+    let mut socket = Socket::open(&gateway).await;
+    let channel = json!(socket.channel);
+    let chat = json!({"type": "group_send", "group": "room.1", "message": {"type": "chat"}});
+    socket.refused(chat, "unavailable").await;
+    let job = gateway.http().job("my_group", &json!({"type": "execute_query"})).await;
+
+    line(&gateway, "a sign-in at the admin page was refused", "request", &json!("proxy-1:7")).await;
+    line(&gateway, "the service of [hooks] gave no answer that can be followed", "connection", &channel).await;
+    line(&gateway, "a backend gave no answer", "job", &json!(job)).await;
+    let listening = lines(&gateway.printed()).into_iter().find(|line| line["message"] == "listening");
+    let listening = listening.expect("the log begins with it");
+    assert!(["request", "connection", "job"].iter().all(|field| listening.get(field).is_none()), "{listening}");
+}
+
+#[tokio::test]
+async fn every_answer_says_what_its_request_was_called() {
+    let gateway = Gateway::start(BARE).await;
+    let http = gateway.http();
+    let mut made = Vec::new();
+    for (method, path) in
+        [("POST", "/v1/groups/g/send"), ("GET", "/v1/groups"), ("GET", "/nowhere"), ("PUT", "/healthz")]
+    {
+        let ask = async |headers: &[(&str, &str)]| {
+            let reply = http.request(method, path, headers, b"{\"type\":\"x\"}".to_vec()).await;
+            reply
+                .header("x-request-id")
+                .map(str::to_owned)
+                .unwrap_or_else(|| panic!("{method} {path}: {}", reply.text()))
+        };
+        assert_eq!(ask(&[("x-request-id", "a.7-b_c")]).await, "a.7-b_c", "{method} {path}");
+        made.push(ask(&[]).await);
+        made.push(ask(&[("x-request-id", "has \"quotes\"")]).await);
+        made.push(ask(&[("x-request-id", &"x".repeat(65))]).await);
+    }
+    assert!(made.iter().all(|id| id.len() == 26), "{made:?}");
+    let (made_in_all, different) = (made.len(), made.into_iter().collect::<HashSet<_>>().len());
+    assert_eq!(different, made_in_all);
+}
+
+/// There is a line that begins so, and it has this.
+async fn line(gateway: &Gateway, message: &str, field: &str, value: &Value) {
+    let is_it = |line: &Value| line["message"].as_str().is_some_and(|said| said.starts_with(message));
+    let said = || async { lines(&gateway.printed()).into_iter().find(is_it) };
+    let line = eventually(message, said).await;
+    assert_eq!(&line[field], value, "{line}");
 }
 
 async fn start(filter: &str) -> Gateway {

@@ -5,6 +5,8 @@
 //! ```text
 //! {"timestamp":"2026-11-27T09:00:00.000000Z","level":"INFO","message":"listening","address":"127.0.0.1:8000","target":"groupcast::server"}
 //! ```
+//!
+//! A line that is written while a request is served, a connection driven or a job done says which: `crate::telemetry`.
 
 use std::io::IsTerminal;
 
@@ -12,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::CliError;
 use crate::config::server::LogFormat;
+use crate::telemetry::{InScope, Shape};
 
 /// Starts it, once for each process; a second one (in tests) keeps the first.
 ///
@@ -23,10 +26,14 @@ pub(super) fn start(filter: &str, format: LogFormat) -> Result<(), CliError> {
     match format {
         LogFormat::Human => {
             // Colours are for a person's terminal, not for a file.
-            drop(log.with_ansi(std::io::stderr().is_terminal()).try_init());
+            let colours = std::io::stderr().is_terminal();
+            let log = log.with_ansi(colours);
+            let log = log.map_event_format(|format| InScope::new(format.with_ansi(colours), Shape::Text));
+            drop(log.try_init());
         }
         LogFormat::Json => {
             let json = log.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            let json = json.map_event_format(|format| InScope::new(format, Shape::Object));
             if json.try_init().is_ok() {
                 // A panic is told in lines of its own otherwise, which are no JSON.
                 std::panic::set_hook(Box::new(|panic| tracing::error!(panic = %panic, "a thread panicked")));

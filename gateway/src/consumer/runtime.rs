@@ -40,6 +40,7 @@ use crate::jobs::Jobs;
 use crate::jobs::queue::{ClaimAsk, ClaimBatch, Claimed, Lease};
 use crate::kill_point::{self, KillPoint};
 use crate::lag::LoopLag;
+use crate::telemetry::Scope;
 
 /// A consumer that nobody woke looks for work this often.
 const POLL: Duration = Duration::from_secs(1);
@@ -415,7 +416,7 @@ impl Shared {
         let (pilot, asker) = seat.flights.begin(key, freshness);
         let (shared, seat, claimed) = (Arc::clone(self), Arc::clone(seat), claimed.clone());
         self.attempts.spawn(async move {
-            shared.fly(&seat, claimed, pilot).await;
+            Scope::Job(claimed.lease.id).run(shared.fly(&seat, claimed, pilot)).await;
             drop(room);
         });
         Place::Aboard(asker)
@@ -430,7 +431,7 @@ impl Shared {
         // Held from now on, not only from when the task first runs.
         let held = Held::new(Arc::clone(self), claimed.lease, life);
         self.attempts.spawn(async move {
-            shared.attempt(&seat, claimed, held, place).await;
+            Scope::Job(claimed.lease.id).run(shared.attempt(&seat, claimed, held, place)).await;
             drop(room);
         });
     }

@@ -27,6 +27,7 @@ use crate::auth::By;
 use crate::metrics::RouteMeter;
 use crate::server::Peer;
 use crate::trace;
+use crate::telemetry::{RequestId, Scope, X_REQUEST_ID};
 
 /// Every route, for a connection.
 #[derive(Clone)]
@@ -59,7 +60,10 @@ impl Api {
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        let response = self.respond(request, peer).await?;
+        let id = RequestId::of(request.headers());
+        let value = id.to_value();
+        let mut response = Scope::Request(id).run(self.respond(request, peer)).await?;
+        response.headers_mut().insert(X_REQUEST_ID, value);
         if let Some(Code(code)) = response.extensions().get() {
             self.app.metrics.refused(*code);
         }

@@ -37,6 +37,7 @@ use crate::metrics::CloseLabels;
 use crate::server::Place;
 use crate::server::shard::Local;
 use crate::stream::Stream;
+use crate::telemetry::Scope;
 
 /// Writes to one socket before others get their turn: a replay may be long.
 const WRITES_PER_TURN: usize = 8;
@@ -169,18 +170,27 @@ impl Connection {
             self.drain(Duration::ZERO);
         }
         self.ask_again();
-        self.turn();
+        self.scope().run_now(|| self.turn());
         while !self.is_over() {
             let more = self.unwritten || (self.more && self.wants_to_read());
             if more {
                 // Others first: this one could go on for ever.
                 tokio::task::yield_now().await;
             }
-            poll_fn(|cx| if self.poll_input(cx) || more { Poll::Ready(()) } else { Poll::Pending }).await;
-            self.turn();
+            let input = |cx: &mut Context<'_>| {
+                let there = self.scope().run_now(|| self.poll_input(cx));
+                if there || more { Poll::Ready(()) } else { Poll::Pending }
+            };
+            poll_fn(input).await;
+            self.scope().run_now(|| self.turn());
         }
         // Rare, and larger than all that sleeps.
         Box::pin(self.leave()).await;
+    }
+
+    /// For a step, not for the whole task: a sleeper does not pay for it.
+    fn scope(&self) -> Scope {
+        Scope::Connection(self.channel.clone())
     }
 
     async fn leave(mut self: Box<Self>) {

@@ -26,6 +26,7 @@ use crate::limits::Seat;
 use crate::live::Question;
 use crate::server::Place;
 use crate::server::shard::Local;
+use crate::telemetry::Scope;
 
 /// A client that lost its stream comes back after this time, spread by chance: between once and three times as long.
 const RETRY: Duration = Duration::from_secs(1);
@@ -102,7 +103,7 @@ pub(crate) async fn drive(local: Rc<Local>, opening: Opening) {
     // Keys may have changed while it was being made.
     stream.ask_again();
     let hooks = stream.local.app.hooks.clone();
-    stream.run().await;
+    Scope::Connection(channel.clone()).run(stream.run()).await;
     hooks.disconnected(Door::Events, &channel, user.as_deref(), None, &opening.trace);
 }
 
