@@ -71,6 +71,7 @@ pub mod registry;
 mod reserved;
 pub mod shard;
 pub mod stats;
+mod witness;
 
 pub use bus::{Carrier, OnNote, Opened};
 pub use config::{GroupRule, HistoryRule, LayerConfig};
@@ -79,3 +80,4 @@ pub use layer::{ChannelLayer, HistoryPage, Sent};
 pub use mailbox::Received;
 pub use reserved::Reserved;
 pub use shard::{ConnectionInfo, Event, Origin, Shard, ShardInbox, Signal, Sink, Slot, Subscribed, Wrote};
+pub use witness::{Delivery, Witness};

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use groupcast_protocol::frame::{Recovery, ServerFrame, Unrecovered};
-use groupcast_protocol::{ChannelName, Format, GroupName, Position, Trace, TraceContext};
+use groupcast_protocol::{ChannelName, Format, GroupName, Position, Trace};
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 
@@ -36,6 +36,7 @@ use crate::error::LayerError;
 use crate::group::{Group, GroupState, Member};
 use crate::registry::Registry;
 use crate::reserved::Reserved;
+use crate::witness::Witness;
 use connection::Connection;
 pub use connection::Origin;
 use cursor::Cursor;
@@ -172,6 +173,7 @@ impl ShardInbox {
             log_bytes: 0,
             appended: 0,
             sweep: 0,
+            witness: None,
         };
         (shard, self.events)
     }
@@ -198,9 +200,16 @@ pub struct Shard {
     appended: usize,
     /// How often `ready` has become empty: then everybody has had a turn.
     sweep: u64,
+    /// Who is told of what belongs to a trace.
+    witness: Option<Box<dyn Witness>>,
 }
 
 impl Shard {
+    /// Tells somebody of deliveries that belong to a trace.
+    pub fn watched_by(&mut self, witness: Box<dyn Witness>) {
+        self.witness = Some(witness);
+    }
+
     /// Takes a connection in. Its channel exists from here on.
     ///
     /// # Errors
@@ -330,12 +339,8 @@ impl Shard {
     /// Applies what another thread told. Afterwards [`Shard::next_ready`] names the connections that have to write.
     pub fn apply(&mut self, event: Event) {
         match event.0 {
-            EventKind::Deliver { group, seq, frame, trace } => {
-                self.deliver(&group, seq, &frame);
-                if let Some(trace) = trace {
-                    note_delivery(&group, seq, &trace);
-                }
-            }
+            EventKind::Deliver { group, seq, frame, trace: None } => self.deliver(&group, seq, &frame),
+            EventKind::Deliver { group, seq, frame, trace } => self.deliver_traced(&group, seq, &frame, &trace),
             EventKind::Renew { old, new, from_seq, frame } => self.renew(&old, &new, from_seq, &frame),
             EventKind::Presence { group, frames } => self.deliver_presence(&group, &frames),
             EventKind::Mail { to } => {
@@ -376,13 +381,6 @@ impl Shard {
         let cursors = &self.connections[slot].cursors;
         cursors.iter().copied().find(|cursor| is(&self.lanes[self.cursors[*cursor].lane].group.name))
     }
-}
-
-/// The logs of this shard have the message, once for all who read it here. Only messages of a trace come by: others pay the
-/// look at a pointer.
-#[cold]
-fn note_delivery(group: &Group, seq: u64, trace: &TraceContext) {
-    tracing::trace!(group = %group.name, seq, traceparent = trace.traceparent(), "delivered to the logs of a shard");
 }
 
 /// The recovery of what keeps no history, or has been subscribed before: whatever was missed is gone, and that is

@@ -221,6 +221,11 @@ impl Auth {
         }
     }
 
+    /// Whether this is the key of a service.
+    pub(crate) fn is_key(&self, key: &str) -> bool {
+        self.authority().is_some_and(|authority| authority.keys.find(key).is_some())
+    }
+
     /// Whether there is a key for everything.
     pub fn has_operators(&self) -> bool {
         self.authority().is_some_and(|authority| authority.keys.have_operators())

@@ -10,6 +10,7 @@
 mod body;
 mod resolver;
 mod signature;
+mod step;
 mod tls;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ pub(crate) use self::body::{ReadError, is_json, read};
 use self::resolver::CheckedResolver;
 pub(crate) use self::resolver::RefusedAddress;
 use self::signature::Signer;
+pub(crate) use self::step::Step;
 use crate::clock;
 use crate::config::Secret;
 use crate::config::backend::backend_url;
@@ -89,6 +91,11 @@ impl Backend {
         self.signer.has_keys()
     }
 
+    /// Begins to record a call, if it is part of a trace that is.
+    pub(crate) fn step(&self) -> Option<Step> {
+        Step::post(&self.url)
+    }
+
     /// A request with this JSON, signed as of now. `id` is the same for each repeat.
     pub(crate) fn post(&self, id: &str, body: Vec<u8>) -> RequestBuilder {
         let at = clock::now_ms() / 1000;
@@ -107,6 +114,16 @@ impl Backend {
         }
         request.body(body)
     }
+}
+
+/// A client for an address that an operator chose, wherever that is.
+///
+/// # Errors
+/// When the system's certificates cannot be read.
+#[cfg(feature = "otel")]
+pub(crate) fn client_of(url: &Url, connections: usize) -> Result<Client, String> {
+    let tls = tls::client_config(url, None)?;
+    client(tls, CheckedResolver { allow_private: true }, connections).map_err(|error| with_causes(&error))
 }
 
 fn client(tls: ClientConfig, resolver: CheckedResolver, connections: usize) -> reqwest::Result<Client> {

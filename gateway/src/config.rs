@@ -21,6 +21,7 @@ pub mod schedule;
 pub mod secret;
 pub mod server;
 pub mod sources;
+pub mod tracing;
 pub mod units;
 
 mod check;
@@ -58,6 +59,7 @@ pub use schedule::{CatchUp, ScheduleConfig};
 pub use secret::Secret;
 pub use server::{Role, ServerConfig, TlsConfig};
 pub use sources::{Setting, Sources};
+pub use tracing::TracingConfig;
 pub use units::{Size, Time};
 
 /// The whole configuration. Every key has a default but those of `[[…]]` entries and sources.
@@ -87,6 +89,8 @@ pub struct Config {
     /// `[hooks]`: the team's own service, which is asked about clients. `None`: nobody is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hooks: Option<HooksConfig>,
+    /// `[tracing]`: where traces are sent to.
+    pub tracing: TracingConfig,
 }
 
 /// A configuration that passed its checks, and where each setting came from.
@@ -114,6 +118,7 @@ impl Config {
         let mut problems = unbuilt::refuse(&mut table, &origins);
         let mut config = read::read(table, &origins, &mut problems);
         problems.extend(secrets::read(&mut config, sources, &origins));
+        config.tracing.read(sources);
         if problems.is_empty() {
             problems = check::check(&config).into_iter().map(|(key, message)| origins.problem(&key, message)).collect();
         }

@@ -2,6 +2,8 @@
 //!
 //! HTTP, WebSocket and consumers all send by this one path, so that all keep the same rules.
 
+mod step;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +17,7 @@ use groupcast_protocol::{ChannelName, ErrorCode, GroupName, JobId, Message, Mess
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use self::step::Step;
 use crate::auth::{By, Caller};
 use crate::clock;
 use crate::config::Mode;
@@ -22,6 +25,7 @@ use crate::consumer::{Claims, EVENT_PREFIX, Outlet, OutletError};
 use crate::idempotency::{self, KeyOf};
 use crate::jobs::{CancelOutcome, Enqueued, Jobs, NewJob, Once, ReplyTo, Tick, Told};
 use crate::kill_point::{self, KillPoint};
+use crate::telemetry::{Scope, Tracer};
 
 /// Sends messages and asks queries. A cheap handle.
 #[derive(Clone)]
@@ -29,12 +33,24 @@ pub struct Dispatch {
     layer: ChannelLayer,
     claims: Arc<Claims>,
     jobs: Jobs,
+    tracer: Tracer,
 }
 
 impl Dispatch {
     /// Brings the layer and the consumers together.
     pub fn new(layer: ChannelLayer, claims: Arc<Claims>, jobs: Jobs) -> Self {
-        Self { layer, claims, jobs }
+        Self { layer, claims, jobs, tracer: Tracer::off() }
+    }
+
+    /// The same with a record of what is sent.
+    #[must_use]
+    pub(crate) fn traced_by(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
+    }
+
+    /// Begins spans.
+    pub(crate) fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// `group_send` of a client or service: stored as jobs where consumers claim it, otherwise sent to the group.
@@ -156,7 +172,24 @@ impl Dispatch {
         }
     }
 
+    /// Takes a message in, as a step of its trace if that is recorded.
     async fn route(
+        &self,
+        by: &By,
+        group: &GroupName,
+        message: Message,
+        key: Option<KeyOf>,
+    ) -> Result<Accepted, Refusal> {
+        let message = Scope::mark(message);
+        let Some(step) = Step::publish(&self.tracer, group, &message) else {
+            return self.take_in(by, group, message, key).await;
+        };
+        let taken = self.take_in(by, group, message.with_trace(step.trace()), key).await;
+        step.end(&taken);
+        taken
+    }
+
+    async fn take_in(
         &self,
         by: &By,
         group: &GroupName,

@@ -31,6 +31,7 @@ mod queries;
 mod result;
 mod rows;
 mod schedules;
+mod traced;
 
 #[cfg(test)]
 mod tests;
@@ -163,7 +164,10 @@ async fn count(State(app): State<App>, request: Request, next: Next) -> Response
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    if let Some(route) = route.as_ref().filter(|_| app.dispatch.tracer().is_on()) {
+        response.extensions_mut().insert(traced::Route(route.clone()));
+    }
     // A path that leads nowhere is the client's invention, and may not become a label.
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     app.metrics.http_request(&method, route, response.status().as_u16(), started.elapsed());

@@ -19,6 +19,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use crate::telemetry::Scope;
+
 /// How long an answer is remembered.
 const MEMORY: Duration = Duration::from_secs(5 * 60);
 /// Keys that are remembered at once, some 300 bytes each; more are refused, since forgetting one could send a message twice.
@@ -148,11 +150,11 @@ impl Idempotency {
         // On a task of its own: a client that hangs up must not leave it open whether its request was run.
         let first = First { entries: self.entries.clone(), name, _done: done };
         let run = run(KeyOf { name, body });
-        let running = tokio::spawn(async move {
+        let running = tokio::spawn(Scope::carry(async move {
             let answer = run.await;
             first.finish(answer.as_ref().ok());
             answer
-        });
+        }));
         running.await.map_err(|_| Refusal::new(ErrorCode::Internal, "the request failed; the log knows more"))?
     }
 

@@ -27,6 +27,7 @@ use crate::jobs::Jobs;
 use crate::lag::LoopLag;
 use crate::limits::Limits;
 use crate::live::Live;
+use crate::telemetry::Telemetry;
 use limits::LimitsPart;
 use parts::{JobsPart, LayerPart, LivePart, PoolsPart};
 
@@ -149,6 +150,13 @@ impl Metrics {
         self
     }
 
+    /// Shows what became of the spans of traces.
+    #[must_use]
+    pub(crate) fn with_telemetry(mut self, telemetry: &Telemetry) -> Self {
+        telemetry.register(&mut self.registry);
+        self
+    }
+
     /// Adds what the threads tell that work runs on, and how late the runtimes are.
     #[must_use]
     pub(crate) fn with_pools(mut self, cpu: Arc<CpuPool>, sources: Arc<Sources>, lag: &LoopLag) -> Self {
@@ -235,7 +243,7 @@ fn seconds_of(ms: u64) -> f64 {
 }
 
 /// A client may invent methods without end; each would be a label.
-fn known_method(method: &http::Method) -> &'static str {
+pub(crate) fn known_method(method: &http::Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",

@@ -20,6 +20,7 @@ mod ready;
 mod reload;
 mod revoked;
 pub(crate) mod shard;
+mod store;
 pub(crate) mod tls;
 mod watch;
 
@@ -54,19 +55,19 @@ pub(crate) use self::watch::Busy;
 use crate::app::{App, Parts};
 use crate::auth::{Auth, AuthError};
 use crate::clock;
-use crate::config::{CatchUp, Config, Durability, Problems, Role, StoreKind};
+use crate::config::{Config, Problems, Role};
 use crate::consumer::{Claims, Consumer, Consumers, Problem, Queries, QueryCache, Setup, Sources};
 use crate::dispatch::Dispatch;
 use crate::hooks::Hooks;
 use crate::http::Api;
 use crate::idempotency::Idempotency;
-use crate::jobs::Jobs;
 use crate::lag::LoopLag;
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::notes::{self, Peers};
 use crate::schedule::Schedules;
+use crate::telemetry::Telemetry;
 use crate::websocket;
 
 /// How often what has expired is dropped.
@@ -198,7 +199,7 @@ impl Groupcast {
         let limits = Limits::new(&config.limits);
         let (doors, addresses) = Doors::open(&config, limits.clone())?;
         descriptors::prepare(doors.connections_max(&config.limits), &doors.clients);
-        let jobs = open_jobs(&config).await?;
+        let jobs = store::open(&config).await?;
         let sources = Arc::new(Sources::open(&config.source, Path::new(".")).map_err(StartError::consumers)?);
         // A source may come back; /readyz says when it has.
         if let Err(problem) = sources.ready().await {
@@ -207,7 +208,10 @@ impl Groupcast {
         let queries = Arc::new(Queries::new(&config.source, &config.query).map_err(StartError::consumers)?);
         let claims = Claims::new(&config.consumer, queries.clone()).map_err(StartError::consumers)?;
         let Layer { layer, inboxes, cluster, follows } = layer::open(&config)?;
+        let telemetry = Telemetry::start(&config);
+        let telemetry = telemetry.map_err(|why| StartError::consumers(vec![Problem::new("tracing", why)]))?;
         let dispatch = Dispatch::new(layer.clone(), Arc::new(claims), jobs.clone());
+        let dispatch = dispatch.traced_by(telemetry.tracer().clone());
         let (cache_bytes, cache_results) = (config.limits.cache_bytes.0, config.limits.cache_results);
         let cache = Arc::new(QueryCache::new(queries.clone(), cache_bytes, cache_results));
         let live = Live::new(&config, queries.clone(), sources.clone(), layer.clone());
@@ -222,11 +226,13 @@ impl Groupcast {
             cache: cache.clone(),
             outlet: Arc::new(dispatch.clone()),
             lag: lag.clone(),
+            tracer: telemetry.tracer().clone(),
             embedded: consumers,
         };
         let consumers = Consumers::start(setup).map_err(StartError::consumers)?;
         let metrics = Metrics::new(layer.clone(), jobs.clone(), live.clone());
         let metrics = metrics.with_calls(consumers.calls()).with_limits(limits.clone()).with_hooks(&hooks);
+        let metrics = metrics.with_telemetry(&telemetry);
         let metrics = Arc::new(metrics.with_pools(Arc::clone(consumers.cpu()), Arc::clone(&sources), &lag));
         let peers = Peers::new(&config.server.node, &dispatch.claims_digest());
         let health = ready::health(&layer, &jobs, &sources, &peers, auth.issuer());
@@ -297,7 +303,7 @@ impl Groupcast {
         tasks.spawn(schedules.run(stop.accepting.clone()));
         let Addresses { clients: address, operators } = addresses;
         tracing::info!(%address, ?operators, shards = shards.len(), "listening");
-        Ok(Running { addresses, scheme, reload, app, consumers, shards, tasks, stop })
+        Ok(Running { addresses, scheme, reload, app, consumers, shards, tasks, stop, telemetry })
     }
 }
 
@@ -311,6 +317,7 @@ pub struct Running {
     shards: Vec<ShardThread>,
     tasks: TaskTracker,
     stop: Stop,
+    telemetry: Telemetry,
 }
 
 /// Who is notified when something is to be read again.
@@ -391,6 +398,8 @@ impl Running {
             shard.join();
         }
         self.app.jobs.close().await;
+        // Last: what was done until here is told.
+        self.telemetry.end().await;
         tracing::info!(?outcome, "drained");
         outcome
     }
@@ -402,22 +411,6 @@ fn sockets(app: &App, echo_at: Option<String>) -> Router {
         sockets = sockets.route(&path, any(websocket::upgrade_to_echo));
     }
     sockets.with_state(app.clone())
-}
-
-/// Without consumers nothing is ever stored, and without any that is to survive nothing is written: a gateway that only
-/// carries messages leaves no files behind, unless ticks of schedules are to be remembered.
-async fn open_jobs(config: &Config) -> Result<Jobs, StartError> {
-    let catches_up = config.schedule.iter().any(|schedule| schedule.catch_up == CatchUp::One);
-    let is_shared = config.jobs.store == StoreKind::Postgres && !config.schedule.is_empty();
-    let durability = config.durability();
-    if !catches_up && !is_shared && durability == Durability::Memory {
-        return Ok(Jobs::in_memory(&config.jobs));
-    }
-    let opened = match config.jobs.store {
-        StoreKind::Sqlite => Jobs::open(&config.jobs, &config.server.data_dir),
-        StoreKind::Postgres => Jobs::connect(&config.jobs, &config.server, durability).await,
-    };
-    opened.map_err(StartError::Jobs)
 }
 
 async fn shards_ended(shards: &[ShardThread]) {

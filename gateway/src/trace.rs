@@ -8,6 +8,8 @@ use groupcast_protocol::trace::{TRACEPARENT, TRACESTATE};
 use groupcast_protocol::{Trace, TraceContext};
 use http::{HeaderMap, HeaderValue};
 
+use crate::telemetry::Scope;
+
 /// The trace that a request belongs to. Two `traceparent` are as good as none; several `tracestate` are one list (W3C Trace
 /// Context, sections 3.2 and 3.3.1).
 pub(crate) fn of_headers(headers: &HeaderMap) -> Trace {
@@ -19,6 +21,11 @@ pub(crate) fn of_headers(headers: &HeaderMap) -> Trace {
     let states: Vec<&[u8]> = headers.get_all(TRACESTATE).iter().map(|value| value.as_bytes()).collect();
     let state = (!states.is_empty()).then(|| states.join(&b','));
     TraceContext::parse(parent.as_bytes(), state.as_deref()).map(Arc::new)
+}
+
+/// The trace that a request is answered in: the one that was begun for it, or the one that it names.
+pub(crate) fn of_request(headers: &HeaderMap) -> Trace {
+    Scope::current().unwrap_or_else(|| of_headers(headers))
 }
 
 /// What tells whoever is asked which trace it is for; nothing without one.

@@ -1,10 +1,11 @@
 //! A group on one shard, for the connections that want one format: its log, and a cursor for each of them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use groupcast_protocol::Format;
 use groupcast_protocol::frame::GapReason;
+use groupcast_protocol::{Format, Trace};
 
 use super::Shard;
 use super::catch_up::CatchUp;
@@ -12,6 +13,7 @@ use super::cursor::{Cursor, CursorState, mark_dirty};
 use crate::deflate::deflated;
 use crate::group::Group;
 use crate::log::FrameLog;
+use crate::witness::Delivery;
 
 /// A group in one format. It exists while it has cursors.
 #[derive(Debug)]
@@ -61,6 +63,10 @@ impl Lane {
     /// All cursors, in whatever state.
     pub(super) fn cursors(&self) -> Vec<usize> {
         [&self.reading, &self.waiting, &self.catching_up].into_iter().flatten().copied().collect()
+    }
+
+    fn readers(&self) -> usize {
+        self.reading.len() + self.waiting.len() + self.catching_up.len()
     }
 
     fn is_empty(&self) -> bool {
@@ -181,6 +187,20 @@ impl Shard {
     }
 
     /// Frames without a number, for all who are there.
+    /// The same for a message of a trace, of which somebody may be told, once for all who read here.
+    #[cold]
+    pub(super) fn deliver_traced(&mut self, group: &Group, seq: u64, frame: &Bytes, trace: &Trace) {
+        let began = Instant::now();
+        self.deliver(group, seq, frame);
+        let Some(witness) = &self.witness else { return };
+        let lanes = self.lanes_of.get(&group.id).copied().unwrap_or_default();
+        let readers = |key: usize| self.lanes[key].readers();
+        let recipients = lanes.into_iter().flatten().map(readers).sum();
+        if recipients > 0 {
+            witness.delivered(Delivery { trace, group: &group.name, recipients, took: began.elapsed() });
+        }
+    }
+
     pub(super) fn deliver_presence(&mut self, group: &Group, frames: &[Bytes]) {
         let Some(lanes) = self.lanes_of.get(&group.id).copied() else { return };
         for key in lanes.into_iter().flatten() {

@@ -58,6 +58,7 @@ pub(super) fn check(config: &Config) -> Vec<Found> {
     if let Some(hooks) = &config.hooks {
         check_hooks(hooks, &mut found);
     }
+    found.extend(config.tracing.problems().into_iter().map(|(key, why)| (format!("tracing.{key}"), why)));
     found
 }
 

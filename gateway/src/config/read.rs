@@ -10,8 +10,9 @@ use super::nearest::suggest;
 use super::problem::{Origins, Problem};
 use super::{Config, GroupConfig};
 
-const SECTIONS: &[&str] =
-    &["server", "limits", "layer", "group", "jobs", "source", "query", "consumer", "schedule", "auth", "hooks"];
+const SECTIONS: &[&str] = &[
+    "server", "limits", "layer", "group", "jobs", "source", "query", "consumer", "schedule", "auth", "hooks", "tracing",
+];
 
 /// Reads what can be read; what cannot has its default, and a problem.
 pub(super) fn read(mut table: Table, origins: &Origins, problems: &mut Vec<Problem>) -> Config {
@@ -28,6 +29,7 @@ pub(super) fn read(mut table: Table, origins: &Origins, problems: &mut Vec<Probl
         schedule: reader.list(&mut table, "schedule"),
         auth: table.remove("auth").and_then(|value| reader.entry("auth", value)),
         hooks: table.remove("hooks").and_then(|value| reader.entry("hooks", value)),
+        tracing: reader.section(&mut table, "tracing"),
     };
     for key in table.keys() {
         reader.problem(key, format!("unknown section; {}", suggest(key, SECTIONS)));

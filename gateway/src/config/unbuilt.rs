@@ -24,12 +24,14 @@ const KEYS: &[(&str, &[&str], &str)] = &[
     ("jobs", &["url", "url_env", "url_file", "schema"], "postgres"),
     #[cfg(not(feature = "postgres"))]
     ("source", &["url", "url_env", "url_file", "role"], "postgres"),
+    #[cfg(not(feature = "otel"))]
+    ("tracing", &["endpoint"], "otel"),
 ];
 
 /// Tells what this build lacks, and takes it out of the table.
 pub(super) fn refuse(table: &mut Table, origins: &Origins) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for section in ["layer", "jobs", "source"] {
+    for section in ["layer", "jobs", "source", "tracing"] {
         let Some(value) = table.get_mut(section) else { continue };
         for (key, entry) in entries(section, value) {
             refuse_entry(section, &key, entry, origins, &mut problems);

@@ -35,7 +35,7 @@ use serde_json::value::RawValue;
 use super::context::JobContext;
 use super::problem::Problem;
 use super::work::{Consumer, Failure, Outcome};
-use crate::backend::{Backend, Place, RefusedAddress, causes, with_causes};
+use crate::backend::{Backend, Place, RefusedAddress, Step, causes, with_causes};
 use crate::config::ConsumerConfig;
 use crate::trace;
 
@@ -91,8 +91,13 @@ impl HttpConsumer {
             .header("idempotency-key", &id)
             .header("groupcast-job", &id)
             .header("groupcast-attempt", job.attempt());
-        let response = request.headers(trace::headers(job.trace())).send().await.map_err(|error| unreached(&error))?;
-        self.read(response).await
+        let mut step = self.backend.step();
+        let trace = step.as_ref().map_or_else(|| job.trace().clone(), Step::trace);
+        let response = request.headers(trace::headers(&trace)).send().await.map_err(|error| unreached(&error));
+        if let Some(step) = &mut step {
+            step.answered(response.as_ref().map(Response::status).map_err(|failure| failure.code.as_str()));
+        }
+        self.read(response?).await
     }
 
     async fn read(&self, response: Response) -> Result<Outcome, Failure> {

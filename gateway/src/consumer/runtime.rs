@@ -4,6 +4,7 @@
 mod attempt;
 mod courier;
 mod flight;
+mod step;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use self::attempt::{Held, Hold};
 use self::courier::Courier;
 use self::flight::{Asker, Flights};
+use self::step::Step;
 use super::ask::Ask;
 use super::bucket::Bucket;
 use super::cache::{Asked, Cached, QueryCache};
@@ -40,7 +42,7 @@ use crate::jobs::Jobs;
 use crate::jobs::queue::{ClaimAsk, ClaimBatch, Claimed, Lease};
 use crate::kill_point::{self, KillPoint};
 use crate::lag::LoopLag;
-use crate::telemetry::Scope;
+use crate::telemetry::{Scope, Tracer};
 
 /// A consumer that nobody woke looks for work this often.
 const POLL: Duration = Duration::from_secs(1);
@@ -78,6 +80,8 @@ pub struct Setup {
     pub outlet: Arc<dyn Outlet>,
     /// How late the runtimes are.
     pub lag: LoopLag,
+    /// Begins spans.
+    pub(crate) tracer: Tracer,
     /// For each `run = "embedded"`, by the consumer's name, what runs its jobs.
     pub embedded: HashMap<String, Arc<dyn Consumer>>,
 }
@@ -112,6 +116,7 @@ pub(super) struct Shared {
     queries: Arc<Queries>,
     cache: Arc<QueryCache>,
     policy: Policy,
+    tracer: Tracer,
     /// How long a claim holds without a heartbeat. A heartbeat comes three times as often.
     lease: Duration,
     attempts: TaskTracker,
@@ -164,6 +169,7 @@ impl Consumers {
             cpu: Arc::new(cpu),
             queries: setup.queries,
             cache: setup.cache,
+            tracer: setup.tracer,
             lease: setup.config.lease.0,
             policy: Policy { base: setup.config.retry_base.0, max: setup.config.retry_max.0 },
             attempts: TaskTracker::new(),
@@ -416,7 +422,8 @@ impl Shared {
         let (pilot, asker) = seat.flights.begin(key, freshness);
         let (shared, seat, claimed) = (Arc::clone(self), Arc::clone(seat), claimed.clone());
         self.attempts.spawn(async move {
-            Scope::Job(claimed.lease.id).run(shared.fly(&seat, claimed, pilot)).await;
+            let scope = Scope::job(claimed.lease.id).within(&shared.tracer, claimed.message.trace().clone());
+            scope.run(shared.fly(&seat, claimed, pilot)).await;
             drop(room);
         });
         Place::Aboard(asker)
@@ -431,7 +438,9 @@ impl Shared {
         // Held from now on, not only from when the task first runs.
         let held = Held::new(Arc::clone(self), claimed.lease, life);
         self.attempts.spawn(async move {
-            Scope::Job(claimed.lease.id).run(shared.attempt(&seat, claimed, held, place)).await;
+            let (scope, step) = Step::begin(&shared.tracer, &claimed, shared.jobs.now_ms());
+            let outcome = scope.run(shared.attempt(&seat, claimed, held, place)).await;
+            step.into_iter().for_each(|step| step.end(outcome));
             drop(room);
         });
     }

@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::circuit::{Circuit, Pass};
 use super::counters::Counters;
 use super::line::Line;
-use crate::backend::{Backend, ReadError, RefusedAddress, causes, is_json, read, with_causes};
+use crate::backend::{Backend, ReadError, RefusedAddress, Step, causes, is_json, read, with_causes};
 use crate::clock;
 use crate::config::HooksConfig;
 use crate::trace;
@@ -106,6 +106,8 @@ impl Service {
             return Err(away());
         };
         let post = self.post.clone();
+        let mut step = post.backend.step();
+        let trace = step.as_ref().map_or(trace, Step::trace);
         let posting = self.runtime.spawn(async move { timeout_at(deadline, post.run(body, trace)).await });
         let told = match AbortOnDropHandle::new(posting).await {
             Ok(Ok(told)) => told,
@@ -113,6 +115,10 @@ impl Service {
             Err(error) => Err(NoAnswer::Unreachable(error.to_string())),
         };
         call.end(told.as_ref().err());
+        if let Some(step) = &mut step {
+            step.set("groupcast.hook.event", event);
+            step.ended(told.as_ref().err().map(NoAnswer::outcome));
+        }
         asked.end(told.as_ref().map_or_else(NoAnswer::outcome, |_| "ok"));
         told.map_err(|why| self.refusal(event, why))
     }

@@ -49,7 +49,7 @@ pub(super) async fn admit(State(app): State<App>, route: MatchedPath, mut reques
     let client = request.extensions().get::<Peer>().map_or(Client::NOWHERE, |peer| peer.whom(request.headers()).1);
     match admitted(&app, route.as_str(), request.headers(), client) {
         Ok(caller) => {
-            let trace = trace::of_headers(request.headers());
+            let trace = trace::of_request(request.headers());
             request.extensions_mut().insert(By { caller, channel: None, client, trace });
             next.run(request).await
         }

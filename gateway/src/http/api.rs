@@ -21,13 +21,13 @@ use tower_http::catch_panic::ResponseForPanic;
 use super::body::{JsonBytes, Room};
 use super::idempotency::RequestKey;
 use super::problem::{Code, Problem};
+use super::traced::Traced;
 use super::{PanicToProblem, access, groups, head};
 use crate::app::App;
 use crate::auth::By;
 use crate::metrics::RouteMeter;
 use crate::server::Peer;
 use crate::trace;
-use crate::telemetry::{RequestId, Scope, X_REQUEST_ID};
 
 /// Every route, for a connection.
 #[derive(Clone)]
@@ -60,14 +60,18 @@ impl Api {
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        let id = RequestId::of(request.headers());
-        let value = id.to_value();
-        let mut response = Scope::Request(id).run(self.respond(request, peer)).await?;
-        response.headers_mut().insert(X_REQUEST_ID, value);
+        let (traced, scope) = Traced::begin(&self.app, &request);
+        let straight = self.goes_straight(&request);
+        let mut response = scope.run(self.respond(request, peer)).await?;
+        traced.end(&mut response, straight.then_some(groups::SEND));
         if let Some(Code(code)) = response.extensions().get() {
             self.app.metrics.refused(*code);
         }
         Ok(response)
+    }
+
+    fn goes_straight<B>(&self, request: &Request<B>) -> bool {
+        self.sends.is_some() && group_of_send(request).is_some()
     }
 
     async fn respond<B>(&self, mut request: Request<B>, peer: &Peer) -> Result<Response, Infallible>
@@ -103,7 +107,7 @@ impl Api {
         let (parts, body) = request.into_parts();
         let client = peer.whom(&parts.headers).1;
         let caller = access::charged(&self.app, access::identify(&self.app, &parts.headers), client)?;
-        let by = By { caller, channel: None, client, trace: trace::of_headers(&parts.headers) };
+        let by = By { caller, channel: None, client, trace: trace::of_request(&parts.headers) };
         by.caller.check_known()?;
         let group = group?;
         let RequestKey(key) = RequestKey::of(&parts.headers)?;

@@ -29,6 +29,7 @@ use crate::consumer::Inline;
 use crate::http::{Api, events};
 use crate::lag::LoopLag;
 use crate::live::Question;
+use crate::telemetry::Deliveries;
 use crate::websocket::{self, Upgrade};
 
 /// Requests that are answered and not yet driven. At the bound they are refused.
@@ -110,7 +111,11 @@ impl ShardThread {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let (alive, ended) = watch::channel(());
         let run = move || {
-            let (shard, events) = inbox.open();
+            let (mut shard, events) = inbox.open();
+            let tracer = app.dispatch.tracer();
+            if tracer.is_on() {
+                shard.watched_by(Box::new(Deliveries(tracer.clone())));
+            }
             let local = Rc::new(Local::new(app, shard));
             LocalSet::new().block_on(&runtime, run(number, local, events, doors, served, stop));
             drop(alive);

@@ -122,7 +122,7 @@ mod tests {
 
     fn say() {
         tracing::warn!(code = 7, "outside");
-        Scope::Job(Id::from_bytes([1; 16])).run_now(|| {
+        Scope::job(Id::from_bytes([1; 16])).run_now(|| {
             tracing::warn!(code = 8, "within");
             tracing::warn!(job = "another", "within");
         });

@@ -190,7 +190,7 @@ impl Connection {
 
     /// For a step, not for the whole task: a sleeper does not pay for it.
     fn scope(&self) -> Scope {
-        Scope::Connection(self.channel.clone())
+        Scope::connection(self.channel.clone())
     }
 
     async fn leave(mut self: Box<Self>) {

@@ -217,7 +217,8 @@ pub(crate) fn accept<B>(
         caller,
         reserved: app.layer.reserve_name(),
         given: Vec::new(),
-        trace: trace::of_headers(headers),
+        // Each of its messages would be recorded.
+        trace: app.dispatch.tracer().unrecorded(trace::of_headers(headers)),
         head: Bytes::new(),
         deflate: extensions.is_some(),
         echo: false,

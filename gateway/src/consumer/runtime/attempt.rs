@@ -47,13 +47,16 @@ enum End {
 }
 
 impl Shared {
-    /// Runs an attempt to its end.
-    pub(super) async fn attempt(&self, seat: &Seat, claimed: Claimed, held: Held, place: Place) {
+    /// Runs an attempt to its end. Answers a word for what came of it.
+    pub(super) async fn attempt(&self, seat: &Seat, claimed: Claimed, held: Held, place: Place) -> &'static str {
         // Until its event is sent: so that nobody else sends it.
         let _running = self.jobs.watch().runs(claimed.lease.id, held.cancel.clone());
         self.courier.tell(&claimed, event::started(&claimed)).await;
         let began = Instant::now();
-        let ran = |outcome| self.jobs.counters().times.ran(&claimed.consumer, outcome, began.elapsed());
+        let ran = |outcome| {
+            self.jobs.counters().times.ran(&claimed.consumer, outcome, began.elapsed());
+            outcome
+        };
         let (end, _turn) = match place {
             Place::Alone => (self.run(seat, &claimed, &held).await, None),
             Place::Answered(cached) => (End::Cached(cached), None),
@@ -65,8 +68,9 @@ impl Shared {
         };
         let Some((how, product)) = self.judge(&claimed, end).await else { return ran("hung") };
         let Some(finished) = self.report(&claimed, how).await else { return ran("unreported") };
-        ran(outcome(&finished));
+        let outcome = ran(outcome(&finished));
         self.announce(&claimed, finished, product.as_deref().map(Product::content)).await;
+        outcome
     }
 
     /// Executes what several jobs wait for, until nobody does. `claimed` is the one that began it.

@@ -483,6 +483,7 @@ async fn an_embedded_consumer_must_be_registered() {
         sources: Arc::clone(&rig.sources),
         outlet: Arc::clone(&rig.outlet) as Arc<dyn Outlet>,
         lag: LoopLag::default(),
+        tracer: crate::telemetry::Tracer::off(),
         embedded: HashMap::new(),
     };
     let problems = Consumers::start(setup).err().expect("a problem");
@@ -507,6 +508,7 @@ async fn jobs_over_the_rate_wait_for_their_time() {
         sources: Arc::new(Sources::open(&BTreeMap::new(), Path::new(".")).map_err(|_| "none").expect("none to open")),
         outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,
         lag: LoopLag::default(),
+        tracer: crate::telemetry::Tracer::off(),
         embedded: [("act".to_owned(), Arc::new(Act::default()) as Arc<dyn Consumer>)].into(),
     };
     let began = tokio::time::Instant::now();
@@ -579,6 +581,7 @@ impl Rig {
             sources: Arc::clone(&sources),
             outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,
             lag: LoopLag::default(),
+            tracer: crate::telemetry::Tracer::off(),
             embedded: [("act".to_owned(), Arc::clone(&act) as Arc<dyn Consumer>)].into(),
         };
         let claims = Claims::new(&consumers, queries).expect("valid");

@@ -51,7 +51,7 @@ pub(super) async fn admit(
         Err(problem) => return refused(&app, client, problem).into_response(),
     };
     let change = (!is_read(request.method())).then(|| (request.method().clone(), request.uri().path().to_owned()));
-    let trace = trace::of_headers(request.headers());
+    let trace = trace::of_request(request.headers());
     request.extensions_mut().insert(By { caller: admitted.caller, channel: None, client, trace });
     let response = next.run(request).await;
     if let Some((method, path)) = change {

@@ -103,7 +103,7 @@ pub(crate) async fn drive(local: Rc<Local>, opening: Opening) {
     // Keys may have changed while it was being made.
     stream.ask_again();
     let hooks = stream.local.app.hooks.clone();
-    Scope::Connection(channel.clone()).run(stream.run()).await;
+    Scope::connection(channel.clone()).run(stream.run()).await;
     hooks.disconnected(Door::Events, &channel, user.as_deref(), None, &opening.trace);
 }
 
