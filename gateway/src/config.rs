@@ -30,6 +30,7 @@ mod check_backend;
 mod check_hooks;
 mod check_layer;
 mod check_params;
+mod check_server;
 mod nearest;
 mod read;
 mod secrets;

@@ -13,7 +13,7 @@ mod first;
 mod front;
 mod guarded;
 mod jwks;
-mod layer;
+pub(crate) mod layer;
 mod memory;
 mod paced;
 mod ready;

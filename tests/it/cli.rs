@@ -41,6 +41,28 @@ async fn check_names_file_key_and_the_nearest_known_key() {
 }
 
 #[tokio::test]
+async fn what_no_start_would_take_is_no_fine_configuration() {
+    let work =
+        "[[consumer]]\nname = \"c\"\ngroup = \"g\"\ntype = \"t\"\nrun = \"http\"\nurl = \"https://example.com/\"\n";
+    for (config, key) in [
+        ("[layer]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:notaport/0\"\n".to_owned(), "layer.url"),
+        (format!("[server]\ndata_dir = \"groupcast.toml\"\n{work}"), "server.data_dir"),
+    ] {
+        let home = Home::new(&config);
+        let checked = groupcast_in(&home, &["check", "--config", "groupcast.toml"]).await;
+        assert_eq!(checked.status.code(), Some(2), "{config}");
+        let told = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert!(told.contains(key), "{told}");
+        let listen = ["serve", "--config", "groupcast.toml", "--listen", "127.0.0.1:0"];
+        let served = groupcast_in(&home, &listen).await;
+        assert!(matches!(served.status.code(), Some(1 | 2)), "{served:?}");
+    }
+    let home = Home::new("[layer]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:notaport/0\"\n");
+    let served = groupcast_in(&home, &["serve", "--config", "groupcast.toml"]).await;
+    assert_eq!(served.status.code(), Some(2), "a supervisor is not to try it again");
+}
+
+#[tokio::test]
 async fn check_prints_the_effective_configuration() {
     let home = Home::new(BARE);
     let output = groupcast_in(&home, &["check", "--config", "groupcast.toml", "--print"]).await;

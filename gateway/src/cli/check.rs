@@ -6,10 +6,11 @@ use super::serve::with_causes;
 use super::{CliError, output};
 use crate::clock;
 use crate::config::consumer::Durability;
-use crate::config::{Config, Loaded, Problems, Run, ScheduleConfig, Setting, Sources};
+use crate::config::{Config, Loaded, Problems, Run, ScheduleConfig, Setting, Sources, StoreKind};
 use crate::consumer;
 use crate::jobs::Jobs;
 use crate::schedule::Timetable;
+use crate::server::layer;
 use crate::server::tls::Tls;
 
 /// Arguments of `check`.
@@ -84,8 +85,19 @@ fn look_at_store(loaded: &Loaded) -> Result<(), Problems> {
     if config.durability() == Durability::Memory {
         return Ok(());
     }
+    let folder = &config.server.data_dir;
+    if config.jobs.store == StoreKind::Sqlite && folder.exists() && !folder.is_dir() {
+        let message = format!("`{}` is no directory, and jobs are kept in one; name another", folder.display());
+        return Err(Problems(vec![loaded.origins.problem("server.data_dir", message)]));
+    }
     let Err(error) = Jobs::check(&config.jobs, config.durability()) else { return Ok(()) };
     Err(Problems(vec![loaded.origins.problem("jobs.store", with_causes(&error))]))
+}
+
+/// Whether the broker's addresses are such, and what belongs to them can be read. It is not asked for an answer: it may come later.
+fn look_at_layer(loaded: &Loaded) -> Result<(), Problems> {
+    let Err(why) = layer::check(&loaded.config) else { return Ok(()) };
+    Err(Problems(vec![loaded.origins.problem("layer.url", why)]))
 }
 
 /// Whether certificate and key are there, and belong together.
@@ -111,6 +123,7 @@ fn ticks(schedule: &ScheduleConfig) -> String {
 pub fn check(args: CheckArgs, environment: Vec<(String, String)>) -> Result<(), CliError> {
     let loaded = args.file.load(environment, Vec::new())?;
     prepare(&loaded)?;
+    look_at_layer(&loaded)?;
     look_at_store(&loaded)?;
     load_certificate(&loaded)?;
     if args.print {

@@ -13,6 +13,9 @@ pub enum CliError {
     /// The configuration makes no sense.
     #[error("the configuration cannot be used\n{0}")]
     Config(#[from] Problems),
+    /// The configuration makes no sense, as the part says that it is for.
+    #[error("{0}")]
+    Unusable(String),
     /// It was tried, and did not work.
     #[error("{0}")]
     Failed(String),
@@ -27,7 +30,7 @@ impl CliError {
         match self {
             Self::OutputClosed => 0,
             Self::Failed(_) => 1,
-            Self::Usage(_) | Self::Config(_) => 2,
+            Self::Usage(_) | Self::Config(_) | Self::Unusable(_) => 2,
         }
     }
 }

@@ -130,6 +130,10 @@ pub fn demo(args: DemoArgs, environment: Vec<(String, String)>) -> Result<(), Cl
 async fn start(gateway: Groupcast) -> Result<Running, CliError> {
     gateway.start().await.map_err(|error| match error {
         StartError::Config(problems) => CliError::Config(problems),
+        // They say what is wrong themselves.
+        error @ (StartError::Auth(_) | StartError::Layer(_) | StartError::Consumers(_)) => {
+            CliError::Unusable(error.to_string())
+        }
         error => CliError::Failed(with_causes(&error)),
     })
 }

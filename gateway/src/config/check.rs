@@ -3,14 +3,15 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use groupcast_protocol::GroupName;
 use groupcast_protocol::names::NAME_LEN_MAX;
-use groupcast_protocol::{GroupName, NodeId};
 
 use super::check_auth::check_auth;
 use super::check_backend::{check_backend, check_no_backend};
 use super::check_hooks::check_hooks;
 use super::check_layer::check_layer;
 use super::check_params::check_params;
+use super::check_server::check_server;
 use super::{
     Budget, Config, ConsumerConfig, Durability, GroupConfig, LimitsConfig, QueryConfig, Role, Run, SourceConfig,
     SourceKind, StoreKind,
@@ -69,56 +70,6 @@ fn check_types_without_auth(config: &Config, found: &mut Vec<Found>) {
             "says what clients may send, and without [auth] everybody may send everything; add [auth], or take it out";
         found.push((format!("group[{at}].types"), why.to_owned()));
     }
-}
-
-fn check_server(config: &Config, found: &mut Vec<Found>) {
-    let server = &config.server;
-    for (key, address) in [("listen", Some(server.listen)), ("ops_listen", server.ops_listen)] {
-        let Some(address) = address.filter(|address| !address.ip().to_canonical().is_loopback()) else { continue };
-        if config.auth.is_none() {
-            let why = "is reachable from other machines, and without [auth] everybody could read and send everything";
-            let message = format!("`{address}` {why}; add [auth], or listen on 127.0.0.1 or [::1]");
-            found.push((format!("server.{key}"), message));
-        }
-    }
-    if server.ops_listen == Some(server.listen) && server.listen.port() != 0 {
-        let why = "is the address of `listen`, which serves clients; give it another port, or leave it out";
-        found.push(("server.ops_listen".to_owned(), why.to_owned()));
-    }
-    if let Err(error) = NodeId::parse(&server.node) {
-        found.push(("server.node".to_owned(), error.to_string()));
-    }
-    if server.role != Role::All && config.jobs.store == StoreKind::Sqlite {
-        let why = "is for processes that share a job store, and a directory of SQLite files has one owner";
-        let message = format!("this role {why}; set [jobs] store = \"postgres\", or use \"all\"");
-        found.push(("server.role".to_owned(), message));
-    }
-    if server.shards > 256 {
-        found.push((
-            "server.shards".to_owned(),
-            "must be from 1 to 256, or 0 for as many as suit the machine".to_owned(),
-        ));
-    }
-    for (key, path) in server.tls.iter().flat_map(|tls| [("cert", &tls.cert), ("key", &tls.key)]) {
-        if path.as_os_str().is_empty() {
-            found.push((format!("server.tls.{key}"), "is empty; name a PEM file".to_owned()));
-        }
-    }
-    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&server.log) {
-        found.push(("server.log".to_owned(), format!("not a filter: {error}; write a level, as in \"info\"")));
-    }
-    for (at, origin) in server.origins.iter().enumerate().filter(|(_, origin)| !is_origin(origin)) {
-        let message =
-            format!("`{origin}` is not an origin; write scheme, host and port, as in \"https://example.org\"");
-        found.push((format!("server.origins[{at}]"), message));
-    }
-}
-
-fn is_origin(text: &str) -> bool {
-    let Some((scheme, authority)) = text.split_once("://") else { return false };
-    let lower = !text.bytes().any(|b| b.is_ascii_uppercase());
-    let parsed = authority.parse::<http::uri::Authority>();
-    lower && matches!(scheme, "http" | "https") && parsed.is_ok_and(|a| !a.as_str().contains('@'))
 }
 
 fn check_limits(limits: &LimitsConfig, found: &mut Vec<Found>) {

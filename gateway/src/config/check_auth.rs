@@ -1,5 +1,6 @@
 //! What `[auth]` means: that somebody can do something, and that every secret is said once.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use http::Uri;
 
 use super::check::Found;
 use super::hooks::HookEvent;
-use super::{AuthConfig, HooksConfig};
+use super::{AuthConfig, HooksConfig, ScopesConfig};
 use crate::auth::Rights;
 
 /// More than clocks differ that somebody looks after.
@@ -16,6 +17,9 @@ const LEEWAY_MAX: Duration = Duration::from_secs(60);
 
 /// More often is a load on the issuer and no use.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// Claims that say what the gateway itself acts on, or that change with each token: nothing is bound to them.
+pub(super) const NOT_BOUND: [&str; 9] = ["exp", "nbf", "iat", "jti", "iss", "aud", "subscribe", "send", "query"];
 
 /// Secrets themselves are looked at when they have been read, by `crate::auth`.
 pub(super) fn check_auth(auth: &AuthConfig, hooks: Option<&HooksConfig>, found: &mut Vec<Found>) {
@@ -32,6 +36,7 @@ pub(super) fn check_auth(auth: &AuthConfig, hooks: Option<&HooksConfig>, found: 
     };
     check_set(auth, found);
     check_tenancy(auth, found);
+    check_keys(auth, found);
     if auth.leeway.0 > LEEWAY_MAX {
         let why = "is longer than a minute; put the clocks right, or give tokens that last longer";
         found.push(("auth.leeway".to_owned(), why.to_owned()));
@@ -55,8 +60,36 @@ fn check_tenancy(auth: &AuthConfig, found: &mut Vec<Found>) {
         let why = "has to be the beginning of a group's name with `{tenant}.` in it once, as in \"tenant.{tenant}.\"";
         found.push(("auth.tenant_prefix".to_owned(), why.to_owned()));
     }
-    if auth.tenant_claim.as_deref() == Some("") {
-        found.push(("auth.tenant_claim".to_owned(), "is empty; name the claim, or leave it out".to_owned()));
+    match auth.tenant_claim.as_deref() {
+        Some("") => {
+            found.push(("auth.tenant_claim".to_owned(), "is empty; name the claim, or leave it out".to_owned()))
+        }
+        Some(claim) if NOT_BOUND.contains(&claim) => {
+            let why = format!("`{claim}` says something else about a token, and no tenant; name a claim of your own");
+            found.push(("auth.tenant_claim".to_owned(), why));
+        }
+        None if *prefix != AuthConfig::default().tenant_prefix => {
+            let why = "is for tenants, and without `tenant_claim` there are none; name the claim, or take this out";
+            found.push(("auth.tenant_prefix".to_owned(), why.to_owned()));
+        }
+        Some(_) | None => {}
+    }
+}
+
+/// Two entries for one key would be a key whose scopes nobody can tell.
+fn check_keys(auth: &AuthConfig, found: &mut Vec<Found>) {
+    let mut known = HashMap::new();
+    for (at, key) in auth.api_key.iter().enumerate() {
+        if let Some(first) = known.insert(key.sha256.to_ascii_lowercase(), at) {
+            let why = format!("is the key of auth.api_key[{first}] as well; make another one with `groupcast key new`");
+            found.push((format!("auth.api_key[{at}].sha256"), why));
+        }
+        let ScopesConfig { subscribe, send, query, types, admin } = &key.scopes;
+        let has_others = types.is_some() || [subscribe, send, query].iter().any(|list| !list.is_empty());
+        if *admin && has_others {
+            let why = "lets it do everything, whatever the other scopes say; take out this or them";
+            found.push((format!("auth.api_key[{at}].scopes.admin"), why.to_owned()));
+        }
     }
 }
 

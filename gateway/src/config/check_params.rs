@@ -3,6 +3,7 @@
 use toml::Value;
 
 use super::check::Found;
+use super::check_auth::NOT_BOUND;
 use super::{ParamConfig, ParamKind, QueryConfig};
 
 /// Checks every parameter of a query; `key` makes the key of a field of the query.
@@ -12,6 +13,12 @@ pub(super) fn check_params(query: &QueryConfig, key: &dyn Fn(&str) -> String, fo
         if !is_parameter_name(name) {
             let rule = "a letter or `_`, then letters, digits and `_`, as SQL's `:name` needs";
             found.push((key(""), format!("`{name}` is not a parameter's name: {rule}")));
+        }
+        if let Some(claim) = name.strip_prefix("claim_").filter(|claim| NOT_BOUND.contains(claim)) {
+            let why = format!(
+                "the claim `{claim}` is not bound: it is the gateway's, or changes with each token; bind one of yours, or `claim_sub`"
+            );
+            found.push((key(""), why));
         }
         if let (Some(min), Some(max)) = (param.min, param.max)
             && min > max

@@ -26,6 +26,11 @@ impl Network {
         masked(address, self.bits) == Some(self.first)
     }
 
+    /// Whether every address is in it.
+    pub(super) fn is_all(self) -> bool {
+        self.bits == 0
+    }
+
     fn whole(address: IpAddr) -> u32 {
         if address.is_ipv4() { 32 } else { 128 }
     }

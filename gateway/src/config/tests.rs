@@ -1,3 +1,5 @@
+mod mistakes;
+
 use std::time::Duration;
 
 use super::*;

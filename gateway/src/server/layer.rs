@@ -75,6 +75,14 @@ pub(super) fn name_node(config: &mut Config) {
     }
 }
 
+/// Whether a layer can be made of what the configuration says; connects to nothing.
+///
+/// # Errors
+/// When an address is none, a file cannot be read, or this build lacks the broker.
+pub(crate) fn check(config: &Config) -> Result<(), String> {
+    connect(config, &layer_config(config).node).map(drop).map_err(|LayerStartError(why)| why)
+}
+
 pub(super) fn open(config: &Config) -> Result<Layer, LayerStartError> {
     let bounds = layer_config(config);
     let Some(Connected { broker, inbox, take_in }) = connect(config, &bounds.node)? else {
