@@ -29,6 +29,8 @@ use crate::error::LayerError;
 use crate::layer::{ChannelLayer, Sent};
 use crate::shard::ShardInbox;
 
+#[cfg(feature = "fuzzing")]
+pub use gossip::note::reread as reread_note;
 pub(crate) use interest::Interest;
 pub use interest::Opened;
 

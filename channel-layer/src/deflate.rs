@@ -93,15 +93,15 @@ impl Inflater {
         bytes_max: usize,
     ) -> Result<Status, (CloseCode, String)> {
         loop {
-            if out.len() > bytes_max {
-                let reason = format!("the message has more than {bytes_max} bytes when it is inflated");
-                return Err((CloseCode::TooBig, reason));
-            }
             // Never more than one byte over the bound.
             out.reserve_exact(out.len().max(STEP).min(bytes_max + 1 - out.len()));
             let rest = &part[(self.0.total_in() - before) as usize..];
             let status = self.0.decompress_vec(rest, out, FlushDecompress::Sync);
             let status = status.map_err(|_| (CloseCode::NotUtf8, "a message cannot be inflated".to_owned()))?;
+            if out.len() > bytes_max {
+                let reason = format!("the message has more than {bytes_max} bytes when it is inflated");
+                return Err((CloseCode::TooBig, reason));
+            }
             let used = (self.0.total_in() - before) as usize == part.len();
             if status == Status::StreamEnd || (used && out.len() < out.capacity()) {
                 return Ok(status);
@@ -140,6 +140,9 @@ mod tests {
             &[0xF2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xCA, 0xC9, 0xC9, 0x07, 0x00],
         ] {
             assert_eq!(inflater.inflate(payload, 100).as_deref(), Ok(&b"Hello"[..]), "{payload:?}");
+            // One byte too many, whether the sender says that the stream ends or not.
+            assert_eq!(inflater.inflate(payload, 5).as_deref(), Ok(&b"Hello"[..]), "{payload:?}");
+            assert_eq!(inflater.inflate(payload, 4).unwrap_err().0, CloseCode::TooBig, "{payload:?}");
         }
     }
 

@@ -73,6 +73,8 @@ pub mod shard;
 pub mod stats;
 mod witness;
 
+#[cfg(feature = "fuzzing")]
+pub use bus::reread_note;
 pub use bus::{Carrier, OnNote, Opened};
 pub use config::{GroupRule, HistoryRule, LayerConfig};
 pub use error::LayerError;

@@ -13,6 +13,8 @@ mod claims;
 mod context;
 mod cpu;
 mod event;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod http;
 mod life;
 mod nearest;

@@ -15,6 +15,8 @@ mod connections;
 mod consumers;
 mod cors;
 pub(crate) mod events;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod groups;
 pub(crate) mod head;
 mod history;

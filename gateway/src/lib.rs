@@ -16,6 +16,8 @@ pub mod demo;
 pub mod dispatch;
 #[cfg(test)]
 mod fake_backend;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod health;
 mod history;
 pub mod hooks;

@@ -7,8 +7,9 @@
 use std::net::IpAddr;
 
 use groupcast_protocol::{ErrorCode, Refusal};
+use http::HeaderMap;
 use http::header::{HOST, HeaderName, ORIGIN, USER_AGENT};
-use http::{HeaderMap, Uri};
+use http::uri::Authority;
 
 /// Sent by browsers alone.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -57,7 +58,8 @@ pub(crate) fn check_own(headers: &HeaderMap, has_to_tell: bool) -> Result<(), Re
         // `none`: typed into the address bar, which changes nothing.
         (Some(site), _) => site == "same-origin" || (site == "none" && !has_to_tell),
         // Browsers leave the first one out where there is neither TLS nor loopback.
-        (None, Some(origin)) => authority(origin).eq_ignore_ascii_case(host),
+        // Of `null` nothing is left, and that is no name of ours.
+        (None, Some(origin)) => !host.is_empty() && authority(origin).eq_ignore_ascii_case(host),
         (None, None) => !has_to_tell,
     };
     if own {
@@ -73,8 +75,9 @@ fn authority(origin: &str) -> &str {
 
 /// Whether nobody else can make a name mean this gateway: an address, or `localhost`.
 fn is_own_name(host: &str) -> bool {
-    let Ok(uri) = host.parse::<Uri>() else { return false };
-    let name = uri.host().unwrap_or_default();
+    // Nothing but a name and a port is a host: no path, and nobody before an `@`.
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = if host.contains('@') { "" } else { authority.host() };
     let address = name.trim_start_matches('[').trim_end_matches(']');
     address.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
 }
@@ -142,6 +145,15 @@ mod tests {
     }
 
     #[test]
+    fn a_page_without_a_name_is_not_that_of_a_gateway_without_one() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ORIGIN, "null".parse().expect("a valid value"));
+        assert!(check_own(&headers, true).is_err());
+        headers.insert(HOST, "".parse().expect("a valid value"));
+        assert!(check_own(&headers, true).is_err() && check_own(&headers, false).is_err());
+    }
+
+    #[test]
     fn who_says_two_origins_is_refused_even_if_both_are_ours() {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, "127.0.0.1:8000".parse().expect("a valid value"));
@@ -156,5 +168,8 @@ mod tests {
         assert!(!let_in(&[("host", "evil.example:8000"), ("origin", "http://evil.example:8000")]));
         assert!(!let_in(&[("host", "evil.example:8000"), ("user-agent", "Mozilla/5.0")]));
         assert!(!let_in(&[("host", "evil.example:8000"), ("sec-fetch-site", "same-origin")]));
+        for host in ["evil@127.0.0.1:8000", "localhost:8000/x", "http://localhost/", "/", ""] {
+            assert!(!let_in(&[("host", host), ("origin", &format!("http://{host}"))]), "{host}");
+        }
     }
 }

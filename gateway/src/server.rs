@@ -45,6 +45,8 @@ pub(crate) use self::accept::Peer;
 pub(crate) use self::admission::Admission;
 pub(crate) use self::admission::Place;
 use self::doors::{Addresses, Doors};
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::first::read_head;
 pub(crate) use self::guarded::Guarded;
 pub use self::layer::LayerStartError;
 use self::layer::{Foreign, Layer, Run};

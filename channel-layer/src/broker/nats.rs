@@ -28,6 +28,8 @@ mod api;
 mod channels;
 mod config;
 mod django;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod link;
 mod monitoring;
 mod names;

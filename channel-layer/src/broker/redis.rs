@@ -30,6 +30,8 @@ mod config;
 mod facts;
 mod fleet;
 pub mod foreign;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod link;
 mod names;
 mod publish;

@@ -223,6 +223,9 @@ mod tests {
         assert!(matches!(codec.decode(b"x", 0), Err(CodecError::Short)));
         assert!(codec.decode(br#"xx{"type":"a"}"#, 0).is_ok());
         assert!(matches!(codec.decode(br#"xx{"type":"ab"}"#, 0), Err(CodecError::TooLarge { max: 12 })));
+        let codec = Codec { message_bytes: 20, ..codec };
+        assert!(codec.decode(br#"xx{"type":"a","n":null}"#, 0).is_err());
+        assert!(matches!(codec.decode(br#"xx{"type":"a","n":NaN}"#, 0), Err(CodecError::TooLarge { max: 20 })));
         assert!(matches!(codec.decode(br#"xx{"kin":"ab"}"#, 0), Err(CodecError::Message(_))));
     }
 }

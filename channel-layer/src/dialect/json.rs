@@ -48,7 +48,12 @@ pub fn decode(payload: &[u8], max: usize) -> Result<Decoded, CodecError> {
     }
     let text = std::str::from_utf8(payload).map_err(|_| MessageError::NotUtf8)?;
     // Checked as a whole before anything is cut out of it.
-    let message = Message::parse(without_nan(text).into())?;
+    let text = without_nan(text);
+    // `null` is longer than `NaN`.
+    if text.len() > max {
+        return Err(CodecError::TooLarge { max });
+    }
+    let message = Message::parse(text.into())?;
     let text = message.as_str();
     let mut found = members(text).filter(|member| member.key == CHANNEL_KEY);
     match (found.next(), found.next()) {

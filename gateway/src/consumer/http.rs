@@ -25,6 +25,8 @@ mod retry_after;
 mod tests;
 
 pub(crate) use self::calls::Calls;
+#[cfg(feature = "fuzzing")]
+pub(super) use self::retry_after::retry_after;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 #[cfg(feature = "postgres")]
 use self::postgres::PostgresSource;
+#[cfg(all(feature = "fuzzing", feature = "postgres"))]
+pub(super) use self::postgres::number_for_postgres;
 use self::sqlite::SqliteSource;
 use super::context::Stop;
 use super::params::Bound;

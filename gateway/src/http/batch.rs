@@ -8,7 +8,9 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use groupcast_protocol::{ChannelName, ErrorCode, GroupName, Message, Refusal};
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -44,6 +46,25 @@ pub(super) struct BatchItem<'a> {
     idempotency_key: Option<Cow<'a, str>>,
 }
 
+/// An entry as it has to be written: an object. What serde derives takes the bare values of the fields, too, in a list.
+pub(super) struct Entry<'a>(pub(super) BatchItem<'a>);
+
+impl<'a> Deserialize<'a> for Entry<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'a> Visitor<'a> for Fields {
+            type Value = Entry<'a>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object with a `message` and a `group` or `channel`")
+            }
+            fn visit_map<A: MapAccess<'a>>(self, fields: A) -> Result<Entry<'a>, A::Error> {
+                BatchItem::deserialize(MapAccessDeserializer::new(fields)).map(Entry)
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
 /// What became of each message, in their order.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BatchAnswer {
@@ -75,16 +96,16 @@ enum BatchResult {
 }
 
 /// Where a message goes.
-enum Target {
+pub(super) enum Target {
     Group(GroupName),
     Channel(ChannelName),
 }
 
 /// A checked entry.
-struct Sending {
-    target: Target,
-    message: Message,
-    key: Option<Key>,
+pub(super) struct Sending {
+    pub(super) target: Target,
+    pub(super) message: Message,
+    pub(super) key: Option<Key>,
 }
 
 /// Sends many messages
@@ -112,14 +133,14 @@ pub(super) async fn send(
     Asked(by): Asked,
     JsonBytes(body): JsonBytes,
 ) -> Result<(StatusCode, Json<BatchAnswer>), Problem> {
-    let items: Vec<BatchItem<'_>> = body::parse(&body)?;
+    let items: Vec<Entry<'_>> = body::parse(&body)?;
     if !(1..=ITEMS_MAX).contains(&items.len()) {
         let detail = format!("the batch has {} entries; send 1 to {ITEMS_MAX}", items.len());
         return Err(Problem::new(ErrorCode::BadRequest, detail));
     }
     let mut results: Vec<Option<BatchResult>> = Vec::with_capacity(items.len());
     let mut work = Vec::new();
-    for (at, item) in items.into_iter().enumerate() {
+    for (at, Entry(item)) in items.into_iter().enumerate() {
         let done = match check(item).and_then(|sending| charged(&app, &by, at, sending)) {
             Err(refusal) => Some(refused(refusal)),
             Ok(sending) if is_work(&app, &sending) => {
@@ -139,7 +160,7 @@ pub(super) async fn send(
     Ok((StatusCode::ACCEPTED, Json(BatchAnswer { results: results.into_iter().flatten().collect() })))
 }
 
-fn check(item: BatchItem<'_>) -> Result<Sending, Refusal> {
+pub(super) fn check(item: BatchItem<'_>) -> Result<Sending, Refusal> {
     let target = match (item.group, item.channel) {
         (Some(group), None) => Target::Group(GroupName::parse(&group)?),
         (None, Some(channel)) => Target::Channel(ChannelName::parse(&channel)?),
@@ -182,4 +203,21 @@ fn refused(refusal: Refusal) -> BatchResult {
     let problem = Problem::from(refusal);
     let (status, code) = (problem.status().as_u16(), problem.code().as_str());
     BatchResult::Refused { status, code, detail: problem.into_detail() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_an_object() {
+        let read = |text: &str| body::parse::<Vec<Entry<'_>>>(text.as_bytes()).map(|entries| entries.len());
+        assert_eq!(read(r#"[{"gr\u006fup":"g","message":{"type":"a"}}]"#).expect("an object"), 1);
+        for (text, path) in
+            [(r#"[["g",null,{"type":"a"},null]]"#, "`[0]`"), (r#"[{"group":1,"message":{}}]"#, "`[0].group`")]
+        {
+            let problem = read(text).expect_err(text).into_detail();
+            assert!(problem.contains(path), "{problem}");
+        }
+    }
 }

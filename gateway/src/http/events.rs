@@ -34,6 +34,8 @@ use crate::live::Question;
 use crate::server::Peer;
 use crate::server::shard::Arrival;
 use admit::Admitted;
+#[cfg(feature = "fuzzing")]
+pub(crate) use ask::asked;
 use ask::{InWords, Wanted};
 use driver::Opened;
 pub(crate) use driver::{Opening, drive};

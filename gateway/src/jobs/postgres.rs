@@ -25,7 +25,11 @@ pub(crate) mod testing;
 mod tests;
 mod ticks;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::carrier::read_carried;
 pub(crate) use self::db::{Db, Failed, Sync, Time, Tx, int, uint};
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::hints::reread_hint;
 pub(crate) use self::rows::Uuid;
 
 use std::sync::Arc;

@@ -96,6 +96,12 @@ fn handshake(bytes: &[u8]) -> Option<(Bytes, Request<()>)> {
     Some((head, request))
 }
 
+/// How long the head is, and what it asks.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_head(bytes: &[u8]) -> Option<(usize, Request<()>)> {
+    handshake(bytes).map(|(head, request)| (head.len(), request))
+}
+
 fn has_bare_line_end(head: &[u8]) -> bool {
     head.iter().zip(&head[1..]).any(|(before, byte)| *byte == b'\n' && *before != b'\r')
 }

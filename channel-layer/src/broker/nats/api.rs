@@ -182,7 +182,7 @@ impl Api {
 }
 
 impl Stored {
-    fn from_answer(message: &Value) -> Option<Self> {
+    pub(super) fn from_answer(message: &Value) -> Option<Self> {
         let payload = STANDARD.decode(message["data"].as_str().unwrap_or_default()).ok()?;
         let at = ServerTime::parse(message["time"].as_str()?)?;
         Some(Self { sequence: message["seq"].as_u64()?, at, payload: payload.into() })
@@ -211,7 +211,7 @@ fn number(headers: Option<&HeaderMap>, name: &str) -> u64 {
     headers.and_then(|headers| headers.get(name)?.as_str().parse().ok()).unwrap_or(0)
 }
 
-fn understood(payload: &[u8]) -> Result<Value, ApiError> {
+pub(super) fn understood(payload: &[u8]) -> Result<Value, ApiError> {
     let answer: Value = serde_json::from_slice(payload).map_err(|_| not_understood())?;
     match answer.get("error") {
         None => Ok(answer),

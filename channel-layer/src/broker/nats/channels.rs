@@ -82,7 +82,7 @@ fn message_of(session: &Session, stored: &Stored) -> Option<Message> {
     (session.clock().age(stored.at) < expiry).then_some(message)
 }
 
-fn read(payload: &Bytes, max: usize) -> Option<(Duration, Message)> {
+pub(super) fn read(payload: &Bytes, max: usize) -> Option<(Duration, Message)> {
     let at = payload.iter().position(|byte| *byte == b' ')?;
     let expiry: u64 = std::str::from_utf8(&payload[..at]).ok()?.parse().ok()?;
     Some((Duration::from_millis(expiry), Message::parse_within(payload.slice(at + 1..), max).ok()?))

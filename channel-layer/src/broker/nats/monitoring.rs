@@ -17,7 +17,7 @@ pub(super) async fn syncs_always(address: &str, server_id: &str) -> Result<bool,
     told(&answer, server_id)
 }
 
-fn told(answer: &[u8], server_id: &str) -> Result<bool, String> {
+pub(super) fn told(answer: &[u8], server_id: &str) -> Result<bool, String> {
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").ok_or("it is no HTTP")?;
     if !answer.starts_with(b"HTTP/1.") || answer.get(8..13) != Some(b" 200 ") {
         return Err("it does not answer with 200".to_owned());

@@ -39,6 +39,10 @@ impl ServerTime {
         if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
             return None;
         }
+        // A leap second has the number 60.
+        if hours > 23 || minutes > 59 || seconds > 60 {
+            return None;
+        }
         if !fraction.bytes().all(|byte| byte.is_ascii_digit()) || fraction.len() > 9 {
             return None;
         }
@@ -77,7 +81,15 @@ mod tests {
         assert_eq!(read("1970-01-01T00:00:00Z"), Some(0));
         assert_eq!(read("2000-03-01T00:00:00.5Z"), Some(951_868_800_500_000_000));
         assert_eq!(read("2026-11-27T01:50:15.123456789Z"), Some(1_795_744_215_123_456_789));
-        for text in ["", "2026-11-27", "2026-13-01T00:00:00Z", "2026-11-27T01:50Z", "2026-11-27T01:50:15.xZ"] {
+        for text in [
+            "",
+            "2026-11-27",
+            "2026-13-01T00:00:00Z",
+            "2026-11-27T01:50Z",
+            "2026-11-27T01:50:15.xZ",
+            "2026-11-27T24:00:00Z",
+            "2026-11-27T18446744073709551615:00:00Z",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
     }

@@ -38,6 +38,10 @@ use crate::dialect::{Codec, CodecError, To};
 use crate::stats::Counter;
 use pubsub::Pubsub;
 
+#[cfg(feature = "fuzzing")]
+pub use parked::unpark;
+#[cfg(feature = "fuzzing")]
+pub use pubsub::told;
 pub(super) use registrar::{resign, run};
 
 /// How many buckets the groups are spread over. In `core`, each holds as many frames as Django's capacity says.

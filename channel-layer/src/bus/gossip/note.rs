@@ -49,6 +49,25 @@ pub(super) enum Said<'a> {
     End,
 }
 
+/// Reads a note and writes it again; how many groups its lines name, and how many changes.
+#[cfg(feature = "fuzzing")]
+pub fn reread(note: &Bytes) -> Option<(Bytes, usize, usize)> {
+    let note = Note::parse(note)?;
+    let lines: Vec<_> = match &note.said {
+        Said::Changes { lines, .. } | Said::State { lines, .. } => lines.read().collect(),
+        Said::Beat { .. } | Said::Ask { .. } | Said::End => Vec::new(),
+    };
+    let mut writer = Writer::default();
+    lines.iter().for_each(|(group, changes)| {
+        changes.iter().for_each(|(member, change)| writer.push(group, member, *change));
+    });
+    let text = writer.take();
+    let again: usize = Lines(&text).read().map(|(_, changes)| changes.len()).sum();
+    let changes: usize = lines.iter().map(|(_, changes)| changes.len()).sum();
+    assert_eq!(again, changes, "what is written of the lines is read as the same");
+    Some((note.encode(), lines.len(), changes))
+}
+
 /// Changes by group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lines<'a>(pub(super) &'a str);

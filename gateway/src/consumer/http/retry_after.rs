@@ -10,7 +10,7 @@ const MAX: Duration = Duration::from_secs(3600);
 static DATES: DateTimeParser = DateTimeParser::new();
 
 /// How long to wait (RFC 9110, section 10.2.3): seconds, or a date; at most [`MAX`]. `None` if it is neither.
-pub(super) fn retry_after(text: &str, now_ms: u64) -> Option<Duration> {
+pub(in crate::consumer) fn retry_after(text: &str, now_ms: u64) -> Option<Duration> {
     let text = text.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // More than a number can hold is long.

@@ -27,6 +27,13 @@ use crate::consumer::context::Stop;
 use crate::jobs::results::RowSet;
 use crate::postgres::{Address, CONNECT_TIMEOUT};
 
+/// As [`named::number`], in types that others have.
+#[cfg(feature = "fuzzing")]
+pub(in crate::consumer) fn number_for_postgres(sql: &str) -> (String, Vec<String>, bool) {
+    let Numbered { sql, names, has_more } = named::number(sql);
+    (sql, names, has_more)
+}
+
 /// How much longer than the server we wait for it to keep the time that it was given.
 const GRACE: Duration = Duration::from_millis(500);
 

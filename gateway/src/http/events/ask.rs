@@ -41,6 +41,13 @@ pub(super) fn read(uri: &Uri, headers: &HeaderMap, groups_max: usize) -> Result<
     Ok(wanted)
 }
 
+/// As [`read`], in types that others have.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn asked(uri: &Uri, headers: &HeaderMap, groups_max: usize) -> Result<crate::fuzzing::Asked, u16> {
+    let Wanted { groups, queries } = read(uri, headers, groups_max).map_err(|problem| problem.status().as_u16())?;
+    Ok((groups, queries.into_iter().map(|query| (query.name, query.params)).collect()))
+}
+
 fn of_address(uri: &Uri, groups_max: usize) -> Result<Wanted, Problem> {
     let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else {
         return Err(bad("the query string cannot be read; write it as in `?group=a&group=b`"));

@@ -143,6 +143,17 @@ pub(super) fn read(payload: &str, node: &str) -> Option<Carried> {
     Some(Carried { id: wire.job, attempt: wire.attempt, reply_to, event })
 }
 
+/// The message in an event that is carried to the process of this name.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_carried(payload: &str, node: &str) -> Option<Message> {
+    let carried = read(payload, node)?;
+    let letter = Letter { to: node.to_owned(), carried: carried.clone() };
+    if let Some(text) = self::payload(&letter) {
+        assert_eq!(read(&text[PREFIX.len()..], node).as_ref(), Some(&carried), "what we write is read as the same");
+    }
+    Some(carried.event)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

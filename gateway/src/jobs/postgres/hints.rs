@@ -78,6 +78,12 @@ impl Hint {
     }
 }
 
+/// Reads a hint and writes it again.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn reread_hint(payload: &str) -> Option<String> {
+    Hint::parse(payload).map(|hint| hint.payload())
+}
+
 /// Where hints are given to. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Hints {

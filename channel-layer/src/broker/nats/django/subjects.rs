@@ -19,7 +19,7 @@ impl Subjects {
     }
 
     /// The subject of a group; none for a name that is no subject.
-    pub(super) fn group(&self, group: &GroupName) -> Option<String> {
+    pub(in crate::broker::nats) fn group(&self, group: &GroupName) -> Option<String> {
         is_subject(group.as_str()).then(|| format!("{}.grp.{group}", self.prefix))
     }
 

@@ -25,6 +25,13 @@ impl<'a> Parked<'a> {
     }
 }
 
+/// The time, identity and frame of an entry.
+#[cfg(feature = "fuzzing")]
+pub fn unpark(entry: &[u8]) -> (u64, [u8; 16], &[u8]) {
+    let Parked { at, id, frame } = Parked::of(entry);
+    (at, id, frame)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

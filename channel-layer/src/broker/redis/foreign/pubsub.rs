@@ -21,6 +21,8 @@
 
 mod scripts;
 mod unparked;
+#[cfg(feature = "fuzzing")]
+pub use unparked::told;
 
 use std::time::Duration;
 

@@ -20,7 +20,7 @@ pub(super) fn number(sql: &str) -> Numbered {
         let taken = match first {
             '\'' if ends_in_escape_prefix(&numbered.sql) => quoted(rest, '\'', true),
             '\'' | '"' => quoted(rest, first, false),
-            '-' if rest.starts_with("--") => rest.find('\n').map_or(rest.len(), |at| at + 1),
+            '-' if rest.starts_with("--") => rest.find(['\n', '\r']).map_or(rest.len(), |at| at + 1),
             '/' if rest.starts_with("/*") => comment(rest),
             '$' => dollar_quoted(rest, &numbered.sql),
             ':' if rest.starts_with("::") => 2,
@@ -28,6 +28,10 @@ pub(super) fn number(sql: &str) -> Numbered {
                 let name = name(&rest[1..]);
                 if !name.is_empty() && !has_ended {
                     let number = numbered.number_of(name);
+                    // `limit:n` is two words, and `limit$1` would be one; so would `$$` begin a text.
+                    if numbered.sql.ends_with(is_word) {
+                        numbered.sql.push(' ');
+                    }
                     numbered.sql.push_str(&format!("${number}"));
                     rest = &rest[1 + name.len()..];
                     continue;
@@ -143,6 +147,8 @@ mod tests {
     fn names_become_numbers_each_its_own() {
         check("select :a, :b_2, :a", "select $1, $2, $1", &["a", "b_2"]);
         check("where x = any(:list) and y>:y;", "where x = any($1) and y>$2", &["list", "y"]);
+        check("select 1 limit:n", "select 1 limit $1", &["n"]);
+        check("select $:a", "select $ $1", &["a"]);
         check("select :n::int, cast(:n as text)", "select $1::int, cast($1 as text)", &["n"]);
     }
 
@@ -160,6 +166,7 @@ mod tests {
         ] {
             check(sql, sql, &[]);
         }
+        check("select 1 -- :a\r, :b", "select 1 -- :a\r, $1", &["b"]);
         check("select date':a', :b", "select date':a', $1", &["b"]);
         check("select ty'\\', :b", "select ty'\\', $1", &["b"]);
         for (sql, has_more) in [

@@ -130,7 +130,8 @@ impl Unparked {
         let Bucket { waiting, heard, asked } = &mut self.buckets[bucket];
         let frames = if *asked > *heard { Vec::new() } else { first(waiting, limit) };
         if !frames.is_empty() {
-            *asked = *heard + 1;
+            // Anybody may have told the largest time there is; Redis puts it right.
+            *asked = heard.saturating_add(1);
         }
         Part { behind: *heard, frames }
     }
@@ -165,6 +166,21 @@ fn first(queue: &VecDeque<Waiting>, limit: usize) -> Vec<(Hash, GroupName, Bytes
     };
     let part = queue.iter().take(limit).take_while(fits);
     part.map(|waiting| (waiting.hash, waiting.group.clone(), waiting.frame.clone())).collect()
+}
+
+/// What a node that has one frame in bucket 3 does about what others tell: whether it is understood, and how many frames it goes on
+/// to park of that bucket, before and after Redis has said how it is.
+#[cfg(feature = "fuzzing")]
+pub fn told(telling: &[u8]) -> (bool, [usize; 2]) {
+    let mut own = Unparked::default();
+    let group = GroupName::parse("g").expect("a name");
+    let waiting =
+        Waiting { hash: Hash::of(&group, b"frame"), group, frame: Bytes::from_static(b"frame"), since: Instant::now() };
+    own.push(3, waiting, Duration::from_secs(3600));
+    let is_understood = own.parked(telling);
+    let before = own.part(3, 10).frames.len();
+    own.know(3, 7);
+    (is_understood, [before, own.part(3, 10).frames.len()])
 }
 
 #[cfg(test)]
@@ -220,6 +236,8 @@ mod tests {
         own.know(3, 7);
         let part = own.part(3, 100);
         assert_eq!((part.behind, texts(&part)), (7, vec![&b"a"[..]]));
+        assert!(own.parked(&told(3, u64::MAX, &[])));
+        assert_eq!(own.part(3, 100).behind, u64::MAX);
     }
 
     #[tokio::test]
