@@ -18,6 +18,7 @@ pub(crate) mod fuzzing;
 mod http;
 mod life;
 mod nearest;
+mod once;
 mod outlet;
 mod params;
 mod problem;

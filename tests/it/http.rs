@@ -48,6 +48,11 @@ async fn bad_requests_get_their_status_and_code() {
     }
     check("POST", "/v1/queries/no_such", "{}", 404, "not_found").await;
     check("POST", "/v1/queries/numbers", r#"{"count":"9"}"#, 422, "bad_params").await;
+    // Said twice: who checks may go by the one, and who works by the other.
+    check("POST", "/v1/queries/numbers", r#"{"count":1,"count":1}"#, 422, "bad_params").await;
+    for twice in [r#""query":"numbers","query":"numbers""#, r#""query":"numbers","params":{"count":1,"count":1}"#] {
+        check("POST", SEND, &format!(r#"{{"type":"execute_query",{twice}}}"#), 422, "bad_params").await;
+    }
     check("POST", "/v1/jobs/redrive", r#"{"limit":0}"#, 400, "bad_request").await;
     check("POST", "/v1/jobs/redrive", r#"{"consumers":"x"}"#, 400, "bad_request").await;
 

@@ -1,7 +1,7 @@
 //! `Ask`: the fields of a message that a consumer decides on. Everything else passes through.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::claim_params::with_claims;
+use super::once::Once;
 use super::params::Given;
 use super::queries::{Queries, Query};
 use crate::jobs::{Asker, ReplyTo};
@@ -28,7 +29,7 @@ pub(crate) const MAX_STALE: &str = "max_stale_ms";
 
 /// The top level of a message, unread.
 pub(crate) struct Ask<'a> {
-    fields: HashMap<Cow<'a, str>, &'a RawValue>,
+    fields: BTreeMap<Cow<'a, str>, &'a RawValue>,
     /// Whose ask it is; `None`: no user's.
     asker: Option<&'a Asker>,
 }
@@ -86,7 +87,7 @@ impl<'a> Ask<'a> {
     pub(crate) fn parse(message: &'a Message) -> Result<Self, Refusal> {
         let fields = serde_json::from_str(message.as_str());
         fields
-            .map(|fields| Self { fields, asker: None })
+            .map(|Once(fields)| Self { fields, asker: None })
             .map_err(|error| Refusal::new(ErrorCode::BadParams, error.to_string()))
     }
 
@@ -124,7 +125,8 @@ impl<'a> Ask<'a> {
             }
             (None, None) => return Err(bad("query", "is missing, and so is `queryset_id`; name a query with one")),
         };
-        let mut params: Given = self.field("params", "an object of parameters by name")?.unwrap_or_default();
+        let params: Option<Once<_, _>> = self.field("params", "an object of parameters by name, each of them once")?;
+        let mut params: Given = params.map(|Once(params)| params).unwrap_or_default();
         let limit = self.within("limit", 1, u64::MAX)?;
         // Where the parameters are all that can be sent, it is among them.
         let given = params.remove(MAX_STALE);
