@@ -15,7 +15,9 @@ mod line;
 mod otlp;
 mod request_id;
 mod scope;
+#[cfg_attr(not(feature = "otel"), allow(dead_code, reason = "nobody reads what is not sent"))]
 mod span;
+#[cfg_attr(not(feature = "otel"), allow(dead_code, reason = "nobody counts what is not sent"))]
 mod tracer;
 
 use prometheus_client::registry::Registry;

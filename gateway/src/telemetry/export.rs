@@ -30,7 +30,7 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2
 /// What a collector may ask for as a pause.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How long the last spans may take at the end of the gateway.
-pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(2);
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of an answer that are looked at.
 const ANSWER_MAX: usize = 64 << 10;
 

@@ -1,15 +1,10 @@
 //! In place of `export` in a build without the feature `otel`: nothing is sent, so nothing is recorded.
 
-use std::time::Duration;
-
 use tokio::sync::mpsc;
 
 use super::span::Record;
 use super::tracer::Counts;
 use crate::config::TracingConfig;
-
-/// As of the build that sends.
-pub(crate) const END_TIMEOUT: Duration = Duration::ZERO;
 
 /// Never there.
 pub(crate) enum Exporter {}
