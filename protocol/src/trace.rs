@@ -106,7 +106,7 @@ impl TraceContext {
         self.flags
     }
 
-    /// The value of the header `traceparent`, [`PARENT_LEN`] characters.
+    /// The value of the header `traceparent`, 55 characters.
     pub fn traceparent(&self) -> String {
         Parent(self).to_string()
     }
