@@ -26,6 +26,10 @@ fn protocols(first: &str, second: &str) {
     match offered {
         Offer::Nothing => assert!(names.is_empty()),
         Offer::Others => assert!(!names.is_empty() && !names.contains(&SUBPROTOCOL)),
+        Offer::SeveralTokens => {
+            let tokens = names.iter().filter(|name| name.starts_with(TOKEN_SUBPROTOCOL)).count();
+            assert!(tokens > 1);
+        }
         Offer::Ours { token } => {
             assert!(names.contains(&SUBPROTOCOL));
             let told = token.map(|token| format!("{TOKEN_SUBPROTOCOL}{token}"));

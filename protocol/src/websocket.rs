@@ -116,18 +116,23 @@ pub enum Offer<'a> {
     },
     /// Only protocols that are not spoken here: the handshake is refused.
     Others,
+    /// Several tokens, of which nobody can say whose connection it is to be: the handshake is refused.
+    SeveralTokens,
 }
 
 /// Reads the values of all `Sec-WebSocket-Protocol` headers of a request.
 pub fn offer<'a>(headers: impl IntoIterator<Item = &'a str>) -> Offer<'a> {
-    let (mut ours, mut any, mut token) = (false, false, None);
+    let (mut ours, mut any, mut several, mut token) = (false, false, false, None);
     for name in headers.into_iter().flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()) {
         any = true;
         ours |= name == SUBPROTOCOL;
-        token = token.or(name.strip_prefix(TOKEN_SUBPROTOCOL));
+        let another = name.strip_prefix(TOKEN_SUBPROTOCOL);
+        several |= token.is_some() && another.is_some();
+        token = token.or(another);
     }
     match (any, ours) {
         (false, _) => Offer::Nothing,
+        (true, _) if several => Offer::SeveralTokens,
         (true, true) => Offer::Ours { token },
         (true, false) => Offer::Others,
     }
@@ -229,5 +234,6 @@ mod tests {
         assert_eq!(offer(["graphql-ws, groupcast.v1"]), Offer::Ours { token: None });
         assert_eq!(offer(["groupcast.v1", "groupcast.token.a.b.c"]), Offer::Ours { token: Some("a.b.c") });
         assert_eq!(offer(["groupcast.v2,groupcast.token.x"]), Offer::Others);
+        assert_eq!(offer(["groupcast.v1,groupcast.token.x", "groupcast.token.x"]), Offer::SeveralTokens);
     }
 }

@@ -194,6 +194,7 @@ pub(crate) fn accept<B>(
         Offer::Nothing | Offer::Others => {
             return Err(bad("of the subprotocols that the client offers none is spoken here; offer `groupcast.v1`"));
         }
+        Offer::SeveralTokens => return Err(bad("two tokens are offered as subprotocols; offer one")),
         Offer::Ours { token } => (true, token),
     };
     let (address, client) = place.whom(address.ip(), headers);
