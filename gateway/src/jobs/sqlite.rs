@@ -10,6 +10,7 @@ pub(crate) mod lock;
 pub(crate) mod open;
 mod ops;
 mod pauses;
+mod private;
 mod rows;
 mod schema;
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The lock that keeps a second gateway out of a data directory.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::Path;
 
+use super::private;
 use crate::jobs::error::OpenError;
 
 /// The data directory belongs to this process while the value lives. The system lets go of it when the process dies.
@@ -21,9 +22,9 @@ impl DirLock {
             let path = path.to_owned();
             move |source| OpenError::Io { path, source }
         };
-        std::fs::create_dir_all(dir).map_err(io(dir))?;
+        private::create_dir(dir).map_err(io(dir))?;
         let path = dir.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io(&path))?;
+        let file = private::file().create(true).truncate(false).write(true).open(&path).map_err(io(&path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(dir.to_owned())),

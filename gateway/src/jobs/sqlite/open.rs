@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::private;
 use crate::jobs::error::OpenError;
 
 /// Changes of a layout, oldest first; `user_version` says how many a file has had. Entries are only ever added.
@@ -21,6 +22,7 @@ pub(crate) fn open_writer(path: &Path, migrations: Migrations) -> Result<Connect
         return Err(OpenError::SqliteTooOld { found: rusqlite::version().to_owned() });
     }
     let failed = |source| OpenError::Sqlite { path: path.to_owned(), source };
+    private::create_file(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags).map_err(failed)?;
     conn.busy_timeout(BUSY).map_err(failed)?;
