@@ -8,9 +8,10 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use serde_json::{Value, json};
-use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 
 use super::problem::ProblemBody;
 
@@ -31,9 +32,26 @@ use super::problem::ProblemBody;
         (name = "connections", description = "Live connections"),
         (name = "operations", description = "Health and metrics"),
     ),
-    components(schemas(ProblemBody<'_>))
+    components(schemas(ProblemBody<'_>)),
+    modifiers(&Credential)
 )]
 pub(super) struct About;
+
+/// The credential that operations take.
+struct Credential;
+
+/// What it is called in the description.
+pub(super) const CREDENTIAL: &str = "bearer";
+
+impl Modify for Credential {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
+            "With `[auth]`: an API key, or a token (JWT). `anonymous` says what needs neither; without `[auth]` nothing does.",
+        ));
+        let components = api.components.get_or_insert_default();
+        components.add_security_scheme(CREDENTIAL, SecurityScheme::Http(scheme.build()));
+    }
+}
 
 /// The finished texts, made once.
 #[derive(Debug, Clone)]
@@ -78,7 +96,8 @@ fn complete(api: &mut Value) {
     responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json"))
 )]
 pub(super) async fn json(Extension(description): Extension<Description>) -> Response {
-    ([(CONTENT_TYPE, "application/json")], description.0.json.clone()).into_response()
+    ([(CONTENT_TYPE, "application/json"), (X_CONTENT_TYPE_OPTIONS, "nosniff")], description.0.json.clone())
+        .into_response()
 }
 
 /// This description as a page
@@ -91,6 +110,11 @@ pub(super) async fn json(Extension(description): Extension<Description>) -> Resp
 )]
 pub(super) async fn docs(Extension(description): Extension<Description>) -> Response {
     let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
-    let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, policy)];
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CONTENT_SECURITY_POLICY, policy),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+    ];
     (headers, description.0.page.clone()).into_response()
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::http::access::OPEN;
 use crate::http::batch::ITEMS_MAX;
+use crate::http::openapi::CREDENTIAL;
 use crate::http::params::LIMIT_MAX;
 
 /// Completes the parameters of an operation.
@@ -19,6 +20,10 @@ pub(super) fn tell(path: &str, operation: &mut Value) {
         schema.extend(bounds);
     }
     tell_body(path, operation);
+    if !OPEN.contains(&path) {
+        // Or none: a gateway without `[auth]` asks for none, and with it `anonymous` may do something.
+        operation["security"] = json!([{CREDENTIAL: []}, {}]);
+    }
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
     let mut add = |status: &str, description: &str| {
         responses.entry(status).or_insert_with(|| json!({"description": description}));

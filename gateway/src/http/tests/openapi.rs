@@ -1,6 +1,6 @@
 //! What is described is what is served.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::fixture::{Api, call};
 
@@ -108,10 +108,27 @@ async fn every_operation_says_what_comes_back_and_every_reference_leads_somewher
 }
 
 #[tokio::test]
+async fn every_operation_that_takes_a_credential_says_which() {
+    let description = description(&Api::new().await).await;
+    let scheme = &description["components"]["securitySchemes"]["bearer"];
+    assert_eq!((&scheme["type"], &scheme["scheme"]), (&json!("http"), &json!("bearer")));
+    for (path, value) in description["paths"].as_object().expect("paths") {
+        for (method, operation) in value.as_object().expect("operations") {
+            let open = ["/healthz", "/readyz", "/openapi.json", "/docs"].contains(&path.as_str());
+            let expected = if open { Value::Null } else { json!([{"bearer": []}, {}]) };
+            assert_eq!(operation["security"], expected, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_page_shows_every_route_and_loads_nothing() {
     let api = Api::new().await;
     let page = call("GET", "/docs").to(&api).await;
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    assert_eq!(page.header("x-content-type-options"), "nosniff");
+    assert_eq!(page.header("referrer-policy"), "no-referrer");
+    assert!(page.header("content-security-policy").contains("default-src 'none'"));
     for (path, _) in paths(&description(&api).await) {
         assert!(page.text.contains(&path), "{path} is not on the page");
     }
