@@ -10,6 +10,7 @@ mod answers;
 mod api;
 mod batch;
 mod body;
+mod changes;
 mod channels;
 mod connections;
 mod consumers;

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use groupcast_tests::gateway::{groupcast, run};
 use groupcast_tests::home::{BARE, JOBS};
 use groupcast_tests::token::{seconds_from_now, token};
 use groupcast_tests::wait::eventually;
@@ -116,6 +117,56 @@ async fn every_answer_says_what_its_request_was_called() {
     assert!(made.iter().all(|id| id.len() == 26), "{made:?}");
     let (made_in_all, different) = (made.len(), made.into_iter().collect::<HashSet<_>>().len());
     assert_eq!(different, made_in_all);
+}
+
+#[tokio::test]
+async fn what_operators_change_is_in_the_log_with_who_it_was() {
+    let gateway = start("info").await;
+    let bearer = format!("Bearer {KEY}");
+    let user = token(SECRET, &json!({"sub": "alice", "exp": seconds_from_now(60), "query": ["*"]}));
+    let user_bearer = format!("Bearer {user}");
+    let as_operator = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let as_user = [("authorization", user_bearer.as_str()), ("content-type", "application/json")];
+    let (http, url) = (gateway.http(), format!("http://{}", gateway.address()));
+    let pause = ["consumers", "pause", "queries", "--url", &url, "--token", KEY];
+    let paused = run(groupcast(gateway.home(), &pause)).await;
+    assert!(paused.status.success(), "{}", String::from_utf8_lossy(&paused.stderr));
+    let socket = Socket::open_at(&gateway, "/ws", &[("authorization", &user_bearer)]).await;
+    let mut asked = vec!["POST /v1/consumers/queries/pause 200".to_owned()];
+    for (method, path, body, status) in [
+        ("POST", "/v1/consumers/queries/resume".to_owned(), "", 200),
+        ("POST", "/v1/consumers/nobody/pause".to_owned(), "", 404),
+        ("POST", "/v1/jobs/redrive".to_owned(), "{}", 200),
+        ("POST", "/v1/invalidate".to_owned(), r#"{"tags": ["flights"]}"#, 202),
+        ("DELETE", format!("/v1/connections/{}", socket.channel), "", 204),
+    ] {
+        let reply = http.request(method, &path, &as_operator, body.as_bytes().to_vec()).await;
+        assert_eq!(reply.status, status, "{method} {path}: {}", reply.text());
+        asked.push(format!("{method} {path} {status}"));
+    }
+    // Of two that cancel a job, one does what users do with their own.
+    for headers in [&as_user, &as_operator] {
+        let asked_for = http.request("POST", "/v1/queries/endless", &as_user, b"{}".to_vec()).await.expect(202);
+        let path = format!("/v1/jobs/{}", asked_for["id"].as_str().expect("a job"));
+        http.request("DELETE", &path, headers, Vec::new()).await.expect(202);
+        if headers == &as_operator {
+            asked.push(format!("DELETE {path} 202"));
+        }
+    }
+    // What is refused changes nothing, and what only looks does not either.
+    http.request("POST", "/v1/jobs/redrive", &as_user, b"{}".to_vec()).await.problem(403, "forbidden");
+    http.request("GET", "/v1/consumers", &as_operator, Vec::new()).await.expect(200);
+    gateway.terminate();
+    let printed = eventually("the drain is told", || async { said(&gateway, "drained") }).await;
+    let changes = lines(&printed).into_iter().filter(|line| line["message"] == "an operator has changed something");
+    let told: Vec<String> = changes
+        .map(|line| {
+            assert_eq!((&line["operator"], &line["level"]), (&json!("api_keys"), &json!("INFO")), "{line}");
+            let text = |name: &str| line[name].as_str().expect("a text").to_owned();
+            format!("{} {} {}", text("method"), text("path"), line["status"])
+        })
+        .collect();
+    assert_eq!(told, asked);
 }
 
 /// There is a line that begins so, and it has this.

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 
+use super::changes::Change;
 use super::problem::Problem;
 use crate::app::App;
 use crate::auth::{By, Caller};
@@ -44,14 +45,20 @@ const BY_NAME: &[&str] = &[
 /// Where hooks are asked about who comes.
 const EVENTS: &str = "/v1/events";
 
-/// Lets pass who may ask, and tells the handler who it is.
+/// Lets pass who may ask, tells the handler who it is, and notes what operators have changed.
 pub(super) async fn admit(State(app): State<App>, route: MatchedPath, mut request: Request, next: Next) -> Response {
     let client = request.extensions().get::<Peer>().map_or(Client::NOWHERE, |peer| peer.whom(request.headers()).1);
     match admitted(&app, route.as_str(), request.headers(), client) {
         Ok(caller) => {
+            let by_name = BY_NAME.contains(&route.as_str());
+            let change = Change::beside(&caller, by_name, route.as_str(), request.method(), request.uri().path());
             let trace = trace::of_request(request.headers());
             request.extensions_mut().insert(By { caller, channel: None, client, trace });
-            next.run(request).await
+            let response = next.run(request).await;
+            if let Some(change) = change {
+                change.note(response.status());
+            }
+            response
         }
         Err(problem) => problem.into_response(),
     }

@@ -17,6 +17,7 @@ use super::sessions::{Digested, Session};
 use crate::app::App;
 use crate::auth::{By, Caller};
 use crate::http::access::bearer;
+use crate::http::changes::{self, Change, is_read};
 use crate::http::problem::Problem;
 use crate::limits::Client;
 use crate::server::Peer;
@@ -50,13 +51,12 @@ pub(super) async fn admit(
         // Guesses count for their address. Operators are not held back by what clients may do.
         Err(problem) => return refused(&app, client, problem).into_response(),
     };
-    let change = (!is_read(request.method())).then(|| (request.method().clone(), request.uri().path().to_owned()));
+    let change = Change::of(&admitted.name, request.method(), request.uri().path());
     let trace = trace::of_request(request.headers());
     request.extensions_mut().insert(By { caller: admitted.caller, channel: None, client, trace });
     let response = next.run(request).await;
-    if let Some((method, path)) = change {
-        let status = response.status().as_u16();
-        tracing::info!(operator = admitted.name, %method, path, status, "an operator has changed something");
+    if let Some(change) = change {
+        change.note(response.status());
     }
     match admitted.session.filter(|_| is_stream(&response)) {
         Some(session) => ended_with(response, admin, session),
@@ -81,7 +81,8 @@ pub(super) async fn own_page_only(request: Request, next: Next) -> Response {
 
 fn admitted(app: &App, admin: &Admin, headers: &HeaderMap, method: &Method) -> Result<Admitted, Problem> {
     if admin.is_open {
-        return Ok(Admitted { caller: Caller::Everybody, name: "everybody".to_owned(), session: None });
+        let caller = Caller::Everybody;
+        return Ok(Admitted { name: changes::name(&caller).to_owned(), caller, session: None });
     }
     if !app.auth.is_on() {
         let why = "the admin page can be reached from other machines here, and there is no key; set [auth]";
@@ -90,10 +91,7 @@ fn admitted(app: &App, admin: &Admin, headers: &HeaderMap, method: &Method) -> R
     if let Some(credential) = bearer(headers)? {
         let caller = app.auth.identify(Some(credential), clock::now_ms())?;
         caller.check_operate()?;
-        let name = match &caller {
-            Caller::Service(service) => service.name.clone(),
-            Caller::Everybody | Caller::Anonymous(_) | Caller::User(_) => String::new(),
-        };
+        let name = changes::name(&caller).to_owned();
         return Ok(Admitted { caller, name, session: None });
     }
     let Some(Session { operator, digest, .. }) = session(app, admin, headers) else {
@@ -116,10 +114,6 @@ fn token(headers: &HeaderMap) -> Option<&str> {
     let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
     let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, token)| token)
-}
-
-fn is_read(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD)
 }
 
 fn is_stream(response: &Response) -> bool {
