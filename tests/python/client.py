@@ -43,8 +43,8 @@ class Client:
 
 
 @asynccontextmanager
-async def connect(gateway, query: str = ""):
-    async with websockets.connect(gateway.ws + query, subprotocols=["groupcast.v1"], proxy=None) as socket:
+async def connect(gateway, query: str = "", **how):
+    async with websockets.connect(gateway.ws + query, subprotocols=["groupcast.v1"], proxy=None, **how) as socket:
         client = Client(socket)
         welcome = await client.expect("welcome")
         assert welcome["protocol"] == socket.subprotocol == "groupcast.v1"

@@ -1,10 +1,12 @@
 """The files of deploy/ by themselves: schemas, and what has to agree between them. What cannot be checked is in deploy/README.md."""
 
 import fnmatch
+import itertools
 import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import kubernetes_validate
@@ -67,10 +69,42 @@ def test_compose_hangs_together():
         environment = gateway["environment"]
         assert f"server {environment['GROUPCAST_SERVER__LISTEN']} " in upstream
         assert environment["GROUPCAST_URL"] == f"http://{environment['GROUPCAST_SERVER__LISTEN']}"
+        # Its metrics are led to, on a port of its own.
+        ops = environment["GROUPCAST_SERVER__OPS_LISTEN"].split(":")[-1]
+        assert f"127.0.0.1:{ops}:{ops}" in services["edge"]["ports"]
     assert len({gateway["environment"]["GROUPCAST_SERVER__NODE"] for gateway in gateways}) == 2
+    assert len({gateway["environment"]["GROUPCAST_SERVER__OPS_LISTEN"] for gateway in gateways}) == 2
     # Variables that the configuration names are those that are set.
-    for name in re.findall(r'_env = "(\w+)"', (DEPLOY / "shared.toml").read_text()):
+    for name in variables():
         assert all(name in gateway["environment"] for gateway in gateways), name
+
+
+def test_compose_has_no_secret_and_does_not_start_without_them():
+    text = (DEPLOY / "compose.yaml").read_text()
+    commands, documented = comment(text), {}
+    for line in re.findall(r"^export (.*)$", commands, re.M):
+        done = subprocess.run(["sh", "-euc", f"export {line}; env"], capture_output=True, text=True, timeout=60, check=True)
+        documented |= dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    # `${NAME:?message}`: compose refuses what is not set, or empty, and says the message.
+    asked = re.findall(r"\$\{(.*?)\}", text)
+    assert all(re.fullmatch(r"\w+:\?[^}]{10,}", one) for one in asked), asked
+    names = {one.split(":")[0] for one in asked}
+    assert {"GROUPCAST_JWT_SECRET", "GROUPCAST_API_KEYS", "REDIS_PASSWORD", "POSTGRES_PASSWORD"} == names
+    assert all(len(documented[name]) >= 32 for name in names), documented.keys()
+    for name in variables():
+        if name in names:
+            assert yaml.safe_load(text)["services"]["gateway1"]["environment"][name].startswith("${" + name), name
+            assert "openssl rand -hex 32" in next(one for one in asked if one.startswith(name))
+
+
+@pytest.mark.parametrize("file", ["shared.toml", "systemd/groupcast.toml"])
+def test_what_is_shipped_to_be_run_lets_in_nobody_who_shows_nothing(file):
+    text = (DEPLOY / file).read_text()
+    config = tomllib.loads(text)
+    # Names of variables, no secrets; and nothing for everybody.
+    assert set(config["auth"]) == {"jwt_secret_env", "api_keys_env"}
+    assert config["server"]["trusted_proxies"] == ["127.0.0.1"] and config["server"]["ops_listen"] == "127.0.0.1:9000"
+    assert not re.search(r"[0-9a-f]{32}|whsec_\w", text)
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
@@ -99,6 +133,9 @@ def test_the_kustomization_names_what_is_there():
         assert all((DEPLOY / entry[-1]).is_file() for entry in files)
         made[generator["name"]] = {Path(entry[0]).name for entry in files}
     pod = deployment()["spec"]["template"]["spec"]
+    # The secret is made by the command in the comment, with each key that the pod asks for.
+    named = {entry["valueFrom"]["secretKeyRef"]["key"] for entry in secrets(pod)}
+    assert named == set(re.findall(r"--from-literal=([\w-]+)=", comment((DEPLOY / "kustomization.yaml").read_text())))
     used = {v["configMap"]["name"] for v in pod["volumes"] if "configMap" in v}
     assert used == set(made) and made["groupcast"] == {"groupcast.toml"}
     images = {image["name"] for image in kustomization["images"]}
@@ -127,8 +164,15 @@ def test_the_deployment_hangs_together():
             assert selector.items() <= labels and document["spec"]["ports"][0]["targetPort"] in ports, path
         if document["kind"] == "PodDisruptionBudget":
             assert selector["matchLabels"].items() <= labels
-    named = {entry["name"] for entry in gateway["env"]}
-    assert set(re.findall(r'_env = "(\w+)"', (DEPLOY / "shared.toml").read_text())) <= named
+    assert variables() == {entry["name"] for entry in secrets(pod)}
+    # Metrics are asked for where they are served, and Prometheus is let in there.
+    environment = {entry["name"]: entry.get("value") for entry in gateway["env"]}
+    [ops] = [port["containerPort"] for port in gateway["ports"]]
+    assert environment["GROUPCAST_SERVER__OPS_LISTEN"] == f"0.0.0.0:{ops}"
+    assert spec["template"]["metadata"]["annotations"]["prometheus.io/port"] == str(ops)
+    policy = next(document for _, document in manifests() if document["kind"] == "NetworkPolicy")
+    rules = {rule["ports"][0]["port"]: rule.get("from") for rule in policy["spec"]["ingress"]}
+    assert set(rules) == ports | {ops} and rules[8080] is None and rules[8081] and rules[ops]
     # The name of a pod is its Deployment's, two random parts and two dashes; the gateway's bound is 32.
     assert len(deployment()["metadata"]["name"]) + 1 + 10 + 1 + 5 <= 32
 
@@ -138,7 +182,9 @@ def test_ports_of_nginx_are_those_that_are_led_to():
     pod = deployment()["spec"]["template"]["spec"]
     assert listened == {str(port["containerPort"]) for port in pod["initContainers"][0]["ports"]}
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-    assert listened == {port.split(":")[-1] for port in compose["services"]["edge"]["ports"]}
+    environments = [compose["services"][name]["environment"] for name in ("gateway1", "gateway2")]
+    ops = {environment["GROUPCAST_SERVER__OPS_LISTEN"].split(":")[-1] for environment in environments}
+    assert listened | ops == {port.split(":")[-1] for port in compose["services"]["edge"]["ports"]}
 
 
 def test_the_dashboard_is_what_grafana_reads():
@@ -154,6 +200,23 @@ def test_the_dashboard_is_what_grafana_reads():
         for target in panel.get("targets", []):
             assert target["expr"] and target["datasource"]["uid"] == "${source}"
     assert {variable["name"] for variable in dashboard["templating"]["list"]} == {"source", "instance"}
+
+
+def variables() -> set:
+    """Those that shared.toml names."""
+    return set(re.findall(r'^\w+_env = "(\w+)"', (DEPLOY / "shared.toml").read_text(), re.M))
+
+
+def comment(text: str) -> str:
+    """Commands in the comment that a file begins with."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return "\n".join(line.removeprefix("#").strip() for line in lines)
+
+
+def secrets(pod: dict) -> list:
+    entries = [entry for entry in pod["containers"][0]["env"] if "secretKeyRef" in entry.get("valueFrom", {})]
+    assert {entry["valueFrom"]["secretKeyRef"]["name"] for entry in entries} == {"groupcast"}
+    return entries
 
 
 def manifests():

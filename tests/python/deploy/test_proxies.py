@@ -11,10 +11,25 @@ import httpx
 import pytest
 import websockets
 from client import connect, run
-from conftest import DEADLINE, wait_for
+from conftest import CONFIG, DEADLINE, Gateway, make_database
+from credentials import AUTH, KEY, bearer, token, write_to
 from servers import DEPLOY, Caddy, Nginx, get, post, replace_once
 
 PROXIES = ["nginx", "caddy"]
+
+
+@pytest.fixture
+def gateway(tmp_path):
+    """One that knows of a proxy and lets in nobody who shows nothing, as the shipped configurations say."""
+    config = replace_once(CONFIG, "[server]\n", '[server]\ntrusted_proxies = ["127.0.0.1"]\n')
+    (tmp_path / "groupcast.toml").write_text(config + AUTH)
+    write_to(tmp_path)
+    make_database(tmp_path / "shop.db")
+    running = Gateway(tmp_path)
+    yield running
+    assert running.stop() == 0
+    running.reader.join(DEADLINE)
+    assert not any("panicked at" in line for line in running.lines)
 
 
 @contextmanager
@@ -41,7 +56,11 @@ def test_a_message_goes_through_to_sockets_and_event_streams(gateway, tmp_path, 
         services = f"http://127.0.0.1:{server.services}"
 
         async def story():
-            async with connect(front(server)) as client, httpx.AsyncClient(trust_env=False, timeout=DEADLINE) as http:
+            user = bearer(token())
+            async with (
+                connect(front(server), additional_headers=user) as client,
+                httpx.AsyncClient(trust_env=False, timeout=DEADLINE, headers=user) as http,
+            ):
                 await client.subscribe("room")
                 url = f"http://127.0.0.1:{server.public}/v1/events?group=room"
                 async with http.stream("GET", url) as stream:
@@ -49,9 +68,8 @@ def test_a_message_goes_through_to_sockets_and_event_streams(gateway, tmp_path, 
                     lines = stream.aiter_lines()
                     # It comes before anything else is sent: nothing waits for a buffer to be full.
                     assert await line_with(lines, "event:") == "event: subscribed"
-                    sent = await asyncio.to_thread(
-                        post, f"{services}/v1/groups/room/send", json={"type": "chat", "text": "hello"}
-                    )
+                    url, message = f"{services}/v1/groups/room/send", {"type": "chat", "text": "hello"}
+                    sent = await asyncio.to_thread(post, url, json=message, headers=bearer(KEY))
                     assert (sent.status_code, sent.json()["members"]) == (202, 2)
                     assert (await client.message("chat"))["text"] == "hello"
                     while True:
@@ -68,14 +86,34 @@ def test_the_public_side_has_sockets_and_nothing_else(gateway, tmp_path, kind):
     with proxy(kind, tmp_path, gateway) as server:
         public, services = (f"http://127.0.0.1:{port}" for port in (server.public, server.services))
         for path in ["/metrics", "/v1/jobs", "/v1/groups", "/v1/groups/g/send", "/docs", "/readyz", "/ws/", "/v1/events/x"]:
-            assert get(public + path).status_code == 404, path
-        assert post(f"{public}/v1/groups/g/send", json={"type": "x"}).status_code == 404
+            assert get(public + path, headers=bearer(KEY)).status_code == 404, path
+        assert post(f"{public}/v1/groups/g/send", json={"type": "x"}, headers=bearer(KEY)).status_code == 404
         for path in ["/metrics", "/v1/jobs", "/readyz"]:
-            assert get(services + path).status_code == 200, path
+            assert get(services + path, headers=bearer(KEY)).status_code == 200, path
+            assert get(services + path).status_code == (200 if path == "/readyz" else 401), path
         # As large as the gateway takes, and no larger.
         size = 1 << 20
-        assert post(f"{services}/v1/groups/g/send", content=b"x" * size).status_code == 422
-        assert post(f"{services}/v1/groups/g/send", content=b"x" * (size + 1)).status_code == 413
+        url = f"{services}/v1/groups/g/send"
+        assert post(url, content=b"x" * size, headers=bearer(KEY)).status_code == 422
+        assert post(url, content=b"x" * (size + 1), headers=bearer(KEY)).status_code == 413
+
+
+@pytest.mark.parametrize("kind", PROXIES)
+def test_the_gateway_knows_clients_by_their_own_addresses(gateway, tmp_path, kind):
+    with proxy(kind, tmp_path, gateway) as server:
+        services = f"http://127.0.0.1:{server.services}"
+
+        async def story():
+            # What a client says about itself is not believed.
+            headers = bearer(token()) | {"X-Forwarded-For": "192.0.2.7"}
+            for address in ["127.0.0.2", "127.0.0.3"]:
+                how = {"additional_headers": headers, "local_addr": (address, 0)}
+                async with connect(front(server), **how) as client:
+                    url = f"{services}/v1/connections/{client.channel}"
+                    shown = await asyncio.to_thread(get, url, headers=bearer(KEY))
+                    assert shown.json()["peer"].split(":")[0] == address, shown.text
+
+        run(story())
 
 
 @pytest.mark.parametrize("kind", PROXIES)
@@ -84,11 +122,11 @@ def test_a_foreign_page_is_refused_by_the_gateway_behind_it(gateway, tmp_path, k
         url = f"ws://127.0.0.1:{server.public}/ws"
 
         async def story():
-            own = f"http://127.0.0.1:{server.public}"
-            async with websockets.connect(url, origin=own, proxy=None) as socket:
+            own, user = f"http://127.0.0.1:{server.public}", bearer(token())
+            async with websockets.connect(url, origin=own, additional_headers=user, proxy=None) as socket:
                 assert json.loads(await socket.recv())["type"] == "welcome"
             with pytest.raises(websockets.InvalidStatus) as refused:
-                await websockets.connect(url, origin="https://evil.example", proxy=None)
+                await websockets.connect(url, origin="https://evil.example", additional_headers=user, proxy=None)
             assert refused.value.response.status_code == 403
 
         run(story())
@@ -105,16 +143,17 @@ def test_a_service_of_yours_says_who_may_come_in(gateway, tmp_path, kind):
 
             async def story():
                 with pytest.raises(websockets.InvalidStatus) as refused:
-                    await websockets.connect(front(server).ws, proxy=None)
+                    await websockets.connect(front(server).ws, additional_headers=bearer(token()), proxy=None)
                 assert refused.value.response.status_code == 403
-                headers = {"Cookie": "sessionid=ada"}
+                headers = {"Cookie": "sessionid=ada"} | bearer(token())
                 async with websockets.connect(front(server).ws, additional_headers=headers, proxy=None) as socket:
                     assert json.loads(await socket.recv())["type"] == "welcome"
 
             run(story())
             events = f"http://127.0.0.1:{server.public}/v1/events?group=g"
-            assert get(events).status_code == 403
-            with httpx.stream("GET", events, headers={"Cookie": "sessionid=ada"}, trust_env=False) as stream:
+            assert get(events, headers=bearer(token())).status_code == 403
+            headers = {"Cookie": "sessionid=ada"} | bearer(token())
+            with httpx.stream("GET", events, headers=headers, trust_env=False) as stream:
                 assert stream.status_code == 200
     assert len(asked) == 4 and all(path.split("?")[0] == "/may-enter/" for path in asked), asked
 

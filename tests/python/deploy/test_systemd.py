@@ -4,7 +4,9 @@ import functools
 import os
 import re
 import shutil
+import stat
 import subprocess
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +14,9 @@ import pytest
 from brokers import free_port
 from client import connect, run
 from conftest import CONFIG, DEADLINE, binary, make_database, wait_for
+from credentials import bearer
 from limits import limits, seconds
-from servers import DEPLOY, get, post
+from servers import DEPLOY, ROOT, get, post, replace_once
 
 UNIT = DEPLOY / "systemd/groupcast.service"
 # Of 100; 14 is what systemd 252 gives. What is left is that it speaks to the network.
@@ -36,6 +39,54 @@ def test_it_is_locked_up(tmp_path):
     open_one = tmp_path / "open.service"
     open_one.write_text("[Service]\nExecStart=/bin/true\n")
     assert systemd("security", "--offline=true", f"--threshold={EXPOSURE_MAX}", open_one).returncode != 0
+
+
+def test_its_steps_lead_to_a_gateway_that_is_ready(tmp_path):
+    """Those of the unit's comment, in a folder in place of / and without systemd, which starts what ExecStart says."""
+    steps = re.findall(r"^#   (.+)$", UNIT.read_text(), re.M)
+    own = [step for step in steps if not step.startswith(("systemctl", "groupcast health"))]
+    assert steps[-3:] == ["systemctl daemon-reload", "systemctl enable --now groupcast", "groupcast health"]
+    assert own == steps[:-3] and len(own) == 7
+    root, ports = tmp_path / "root", {8000: free_port(), 9000: free_port()}
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GROUPCAST_")} | {"PATH": f"{root}/usr/local/bin:{os.environ['PATH']}"}
+    for step in own:
+        here = re.sub(r"(?<![\w/])/(etc|usr)/", rf"{root}/\1/", step).replace("target/release/groupcast", binary())
+        done = subprocess.run(["sh", "-euc", here], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"{step}: {done.stdout}{done.stderr}"
+        if "groupcast check" in step:
+            assert "fine" in done.stdout, done.stdout
+    secrets = root / "etc/groupcast/secrets"
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
+    started = as_systemd_starts_it(root, env)
+    for number, port in ports.items():
+        # The ports of the machine may be somebody else's; that the unit lets the real ones be is asked elsewhere.
+        config = root / "etc/groupcast/groupcast.toml"
+        config.write_text(replace_once(config.read_text(), f'"127.0.0.1:{number}"', f'"127.0.0.1:{port}"'))
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(**started, stdout=log, stderr=log)
+    log.close()
+    try:
+        url, ops = (f"http://127.0.0.1:{port}" for port in ports.values())
+        wait_for("the gateway to be ready", lambda: answers(url, process, tmp_path / "log"))
+        health = subprocess.run(["groupcast", "health", "--url", url], env=env, capture_output=True, text=True, timeout=60)
+        assert health.returncode == 0, health.stderr
+        key = started["env"]["GROUPCAST_API_KEYS"]
+        sent = {"json": {"type": "chat"}}
+        assert post(f"{url}/v1/groups/room.1/send", **sent).status_code == 401
+        assert post(f"{url}/v1/groups/room.1/send", **sent, headers=bearer(key)).status_code == 202
+        assert "groupcast_connections 0" in get(f"{ops}/metrics").text
+        process.terminate()
+        assert process.wait(DEADLINE * 2) == 0, (tmp_path / "log").read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(DEADLINE)
+
+
+def test_the_unit_lets_be_listened_where_the_configuration_says():
+    server = tomllib.loads((DEPLOY / "systemd/groupcast.toml").read_text())["server"]
+    allowed = set(re.findall(r"^SocketBindAllow=tcp:(\d+)$", UNIT.read_text(), re.M))
+    assert allowed == {server[key].split(":")[1] for key in ("listen", "ops_listen")}
 
 
 def test_it_waits_for_the_drain():
@@ -119,6 +170,25 @@ def test_a_gateway_writes_only_into_its_own_folder(calls):
     others = {path for path in read if not re.match(r"/proc/(self|thread-self|\d+)(/|$)", path)}
     # The C library looks at it when it gives memory back, and does without.
     assert others <= {"/proc/sys/vm/overcommit_memory"}, others
+
+
+def as_systemd_starts_it(root: Path, env: dict) -> dict:
+    """What the unit says of the process, below another root."""
+
+    def below(path: str) -> str:
+        assert path.startswith("/"), path
+        return f"{root}{path}"
+
+    variables = dict([setting("Environment").split("=", 1)])
+    variables["GROUPCAST_SERVER__DATA_DIR"] = below(variables["GROUPCAST_SERVER__DATA_DIR"])
+    # Without a dash in front of the file, systemd starts nothing when it is not there.
+    for line in Path(below(setting("EnvironmentFile"))).read_text().splitlines():
+        variables |= dict([line.split("=", 1)])
+    folder = Path(below(f"/var/lib/{setting('StateDirectory')}"))
+    folder.mkdir(parents=True, mode=int(setting("StateDirectoryMode"), 8))
+    assert str(folder) == below(setting("WorkingDirectory"))
+    command = [below(word) if word.startswith("/") else word for word in setting("ExecStart").split()]
+    return {"args": command, "cwd": folder, "env": env | variables}
 
 
 def setting(name: str) -> str:
