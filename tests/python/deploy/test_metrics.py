@@ -49,6 +49,12 @@ url = "http://127.0.0.1:1/"
 allow_private = true
 durability = "memory"
 max_attempts = 1
+
+[hooks]
+url = "http://127.0.0.1:1/"
+allow_private = true
+events = ["subscribe"]
+groups = ["private.*"]
 """
 
 SUFFIXES = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
@@ -101,6 +107,8 @@ def test_the_alerts_look_at_what_there_is(known):
     tested = yaml.safe_load((DEPLOY / "prometheus/alerts_test.yaml").read_text())
     names = {case["alertname"] for test in tested["tests"] for case in test["alert_rule_test"]}
     assert names <= {rule["alert"] for rule in rules}
+    # What refuses clients rings.
+    assert {"GroupcastMemoryShort", "GroupcastDiskFull", "GroupcastLimited", "GroupcastHookAway"} <= names
 
 
 def test_every_alert_is_in_the_runbook():
