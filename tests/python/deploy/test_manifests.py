@@ -3,6 +3,7 @@
 import fnmatch
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from conftest import binary
+from credentials import VARIABLES
 from limits import limits, seconds
 from servers import DEPLOY, ROOT
 
@@ -105,6 +108,14 @@ def test_what_is_shipped_to_be_run_lets_in_nobody_who_shows_nothing(file):
     assert set(config["auth"]) == {"jwt_secret_env", "api_keys_env"}
     assert config["server"]["trusted_proxies"] == ["127.0.0.1"] and config["server"]["ops_listen"] == "127.0.0.1:9000"
     assert not re.search(r"[0-9a-f]{32}|whsec_\w", text)
+    # Without one of its variables it is refused, by that one's name.
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GROUPCAST_")} | VARIABLES
+    env |= {name: "redis://127.0.0.1:1" for name in variables() - set(VARIABLES)}
+    command = [binary(), "serve", "--config", str(DEPLOY / file)]
+    for name in VARIABLES:
+        others = {k: v for k, v in env.items() if k != name}
+        done = subprocess.run(command, env=others, cwd="/", capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2 and f"`{name}` is not set" in done.stderr, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
