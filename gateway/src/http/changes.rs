@@ -19,13 +19,13 @@ impl Change {
     /// The change that a request asks for; `None` for one that only looks.
     pub(super) fn of(operator: &str, method: &Method, path: &str) -> Option<Self> {
         let asked = || Self { operator: operator.to_owned(), method: method.clone(), path: path.to_owned() };
-        (!is_read(method)).then(asked)
+        (!method.is_safe()).then(asked)
     }
 
     /// The same below `/v1`, for a route that is for operators, or the cancelling of a job by one. What clients do all day
     /// (send, ask, join) is none.
     pub(super) fn beside(caller: &Caller, by_name: bool, route: &str, method: &Method, path: &str) -> Option<Self> {
-        if is_read(method) || by_name && (route != OF_JOBS || caller.check_operate().is_err()) {
+        if method.is_safe() || by_name && (route != OF_JOBS || caller.check_operate().is_err()) {
             return None;
         }
         Self::of(name(caller), method, path)
@@ -46,8 +46,4 @@ pub(super) fn name(caller: &Caller) -> &str {
         Caller::Service(service) => &service.name,
         Caller::User(user) => &user.name,
     }
-}
-
-pub(super) fn is_read(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD)
 }

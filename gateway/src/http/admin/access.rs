@@ -17,7 +17,7 @@ use super::sessions::{Digested, Session};
 use crate::app::App;
 use crate::auth::{By, Caller};
 use crate::http::access::bearer;
-use crate::http::changes::{self, Change, is_read};
+use crate::http::changes::{self, Change};
 use crate::http::problem::Problem;
 use crate::limits::Client;
 use crate::server::Peer;
@@ -114,6 +114,10 @@ fn token(headers: &HeaderMap) -> Option<&str> {
     let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
     let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, token)| token)
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 fn is_stream(response: &Response) -> bool {
