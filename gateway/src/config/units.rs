@@ -37,7 +37,10 @@ impl FromStr for Time {
             "d" => 86_400.0,
             _ => return Err(refused()),
         };
-        Duration::try_from_secs_f64(number * seconds).map(Self).map_err(|_| refused())
+        let exact = Duration::try_from_secs_f64(number * seconds).map_err(|_| refused())?;
+        // To the millisecond, as it is printed: half a one would be read as none.
+        let ms = u64::try_from(exact.saturating_add(Duration::from_micros(500)).as_millis()).map_err(|_| refused())?;
+        if ms == 0 && number > 0.0 { Err(refused()) } else { Ok(Self(Duration::from_millis(ms))) }
     }
 }
 
@@ -143,12 +146,18 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, ms) in
-            [("250ms", 250), ("5s", 5000), ("1.5s", 1500), ("2m", 120_000), ("1h", 3_600_000), ("7d", 604_800_000)]
-        {
+        for (text, ms) in [
+            ("250ms", 250),
+            ("1.1ms", 1),
+            ("5s", 5000),
+            ("1.5s", 1500),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("7d", 604_800_000),
+        ] {
             assert_eq!(text.parse::<Time>().map(|t| t.0.as_millis()), Ok(ms), "{text}");
         }
-        for text in ["", "5", "s", "-1s", "5 weeks", "1e99s", "99999999999999999999d"] {
+        for text in ["", "5", "s", "-1s", "0.0004s", "0.4ms", "5 weeks", "1e99s", "99999999999999999999d"] {
             assert!(text.parse::<Time>().is_err(), "{text}");
         }
     }

@@ -39,7 +39,8 @@ async fn a_token_is_shown_by_header_by_subprotocol_or_by_command() {
     by_protocol.expect("subscribed").await;
     let twice = format!("{protocol}, groupcast.token.{}", user("bob", &json!({})));
     let refused = Socket::dial(gateway.address(), "/ws", &[("sec-websocket-protocol", &twice)], None).await;
-    refused.err().expect("whose socket would it be?").problem(400, "bad_request");
+    let Err(refused) = refused else { panic!("whose socket would it be?") };
+    refused.problem(400, "bad_request");
 
     let mut by_command = Socket::open(&gateway).await;
     by_command.refused(json!({"type": "subscribe", "group": "room.1"}), "unauthenticated").await;
