@@ -1,5 +1,6 @@
 //! Who may do what: a team puts its gateway where others can reach it.
 
+mod model;
 mod sockets;
 mod tenants;
 
