@@ -112,7 +112,7 @@ async fn over_nats_a_publication_is_delivered_in_its_trace() {
 /// Published at one gateway, with and without a trace, and read at another one.
 async fn is_delivered_in_its_trace(layer: &str) {
     let start = async |node: &str| {
-        let server = format!("[server]\nnode = \"{node}\"\nlog = \"info,groupcast_channel_layer::shard=trace\"\n");
+        let server = format!("[server]\nnode = \"{node}\"\nlog = \"info,groupcast::telemetry=trace\"\n");
         let kept = "[[group]]\nname = \"kept.*\"\nhistory = { messages = 10, age = \"1h\" }\n";
         Gateway::start(&format!("{}[layer]\n{layer}{kept}", BARE.replacen("[server]\n", &server, 1))).await
     };

@@ -112,9 +112,8 @@ impl ShardThread {
         let (alive, ended) = watch::channel(());
         let run = move || {
             let (mut shard, events) = inbox.open();
-            let tracer = app.dispatch.tracer();
-            if tracer.is_on() {
-                shard.watched_by(Box::new(Deliveries(tracer.clone())));
+            if let Some(deliveries) = Deliveries::of(app.dispatch.tracer()) {
+                shard.watched_by(Box::new(deliveries));
             }
             let local = Rc::new(Local::new(app, shard));
             LocalSet::new().block_on(&runtime, run(number, local, events, doors, served, stop));
