@@ -41,6 +41,16 @@ async fn check_names_file_key_and_the_nearest_known_key() {
 }
 
 #[tokio::test]
+async fn a_broker_need_not_be_there_to_be_fine() {
+    for layer in ["kind = \"redis\"\nurl = \"redis://127.0.0.1:1/0\"", "kind = \"nats\"\nurl = \"nats://127.0.0.1:1\""]
+    {
+        let home = Home::new(&format!("[layer]\n{layer}\n"));
+        let output = groupcast_in(&home, &["check", "--config", "groupcast.toml"]).await;
+        assert_eq!(output.status.code(), Some(0), "{layer}: {output:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_no_start_would_take_is_no_fine_configuration() {
     let work =
         "[[consumer]]\nname = \"c\"\ngroup = \"g\"\ntype = \"t\"\nrun = \"http\"\nurl = \"https://example.com/\"\n";

@@ -80,6 +80,10 @@ pub(super) fn name_node(config: &mut Config) {
 /// # Errors
 /// When an address is none, a file cannot be read, or this build lacks the broker.
 pub(crate) fn check(config: &Config) -> Result<(), String> {
+    // What belongs to a connection is made on it, and never run.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot be tried: {error}"))?;
+    let _entered = runtime.enter();
     connect(config, &layer_config(config).node).map(drop).map_err(|LayerStartError(why)| why)
 }
 
