@@ -61,7 +61,7 @@ impl Api {
         B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         let (traced, scope) = Traced::begin(&self.app, &request);
-        let straight = self.goes_straight(&request);
+        let straight = traced.is_recorded() && self.goes_straight(&request);
         let mut response = scope.run(self.respond(request, peer)).await?;
         traced.end(&mut response, straight.then_some(groups::SEND));
         if let Some(Code(code)) = response.extensions().get() {

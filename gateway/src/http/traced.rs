@@ -42,6 +42,11 @@ impl Traced {
         (Self { id: value, span }, scope)
     }
 
+    /// Whether anybody wants to know more than the id.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.span.is_some()
+    }
+
     /// Tells the client and the trace what came of it. `route` is its pattern where no router was asked.
     pub(super) fn end(self, response: &mut Response, route: Option<&'static str>) {
         response.headers_mut().insert(X_REQUEST_ID, self.id);
